@@ -1,0 +1,1 @@
+"""Images in: the PatchSet container, readers, phantoms, splits and the leakage audit."""

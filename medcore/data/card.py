@@ -1,0 +1,77 @@
+"""The card of a set: everything a reader or a report must know about it besides pixels and table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from medcore.errors import MedcoreError
+
+Task = Literal["classification", "segmentation", "anomaly", "diagnosis"]
+Group = Literal["patient", "lesion", "image"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a set is, where it comes from and how it was made; stored as ``meta.json`` inside the set.
+
+    Attributes:
+        name: Short name, as in ``phantom-crc``; also names the prepared file.
+        title: One line for people.
+        classes: Class names; a label is an index into this list.
+        abnormal: The classes that count as abnormal (the positives of an anomaly detector).
+        task: What the set is made for.
+        licence: SPDX name or a sentence.
+        citation: Reference with DOI.
+        homepage: Where the set is published.
+        pixel_size_um: Physical pixel size in micrometres, None when unknown.
+        group: What the ``patient`` column holds: the unit that must not stand on two sides of a split.
+        patients_known: False when no patient is known and each source image stands for itself.
+        synthetic: True for phantoms.
+        recipe: How it was made: reader, policy, size, seed, ...
+        conversions: Decode conversions with their counts, as in ``{"EXIF rotation applied": 12}``.
+        excluded: Images left out, each ``{"file": ..., "row": ..., "reason": ...}``.
+        warnings: Sentences that every report must show.
+    """
+
+    name: str
+    title: str = ""
+    classes: list[str] = field(default_factory=list)
+    abnormal: list[str] = field(default_factory=list)
+    task: Task = "classification"
+    licence: str = "unknown"
+    citation: str = ""
+    homepage: str = ""
+    pixel_size_um: float | None = None
+    group: Group = "patient"
+    patients_known: bool = True
+    synthetic: bool = False
+    recipe: dict[str, Any] = field(default_factory=dict)
+    conversions: dict[str, int] = field(default_factory=dict)
+    excluded: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse cards that contradict themselves."""
+        if len(set(self.classes)) != len(self.classes):
+            raise MedcoreError(f"card of {self.name!r}: a class name stands twice in {self.classes}")
+        unknown = [name for name in self.abnormal if name not in self.classes]
+        if unknown:
+            raise MedcoreError(
+                f"card of {self.name!r}: abnormal classes {unknown} are not among the classes {self.classes}"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The card as plain JSON types."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """The card as JSON text."""
+        return json.dumps(self.as_dict(), indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Card:
+        """Build a card from JSON values; fields of a newer version are left out."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
