@@ -1,0 +1,298 @@
+"""Who trains and who is tested: splits and folds that never put a patient on two sides.
+
+* The unit is the patient. A set without patients treats each source image as one, and says so.
+* ``StratifiedGroupKFold`` draws the groups; several draws are compared, because its greedy order can leave
+  a rare class out of a side when the patients are few.
+* A published split is honoured: its test part is kept, and only a missing part is made, out of train.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+
+SPLITS = ("train", "val", "test")
+FEW_PATIENTS = 5  # a side with fewer than this gives intervals too wide to conclude anything
+MANY_GROUPS = 2000  # above this one draw is balanced enough, and twenty would take minutes
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold: rows of the set it was made from (positions, sorted, disjoint)."""
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def group_names(ps: PatchSet) -> np.ndarray:
+    """What must stay together: the patient, or the source image where no patient is known.
+
+    Returns:
+        (N,) array of str. Rows with an empty patient are each a group of their own image.
+    """
+    table = ps.table
+    source = table["source"].astype(str)
+    if "image" in table:
+        source = source + "/" + table["image"].astype(str)
+    if source.nunique() <= 1:  # one array file holds everything: each row is an image
+        source = pd.Series([f"row {row}" for row in range(len(table))])
+    if not ps.card.patients_known:
+        return source.to_numpy(dtype=str)
+    patient = table["patient"].astype(str)
+    return patient.where(patient != "", "no patient: " + source).to_numpy(dtype=str)
+
+
+def assign_splits(
+    ps: PatchSet,
+    *,
+    fractions: Sequence[float] = (0.6, 0.2, 0.2),
+    seed: int = 0,
+    honour: bool = True,
+) -> PatchSet:
+    """Give every row a side, ``train``, ``val`` or ``test``, with no patient on two of them.
+
+    Args:
+        ps: the set; an existing ``split`` column is honoured unless `honour` is False.
+        fractions: shares of train, val and test, summing to 1; val or test may be 0.
+        seed: the same seed and set give the same split.
+        honour: keep a published split, and make only what it lacks (out of its train part, by patient).
+
+    Returns:
+        A view of `ps` with the ``split`` column filled; ``card.recipe["split"]`` says how it was made and
+        ``card.warnings`` what to be careful about.
+
+    Raises:
+        MedcoreError: when there are fewer patients than sides, or `fractions` make no sense.
+    """
+    shares = _checked_fractions(fractions)
+    groups = group_names(ps)
+    given = ps.splits.astype(object)
+    present = set(given) - {""}
+    if honour and "train" in present:
+        sides, how, notes = _complete(given, ps.labels, groups, shares, seed)
+    else:
+        sides = split_groups(ps.labels, groups, fractions=shares, seed=seed)
+        how, notes = "stratified by class, drawn by group", []
+        if honour and present:
+            notes.append(f"The given split has only {_listed(present)} and no train part: it was drawn anew.")
+    notes += _cautions(ps, sides, groups)
+    recipe = {"how": how, "fractions": list(shares), "seed": seed, "unit": unit_of(ps)}
+    recipe["groups"] = {side: len(set(groups[sides == side])) for side in SPLITS}
+    card = replace(
+        ps.card,
+        recipe={**ps.card.recipe, "split": recipe},
+        warnings=[*ps.card.warnings, *(note for note in notes if note not in ps.card.warnings)],
+    )
+    return ps.with_split(sides.astype(str)).with_card(card)
+
+
+def unit_of(ps: PatchSet) -> str:
+    """What a group of this set is: ``patient``, ``lesion`` or ``image``."""
+    return ps.card.group if ps.card.patients_known else "image"
+
+
+def split_groups(
+    labels: np.ndarray, groups: np.ndarray, *, fractions: Sequence[float] | np.ndarray = (0.6, 0.2, 0.2), seed: int = 0
+) -> np.ndarray:
+    """Draw train, val and test so that a group stays on one side and the classes are spread evenly.
+
+    Args:
+        labels: (N,) class numbers (-1 = unlabelled, treated as a class of its own).
+        groups: (N,) names of what must stay together.
+        fractions: shares of train, val, test.
+        seed: any integer.
+
+    Returns:
+        (N,) array of ``"train" | "val" | "test"``.
+
+    Raises:
+        MedcoreError: when there are fewer groups than sides.
+    """
+    train, val, test = _checked_fractions(fractions)
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    sides = np.full(len(labels), "train", dtype=object)
+    wanted = 1 + (val > 0) + (test > 0)
+    found = len(np.unique(groups))
+    if found < wanted:
+        raise MedcoreError(
+            f"splits: {wanted} sides with fractions {(train, val, test)} need at least {wanted} patients, but "
+            f"the set has {found}. Add patients, set a fraction to 0, or correct the 'patient' column."
+        )
+    if test > 0:
+        sides[_held_out(labels, groups, test, seed, spare=1 + (val > 0))] = "test"
+    if val > 0:
+        rest = np.flatnonzero(sides == "train")
+        sides[rest[_held_out(labels[rest], groups[rest], val / (train + val), seed + 1, spare=1)]] = "val"
+    return sides
+
+
+def patient_folds(ps: PatchSet, k: int = 5, *, seed: int = 0) -> list[Fold]:
+    """Cut a set into `k` folds; each patient is in the validation part of exactly one.
+
+    Give it a view without the test rows (``ps.where(split=["train", "val"])``) when the folds choose anything.
+
+    Args:
+        ps: the (view of a) set.
+        k: number of folds, 2 or more.
+        seed: any integer.
+
+    Returns:
+        `k` folds with positions into `ps`.
+
+    Raises:
+        MedcoreError: when there are fewer patients than folds.
+    """
+    groups = group_names(ps)
+    found = len(np.unique(groups))
+    if not 2 <= k <= found:
+        raise MedcoreError(
+            f"patient_folds: k = {k}, but it must lie between 2 and the number of {unit_of(ps)}s, {found}."
+        )
+    numbers = _fold_numbers(ps.labels, groups, k, seed)
+    return [Fold(np.flatnonzero(numbers != fold), np.flatnonzero(numbers == fold)) for fold in range(k)]
+
+
+def split_table(ps: PatchSet) -> pd.DataFrame:
+    """Count images, patients and images per class on each side.
+
+    Returns:
+        One row per side that has images (train, val, test, then "unassigned") and a row "all"; columns
+        ``images``, the unit in the plural (``patients`` …) and one per class.
+    """
+    frame = pd.DataFrame({"side": ps.splits, "group": group_names(ps), "label": ps.labels})
+    frame["side"] = frame["side"].replace("", "unassigned")
+    rows = [side for side in (*SPLITS, "unassigned") if (frame["side"] == side).any()]
+    counts = {}
+    for side in [*rows, "all"]:
+        part = frame if side == "all" else frame[frame["side"] == side]
+        per_class = [int((part["label"] == number).sum()) for number in range(len(ps.classes))]
+        counts[side] = [len(part), part["group"].nunique(), *per_class]
+    columns = ["images", f"{unit_of(ps)}s" if unit_of(ps) != "image" else "source images", *ps.classes]
+    return pd.DataFrame.from_dict(counts, orient="index", columns=columns).rename_axis("split")
+
+
+def _complete(
+    given: np.ndarray, labels: np.ndarray, groups: np.ndarray, shares: tuple[float, float, float], seed: int
+) -> tuple[np.ndarray, str, list[str]]:
+    """Keep a given split and make what it lacks out of its train part."""
+    sides, notes = _fill_blanks(given, groups)
+    train, val, test = shares
+    missing = [side for side, share in (("val", val), ("test", test)) if share > 0 and side not in set(sides)]
+    if not missing:
+        return sides, "as given", notes
+    rows = np.flatnonzero(sides == "train")
+    # A group that the given split already shares with another side cannot become a clean val or test.
+    free = rows[~np.isin(groups[rows], groups[sides != "train"])]
+    parts = np.array([train, val if "val" in missing else 0.0, test if "test" in missing else 0.0])
+    sides[free] = split_groups(labels[free], groups[free], fractions=parts / parts.sum(), seed=seed)
+    kept = sorted(set(given) - {""}, key=SPLITS.index)
+    return sides, f"{_listed(kept)} as given; {_listed(missing)} taken from train by group", notes
+
+
+def _fill_blanks(given: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Rows without a side go where the rest of their group is, else to train."""
+    unknown = set(given) - {"", *SPLITS}
+    if unknown:
+        raise MedcoreError(f"splits: unknown side {_listed(unknown)} in the 'split' column; use {SPLITS}.")
+    blank = given == ""
+    if not blank.any():
+        return given.copy(), []
+    side_of = dict(zip(groups[~blank], given[~blank], strict=True))
+    sides = given.copy()
+    sides[blank] = [side_of.get(group, "train") for group in groups[blank]]
+    return sides, [f"{int(blank.sum())} rows had no side: they follow their group, or train."]
+
+
+def _held_out(labels: np.ndarray, groups: np.ndarray, share: float, seed: int, *, spare: int) -> np.ndarray:
+    """Positions of about `share` of the rows, whole groups, leaving at least `spare` groups behind."""
+    found = len(np.unique(groups))
+    ratio = Fraction(share).limit_denominator(max(2, min(10, found)))
+    folds = ratio.denominator if 0 < ratio < 1 else min(10, found)
+    take = min(max(1, ratio.numerator), folds - 1, found - spare)
+    draws = 20 if found <= MANY_GROUPS else 1
+    best: tuple[float, np.ndarray] | None = None
+    for draw in range(draws):
+        rows = np.flatnonzero(_fold_numbers(labels, groups, folds, seed * 1009 + draw) < take)
+        if not 0 < len(rows) < len(labels):
+            continue
+        cost = _imbalance(labels, rows, share)
+        if best is None or cost < best[0]:
+            best = (cost, rows)
+    if best is None:
+        raise MedcoreError(f"splits: {found} patients cannot give a part of {share:.0%}; use other fractions.")
+    return best[1]
+
+
+def _imbalance(labels: np.ndarray, rows: np.ndarray, share: float) -> float:
+    """How far the held-out part is from `share` in every class; a class left out of a side costs most."""
+    names, number = np.unique(labels, return_inverse=True)
+    total = np.bincount(number, minlength=len(names))
+    inside = np.bincount(number[rows], minlength=len(names))
+    left_out = ((inside == 0) | (inside == total)).sum()
+    return float(np.abs(inside / total - share).mean() + left_out)
+
+
+def _fold_numbers(labels: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """The fold (0 … k−1) of every row, groups kept whole."""
+    names, number = np.unique(groups, return_inverse=True)
+    if len(names) == len(labels):  # every group is one row: the plain splitter is equal and much faster
+        splitter, extra = StratifiedKFold(k, shuffle=True, random_state=seed % 2**32), None
+    else:
+        splitter, extra = StratifiedGroupKFold(k, shuffle=True, random_state=seed % 2**32), number
+    folds = np.empty(len(labels), dtype=int)
+    with warnings.catch_warnings():  # scikit-learn warns of rare classes; _cautions says it with names
+        warnings.simplefilter("ignore", UserWarning)
+        for fold, (_, rows) in enumerate(splitter.split(number, _common_classes(labels, k), extra)):
+            folds[rows] = fold
+    return folds
+
+
+def _common_classes(labels: np.ndarray, k: int) -> np.ndarray:
+    """Labels for stratifying: when every class is rarer than `k`, scikit-learn refuses, so drop the strata."""
+    _, counts = np.unique(labels, return_counts=True)
+    return labels if counts.max() >= k else np.zeros(len(labels), dtype=int)
+
+
+def _cautions(ps: PatchSet, sides: np.ndarray, groups: np.ndarray) -> list[str]:
+    """What a reader must know about this split."""
+    notes = []
+    unit = unit_of(ps)
+    if not ps.card.patients_known:
+        notes.append("No patients are known: each source image was treated as one, so results may flatter.")
+    torn = pd.Series(sides).groupby(groups).nunique().gt(1).sum()
+    if torn:
+        notes.append(f"The given split has {torn} {unit}s on more than one side; `medcore audit --fix` corrects it.")
+    for side in SPLITS:
+        on_side = sides == side
+        count = len(set(groups[on_side]))
+        if 0 < count < FEW_PATIENTS:
+            notes.append(f"Only {count} {unit}{'s' * (count > 1)} in {side}: expect wide intervals.")
+        lacking = [ps.classes[n] for n in sorted(set(ps.labels) - {-1}) if not (ps.labels[on_side] == n).any()]
+        if count and lacking:
+            notes.append(f"No image of {_listed(lacking)} in {side}.")
+    return notes
+
+
+def _checked_fractions(fractions: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """Three shares that sum to 1, or an error that says so."""
+    shares = tuple(float(share) for share in fractions)
+    if len(shares) != 3 or min(shares) < 0 or shares[0] == 0 or abs(sum(shares) - 1) > 1e-6:
+        raise MedcoreError(
+            f"splits: fractions = {shares}, but they must be three shares (train, val, test) that sum to 1, "
+            "with some train, such as (0.6, 0.2, 0.2)."
+        )
+    return shares[0], shares[1], shares[2]
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names for a sentence, in a stable order."""
+    return ", ".join(names if isinstance(names, list) else sorted(names))
