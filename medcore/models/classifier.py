@@ -1,0 +1,219 @@
+"""Image classifiers: a trunk, global average pooling, dropout, one linear layer.
+
+    model = build_classifier("small_cnn", classes=9)
+    logits = model(images)            # (B, C, H, W) in [0, 1] -> (B, K)
+    features = model.features(images) # (B, D), for linear probes
+
+Training with pretrained weights: ``freeze_backbone`` for the first epochs, then ``unfreeze_backbone`` with
+``parameter_groups(lr)``, which gives the trunk a smaller learning rate than the new head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+from torch import Tensor, nn
+
+from medcore.errors import MedcoreError
+from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, batch_norms
+from medcore.models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+
+
+class Classifier(nn.Module):
+    """A trunk with a linear head.
+
+    Args:
+        name: the trunk, one of ``CLASSIFIER_NAMES``.
+        classes: number of classes K, at least 2.
+        in_channels: channels of the images.
+        dropout: share of the pooled features dropped in training, 0 to below 1.
+        image_size: side of the images in pixels where known; small images get a stem that keeps resolution.
+        mean: per channel, in [0, 1] units; ImageNet's by default.
+        std: as ``mean``.
+        stem_channels: channels that the first convolution takes; 3 with ``in_channels=1`` replicates grey images.
+        frozen_batch_norm: keep every batch norm of the trunk at its stored statistics also in training.
+
+    **Shape**: (B, in_channels, H, W) in [0, 1] -> logits (B, K).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        stem_channels: int | None = None,
+        frozen_batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_arguments(name, classes, in_channels, dropout)
+        stem_channels = in_channels if stem_channels is None else stem_channels
+        mean = _per_channel(IMAGENET_MEAN, stem_channels) if mean is None else tuple(mean)
+        std = _per_channel(IMAGENET_STD, stem_channels) if std is None else tuple(std)
+        self.spec: dict[str, Any] = {
+            "family": "classifier",
+            "args": {
+                "name": name,
+                "classes": classes,
+                "in_channels": in_channels,
+                "dropout": dropout,
+                "image_size": image_size,
+                "mean": list(mean),
+                "std": list(std),
+                "stem_channels": stem_channels,
+                "frozen_batch_norm": frozen_batch_norm,
+            },
+        }
+        self.normalise = Normalise(mean, std, in_channels)
+        self.backbone = Backbone(name, stem_channels, image_size)
+        width = self.backbone.widths[-1]
+        # ConvNeXt normalises after pooling; the others have done so inside the trunk
+        self.norm = nn.LayerNorm(width, eps=1e-6) if name == "convnext_tiny" else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, classes)
+        self.backbone_frozen = False
+
+    @property
+    def frozen_batch_norm(self) -> bool:
+        """Whether batch norm keeps its stored statistics in training."""
+        return bool(self.spec["args"]["frozen_batch_norm"])
+
+    def feature_maps(self, images: Tensor) -> Tensor:
+        """The trunk's last maps. **Shape**: (B, C, H, W) in [0, 1] -> (B, D, h, w)."""
+        return self.backbone(self.normalise(images))
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """The trunk's maps at every scale, finest first. **Shape**: (B, C, H, W) -> list of (B, D_i, h_i, w_i)."""
+        return self.backbone.pyramid(self.normalise(images))
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Feature maps to one vector an image. **Shape**: (B, D, h, w) -> (B, D)."""
+        return self.norm(maps.mean(dim=(2, 3)))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the head sees, e.g. for a linear probe. **Shape**: (B, C, H, W) in [0, 1] -> (B, D)."""
+        return self.pool(self.feature_maps(images))
+
+    def classify_maps(self, maps: Tensor) -> Tensor:
+        """The part after the trunk; Grad-CAM differentiates it. **Shape**: (B, D, h, w) -> logits (B, K)."""
+        return self.head(self.dropout(self.pool(maps)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return self.classify_maps(self.feature_maps(images))
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Like any module's ``train``, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if mode and self.backbone_frozen:
+            self.backbone.eval()
+        elif mode and self.frozen_batch_norm:
+            for layer in batch_norms(self.backbone):
+                layer.eval()
+        return self
+
+    def freeze_backbone(self) -> None:
+        """Trains the head alone from here on; batch norm and stochastic depth of the trunk stay in evaluation mode."""
+        self._set_backbone(frozen=True)
+
+    def unfreeze_backbone(self) -> None:
+        """Trains everything from here on (batch norm as ``frozen_batch_norm`` says)."""
+        self._set_backbone(frozen=False)
+
+    def _set_backbone(self, frozen: bool) -> None:
+        self.backbone_frozen = frozen
+        for parameter in self.backbone.parameters():
+            parameter.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def freeze_batch_norm(self, frozen: bool = True) -> None:
+        """Keeps (or no longer keeps) batch norm at its stored statistics in training; recorded in ``spec``."""
+        self.spec["args"]["frozen_batch_norm"] = frozen
+        self.train(self.training)
+
+    def parameter_groups(self, lr: float, backbone_factor: float = 0.1) -> list[dict[str, Any]]:
+        """Optimiser groups with discriminative learning rates (Howard and Ruder 2018, arXiv:1801.06146).
+
+        Args:
+            lr: learning rate of the head.
+            backbone_factor: learning rate of the trunk as a share of ``lr``; 1 treats all alike.
+
+        Returns:
+            Two groups with the keys ``name``, ``params`` and ``lr``.
+        """
+        trunk = list(self.backbone.parameters())
+        head = [*self.norm.parameters(), *self.head.parameters()]
+        return [
+            {"name": "backbone", "params": trunk, "lr": lr * backbone_factor},
+            {"name": "head", "params": head, "lr": lr},
+        ]
+
+    def replace_head(self, classes: int) -> None:
+        """A new, random linear layer for another list of classes."""
+        self.spec["args"]["classes"] = classes
+        self.head = nn.Linear(self.head.in_features, classes).to(self.head.weight)
+
+
+def build_classifier(
+    name: str,
+    classes: int,
+    *,
+    in_channels: int = 3,
+    weights: str | PathLike[str] | None = None,
+    dropout: float = 0.0,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Classifier:
+    """Makes a classifier, with random or pretrained weights.
+
+    Args:
+        name: the trunk, one of ``CLASSIFIER_NAMES``.
+        classes: number of classes K, at least 2.
+        in_channels: channels of the images. Pretrained weights take grey images by replicating them; for 2, 4 or
+            more channels their first convolution is averaged over RGB and scaled to keep its output's size.
+        weights: None for random weights, ``"imagenet"`` (torchvision's, downloaded with their hash checked), a file
+            ``.pth``/``.safetensors``, or a checkpoint of ours. Never a silent fallback to random weights.
+        dropout: share of the pooled features dropped in training, 0 to below 1.
+        image_size: side of the images in pixels where known; small images get a stem that keeps resolution.
+        mean: normalisation per channel in [0, 1] units; by default what the weights were trained with (ImageNet's).
+        std: as ``mean``.
+
+    Returns:
+        The model; ``model.weights_report`` tells what was loaded (None for random weights).
+
+    Raises:
+        MedcoreError: an unknown name, a bad argument, or weights that cannot be had or do not fit.
+    """
+    grey_on_rgb = weights is not None and in_channels == 1
+    stem_channels = 3 if grey_on_rgb else in_channels
+    model = Classifier(name, classes, in_channels, dropout, image_size, mean, std, stem_channels)
+    model.weights_report = None  # type: ignore[assignment]
+    if weights is not None:
+        from medcore.models.weights import load_weights
+
+        model.weights_report = load_weights(model, weights)  # type: ignore[assignment]
+    return model
+
+
+def _per_channel(rgb: Sequence[float], channels: int) -> tuple[float, ...]:
+    return tuple(rgb) if channels == 3 else (sum(rgb) / 3,) * channels
+
+
+def _check_arguments(name: str, classes: int, in_channels: int, dropout: float) -> None:
+    if name not in CLASSIFIER_NAMES:
+        raise MedcoreError(f"model={name!r}: unknown; choose one of {', '.join(CLASSIFIER_NAMES)}")
+    if classes < 2:
+        raise MedcoreError(f"classes={classes}: a classifier needs at least 2; check the label column")
+    if in_channels < 1:
+        raise MedcoreError(f"in_channels={in_channels}: must be at least 1")
+    if not 0.0 <= dropout < 1.0:
+        raise MedcoreError(f"dropout={dropout}: must be from 0 to below 1")
+
+
+__all__ = ["CLASSIFIER_NAMES", "Classifier", "build_classifier"]

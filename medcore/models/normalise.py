@@ -1,0 +1,89 @@
+"""The first layer of every network: from images in [0, 1] to the range that its weights expect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medcore.errors import MedcoreError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Normalise(nn.Module):
+    """(images - mean) / std per channel, with mean and std kept in the state dict.
+
+    A one-channel image is replicated when the mean has more channels than the input: a grey image then meets
+    three-channel weights exactly as an RGB image with three equal channels would.
+
+    Args:
+        mean: per channel, in units of the image (0 to 1).
+        std: per channel, above 0.
+        in_channels: channels of the images; as many as ``mean`` has, or 1.
+
+    **Shape**: (B, in_channels, H, W) in [0, 1] -> (B, len(mean), H, W).
+
+    Raises:
+        MedcoreError: numbers that cannot normalise, or images of another shape or type.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], in_channels: int | None = None) -> None:
+        super().__init__()
+        self.in_channels = len(mean) if in_channels is None else in_channels
+        check_normalisation(mean, std, self.in_channels)
+        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        check_images(images, self.in_channels)
+        return (images - self.mean) / self.std  # (B, 1, H, W) - (1, 3, 1, 1) replicates the grey channel
+
+
+def check_images(images: Tensor, in_channels: int) -> None:
+    """Refuses what cannot be a batch of images in [0, 1]; looks at shape and type only, never at the pixels."""
+    if images.ndim != 4 or images.shape[1] != in_channels:
+        raise MedcoreError(
+            f"images: shape {tuple(images.shape)}, but this model takes (B, {in_channels}, H, W); "
+            "convert the images, or build the model with in_channels to match"
+        )
+    if not images.is_floating_point():
+        raise MedcoreError(
+            f"images: type {images.dtype}, but a model takes floats in [0, 1]; divide uint8 images by 255"
+        )
+
+
+def check_normalisation(mean: Sequence[float], std: Sequence[float], in_channels: int) -> None:
+    """Raises MedcoreError where mean, std and channels do not belong together."""
+    if len(mean) != len(std) or (in_channels != len(mean) and in_channels != 1):
+        raise MedcoreError(
+            f"mean={tuple(mean)}, std={tuple(std)}: one of each per channel is needed (in_channels={in_channels})"
+        )
+    if not np.isfinite([*mean, *std]).all() or min(std) <= 0:
+        raise MedcoreError(
+            f"mean={tuple(mean)}, std={tuple(std)}: must be finite and std above 0; "
+            "a channel without any variation cannot be normalised, drop it or pass std=1"
+        )
+
+
+def channel_statistics(images: np.ndarray, rows: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of training images, in units of [0, 1].
+
+    Args:
+        images: (N, H, W, C) uint8, training images only (anything else leaks).
+        rows: evenly spaced images that are looked at, so that a memory-mapped set is not read whole.
+
+    Returns:
+        mean and std, one number per channel; a constant channel gets std 1.
+    """
+    step = max(1, len(images) // rows)
+    pixels = np.asarray(images[::step], dtype=np.float64).reshape(-1, images.shape[-1]) / 255.0
+    std = pixels.std(axis=0)
+    return tuple(pixels.mean(axis=0).tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist())
