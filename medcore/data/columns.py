@@ -11,6 +11,7 @@ from medcore.data.card import Card
 from medcore.errors import MedcoreError
 
 REQUIRED_COLUMNS = ("label", "patient", "split", "source")
+TEXT_COLUMNS = ("patient", "split", "source")  # a patient called 7 is a name, not a number
 SPLITS = ("train", "val", "test", "")
 Columns = dict[str, np.ndarray]
 
@@ -18,6 +19,7 @@ Columns = dict[str, np.ndarray]
 def columns_from(table: pd.DataFrame | dict[str, Any], count: int, *, fill: bool = True) -> Columns:
     """Plain numpy columns: int64, float64, bool or str; a missing text is ``""``."""
     columns = {str(name): _plain(values) for name, values in dict(table).items()}
+    columns |= {name: columns[name].astype(str) for name in TEXT_COLUMNS if name in columns}
     if fill:
         columns.setdefault("label", np.full(count, -1, dtype=np.int64))
         columns.setdefault("split", np.full(count, "", dtype=str))

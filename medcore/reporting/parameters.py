@@ -1,0 +1,223 @@
+"""Parameters of the notebooks: names, types, ranges, profiles; checked before any kernel starts.
+
+- One class per notebook. Its fields are the names of the notebook's ``parameters`` cell, its defaults the cell's.
+- ``profile`` (smoke, quick, full) fills only what the user left as ``None``.
+- Validation is strict: ``"three"`` is no number, ``3.5`` no number of epochs, and an unknown name gets a
+  "did you mean".
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from medcore.errors import MedcoreError
+
+Profile = Literal["smoke", "quick", "full"]
+PROFILE_VARIABLE = "MEDCORE_PROFILE"
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Parameters(BaseModel):
+    """What every notebook takes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    data: str = "phantom-crc"
+    profile: Profile | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"
+    on_error: Literal["raise", "skip"] = "raise"
+
+    @property
+    def active_profile(self) -> str:
+        """The profile in force: the parameter, else ``MEDCORE_PROFILE``, else ``quick``."""
+        name = self.profile or os.environ.get(PROFILE_VARIABLE) or "quick"
+        if name not in get_args(Profile):
+            raise MedcoreError(f"{PROFILE_VARIABLE}={name!r}: a profile is one of {', '.join(get_args(Profile))}")
+        return name
+
+    def resolved(self) -> Self:
+        """A copy in which the profile has filled every parameter that was left as ``None``."""
+        chosen = self.profiles.get(self.active_profile, {})
+        filled = {name: value for name, value in chosen.items() if getattr(self, name) is None}
+        return type(self).model_validate({**self.model_dump(), **filled, "profile": self.active_profile})
+
+    def changed(self) -> list[str]:
+        """Names whose value differs from the notebook's default."""
+        fields = type(self).model_fields
+        return [name for name, value in self.model_dump().items() if value != fields[name].default]
+
+
+class Preprocessing(Parameters):
+    """01: what is in a set, and how it is split."""
+
+    size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    limit: Count | None = None
+    demo_epochs: Annotated[int, Field(ge=0)] | None = None
+    folds: Annotated[int, Field(ge=2, le=20)] | None = None
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"size": 32, "limit": 270, "demo_epochs": 1, "folds": 2},
+        "quick": {"demo_epochs": 12, "folds": 3},
+        "full": {"demo_epochs": 30, "folds": 5},
+    }
+
+
+class PatchClassification(Parameters):
+    """06: patches into classes."""
+
+    model: str | None = None
+    weights: str | None = None
+    size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    lr: Rate | None = None
+    augment_until: Annotated[int, Field(ge=0)] | None = None
+    limit: Count | None = None
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "augment_until": 1,
+                  "limit": 270},
+        "quick": {"model": "small_cnn", "epochs": 10, "batch_size": 64, "lr": 2e-3, "augment_until": 8},
+        "full": {"model": "efficientnet_b3", "weights": "imagenet", "size": 224, "epochs": 20, "batch_size": 64,
+                 "lr": 3e-4, "augment_until": 12},
+    }  # fmt: skip
+
+
+SCHEMAS: dict[str, type[Parameters]] = {
+    "01_preprocessing": Preprocessing,
+    "06_patch_classification": PatchClassification,
+}
+
+
+def schema_for(notebook: str | Path) -> type[Parameters]:
+    """The schema of a notebook; for a notebook of your own it is read from its ``parameters`` cell."""
+    stem = Path(notebook).stem
+    return SCHEMAS[stem] if stem in SCHEMAS else schema_from_cell(Path(notebook))
+
+
+def validate(notebook: str | Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """Check parameters for one notebook before any kernel starts.
+
+    Args:
+        notebook: Path or stem of the notebook.
+        raw: Names and values; a ``str`` from the command line is read as the parameter's type.
+
+    Returns:
+        The values, typed, and nothing that was not given.
+
+    Raises:
+        MedcoreError: A name is unknown (with a "did you mean"), a type is wrong or a value out of its range.
+    """
+    schema = schema_for(notebook)
+    checked = {name: _typed(schema, name, value, Path(notebook).stem) for name, value in raw.items()}
+    try:
+        schema.model_validate(checked)
+    except ValidationError as error:
+        raise MedcoreError(f"notebook {Path(notebook).stem}: {_explain(error)}") from None
+    return checked
+
+
+def _typed(schema: type[Parameters], name: str, value: Any, stem: str) -> Any:
+    if name not in schema.model_fields:
+        raise MedcoreError(f"notebook {stem} has no parameter {name!r}{did_you_mean(name, list(schema.model_fields))}")
+    field = schema.model_fields[name]
+    adapter: TypeAdapter[Any] = TypeAdapter(  # type: ignore[arg-type]
+        Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation,  # type: ignore[arg-type]
+        config=ConfigDict(strict=True),
+    )
+    candidates = [read_literal(value), value] if isinstance(value, str) else [value]
+    for candidate in candidates:
+        try:
+            return adapter.validate_python(candidate)
+        except ValidationError as error:
+            problem = error
+    raise MedcoreError(f"notebook {stem}, parameter {name!r} = {value!r}: {_explain(problem)}") from None
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """``"; did you mean 'epochs'? ..."`` for a name that nobody knows."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{hint} It has: {', '.join(known)}"
+
+
+def read_literal(text: str) -> Any:
+    """A command-line value as Python: number, true/false, none, list; anything else stays text."""
+    word = text.strip().lower()
+    if word in ("true", "false"):
+        return word == "true"
+    if word in ("none", "null"):
+        return None
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"] if isinstance(part, str) and "[" not in part)
+        parts.append(f"{where + ': ' if where else ''}{item['msg'].lower()} (got {item['input']!r})")
+    return "; ".join(dict.fromkeys(parts))
+
+
+def schema_from_cell(notebook: Path) -> type[Parameters]:
+    """A schema with the names, types and defaults of the literals in a notebook's ``parameters`` cell.
+
+    Raises:
+        MedcoreError: The notebook is missing, unreadable, or has not exactly one such cell of literals.
+    """
+    source = parameters_source(notebook)
+    fields: dict[str, Any] = {}
+    for name, value in literals(source, str(notebook)).items():
+        fields[name] = (Any if value is None else type(value) | None, value)
+    known = Parameters.model_fields
+    fields = {name: field for name, field in fields.items() if name not in known} | {
+        name: (known[name].annotation, field[1]) for name, field in fields.items() if name in known
+    }
+    return create_model(re.sub(r"\W", "_", notebook.stem), __base__=Parameters, **fields)
+
+
+def parameters_source(notebook: Path) -> str:
+    """The source of the one cell tagged ``parameters``."""
+    import nbformat
+
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except FileNotFoundError:
+        raise MedcoreError(f"notebook {notebook} does not exist") from None
+    except Exception as error:
+        raise MedcoreError(f"{notebook} is not a readable notebook ({error})") from None
+    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise MedcoreError(f"{notebook} has {len(tagged)} cells tagged 'parameters'; it needs exactly one")
+    return tagged[0]
+
+
+def literals(source: str, where: str) -> dict[str, Any]:
+    """Names and values of a cell that holds nothing but ``name = literal``.
+
+    Raises:
+        MedcoreError: The cell holds anything else; papermill would then run with derived values of old inputs.
+    """
+    values: dict[str, Any] = {}
+    for node in ast.parse(source).body:
+        try:
+            assert isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+            values[node.targets[0].id] = ast.literal_eval(node.value)
+        except (AssertionError, ValueError):
+            raise MedcoreError(
+                f"{where}, parameters cell, line {node.lineno}: only 'name = literal' may stand here"
+            ) from None
+    return values

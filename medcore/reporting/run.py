@@ -1,0 +1,203 @@
+"""Run: what a notebook says of itself while it runs, and ``results.json`` when it ends.
+
+    run = Run.start("06_patch_classification", globals())   # checks parameters, seeds, chooses the device
+    run.use(patches)                                        # data card, fingerprint, split table
+    run.record(estimate)                                    # a metric with its interval; the first is the headline
+    run.compare("colour histogram", estimate)               # a baseline beside it
+    run.finish("…one computed sentence…")                   # writes results.json
+
+- The folder comes from ``MEDCORE_RUN_DIR`` (set by ``medcore reports``), else ``reports/interactive/<notebook>``.
+- An unknown name that papermill injected is refused here too, so plain papermill is as strict as ``medcore reports``.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import random
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from medcore.data.audit import Audit
+from medcore.data.patchset import PatchSet
+from medcore.data.paths import reports_home
+from medcore.data.splits import split_table
+from medcore.errors import MedcoreError
+from medcore.evaluation.intervals import Estimate
+from medcore.reporting import environment
+from medcore.reporting.parameters import Parameters, did_you_mean, schema_for, validate
+from medcore.reporting.results import new_results, write_results
+from medcore.training.device import choose_device
+
+RUN_FOLDER_VARIABLE = "MEDCORE_RUN_DIR"
+SYNTHETIC_NOTE = "Made on synthetic phantoms: procedural images with known truth, not patients."
+
+
+class Run:
+    """One execution of one notebook.
+
+    Attributes:
+        notebook: Stem of the notebook.
+        parameters: The validated parameters with the profile filled in.
+        device: Where models and pixels live.
+        folder: Where everything of this run is written.
+        results: The growing content of ``results.json``.
+    """
+
+    def __init__(self, notebook: str, given: Parameters, device: torch.device, folder: Path, title: str) -> None:
+        self.notebook, self.device, self.folder = notebook, device, folder
+        self.parameters = given.resolved()
+        self._started = time.monotonic()
+        changed = {name: getattr(given, name) for name in given.changed()}
+        self.results = new_results(
+            notebook,
+            title=title or notebook,
+            parameters=self.parameters.model_dump(),
+            changed=sorted(changed),
+            environment=environment.describe(device),
+            command=environment.command_for(notebook, changed),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    @classmethod
+    def start(cls, notebook: str, namespace: Mapping[str, Any], *, title: str = "") -> Run:
+        """Check the parameters, seed everything, choose the device and the folder, and say so.
+
+        Args:
+            notebook: Stem (or path) of the notebook.
+            namespace: ``globals()`` of the notebook: holds its parameters by name.
+            title: Title of the report.
+
+        Raises:
+            MedcoreError: A parameter is unknown, of the wrong type or out of range; the device does not exist.
+        """
+        schema = schema_for(notebook)
+        _refuse_unknown(namespace, schema)
+        given = {name: namespace[name] for name in schema.model_fields if name in namespace}
+        parameters = schema.model_validate(validate(notebook, given))
+        device = choose_device(parameters.device)
+        stem = Path(notebook).stem
+        folder = Path(os.environ.get(RUN_FOLDER_VARIABLE) or reports_home() / "interactive" / stem)
+        folder.mkdir(parents=True, exist_ok=True)
+        seed_everything(parameters.seed)
+        run = cls(stem, parameters, device, folder, title)
+        write_results(folder, run.results)
+        print(run)
+        return run
+
+    def __repr__(self) -> str:
+        env = self.results["environment"]
+        return (
+            f"medcore {env['medcore']} · {self.notebook} · profile {self.parameters.profile} · seed "
+            f"{self.parameters.seed} · {env['device']} ({env['threads']} threads) · torch {env['packages']['torch']}\n"
+            f"Research and teaching only: not for clinical use."
+        )
+
+    def use(self, patches: PatchSet) -> PatchSet:
+        """Record the set that the run stands on, with its split table; returns it."""
+        card = patches.card
+        self.results["data"] = {
+            **card.as_dict(),
+            "fingerprint": patches.fingerprint,
+            "images": len(patches),
+            "shape": list(patches.shape),
+            "patients": int(len(np.unique(patches.patients))),
+            "source": str(self.parameters.data),
+            "splits": split_table(patches).reset_index().to_dict("records"),
+        }
+        for text in ([SYNTHETIC_NOTE] if card.synthetic else []) + list(card.warnings):
+            self.warn(text)
+        return patches
+
+    def audited(self, audit: Audit) -> Audit:
+        """Record the verdict of the leakage audit; returns it."""
+        self.results["audit"] = audit.as_dict()
+        return audit
+
+    def describe_model(self, model: torch.nn.Module | None = None, **facts: Any) -> None:
+        """Record which model was used: its specification, weights and where it came from."""
+        if model is not None:
+            facts = {"spec": getattr(model, "spec", {}), "weights": sum(p.numel() for p in model.parameters())} | facts
+        self.results["model"].update(facts)
+
+    def record(self, *estimates: Estimate) -> None:
+        """Record metrics in order of importance; the first of a run is its headline."""
+        self.results["metrics"] += [estimate.as_dict() for estimate in estimates]
+
+    def compare(self, baseline: str, *estimates: Estimate) -> None:
+        """Record what a baseline reaches on the same cases."""
+        self.results["baselines"] += [{**estimate.as_dict(), "baseline": baseline} for estimate in estimates]
+
+    def warn(self, text: str) -> None:
+        """Record a sentence that every reader of the report must see."""
+        if text not in self.results["warnings"]:
+            self.results["warnings"].append(text)
+
+    def headline(self) -> pd.DataFrame:
+        """Metrics and baselines in one table: model, metric, value with interval, n, unit, split, method."""
+        rows = [{"model": "this model", **row} for row in self.results["metrics"]]
+        rows += [{"model": row["baseline"], **row} for row in self.results["baselines"]]
+        table = [
+            {
+                "model": row["model"],
+                "metric": row["name"].replace("_", " "),
+                "value (95 % interval)": str(Estimate(**{key: row[key] for key in _ESTIMATE_KEYS})),
+                "n": row["n"],
+                "unit": row["unit"],
+                "split": row["split"],
+                "method": row["method"],
+            }
+            for row in rows
+        ]
+        return pd.DataFrame(table)
+
+    def finish(self, summary: str = "") -> dict[str, Any]:
+        """Write ``results.json`` with status ``ok``.
+
+        Args:
+            summary: One sentence with the main result, rendered from computed values.
+
+        Raises:
+            MedcoreError: The run recorded no metric or no data: a report without a result would look whole.
+        """
+        if not self.results["metrics"] or not self.results["data"]:
+            raise MedcoreError(
+                f"run {self.notebook}: record data with use() and a metric with record() before finish()"
+            )
+        self.results.update(
+            status="ok",
+            summary=summary,
+            seconds=round(time.monotonic() - self._started, 2),
+            peak_memory_bytes=environment.peak_memory_bytes(),
+        )
+        write_results(self.folder, self.results)
+        print(f"results: {self.folder / 'results.json'} after {self.results['seconds']:.0f} s")
+        return self.results
+
+
+_ESTIMATE_KEYS = ("name", "value", "low", "high", "n", "unit", "split", "level", "method", "note")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch; training draws from counter-based seeds of its own."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _refuse_unknown(namespace: Mapping[str, Any], schema: type[Parameters]) -> None:
+    """Names that papermill injected but nobody declared; papermill itself only warns."""
+    for source in namespace.get("In", []):
+        if not str(source).startswith("# Parameters\n"):
+            continue
+        for node in ast.parse(source).body:
+            name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ""
+            if name and name not in schema.model_fields:
+                raise MedcoreError(f"no parameter {name!r}{did_you_mean(name, list(schema.model_fields))}")

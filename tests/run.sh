@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# What `make test` runs: unit tests on two workers, then every notebook under nbmake with the smoke profile.
+# One pytest process for both, so that there is one closing line.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive MPLBACKEND=Agg MEDCORE_PROFILE=smoke
+export PYTHONHASHSEED=0 JUPYTER_PLATFORM_DIRS=1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export MEDCORE_DATA="$scratch/data" MEDCORE_REPORTS="$scratch/reports"
+exec_pytest=(.venv/bin/pytest -m "not slow" -n "${WORKERS:-2}" --dist loadgroup)
+"${exec_pytest[@]}" tests --nbmake --nbmake-timeout=600 notebooks "$@"
