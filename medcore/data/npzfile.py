@@ -26,17 +26,16 @@ CHUNK_BYTES = 16 << 20
 
 @contextlib.contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive; a broken or missing one is a ``MedcoreError`` that names the file."""
+    """Open a zip archive; whatever turns out broken inside the block is a ``MedcoreError`` that names the file."""
     try:
-        archive = zipfile.ZipFile(path)
+        with zipfile.ZipFile(path) as archive:
+            yield archive
     except FileNotFoundError as error:
         raise MedcoreError(f"{path} does not exist") from error
-    except (zipfile.BadZipFile, OSError) as error:
-        raise MedcoreError(
-            f"{path} is not a readable .npz file ({error}); it may be truncated: make it anew"
-        ) from error
-    with archive:
-        yield archive
+    except MedcoreError:
+        raise
+    except Exception as error:  # a damaged file surfaces as anything from BadZipFile to tokenize.TokenError
+        raise MedcoreError(f"{path} is not a readable .npz file ({error}); it may be damaged: make it anew") from error
 
 
 def map_member(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
@@ -72,7 +71,7 @@ def read_npy_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool,
         version = npy.read_magic(file)
         reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = reader(file)
-    except ValueError as error:
+    except Exception as error:  # NumPy parses the header as Python text: damage has many types
         raise MedcoreError(f"{where}: not a .npy array ({error})") from error
     if dtype.hasobject:
         raise MedcoreError(f"{where} holds Python objects (pickle), which may run code; it is not read")

@@ -73,17 +73,12 @@ class PatchSet:
                 raise MedcoreError(f"{path} is not a PatchSet (no 'images' and 'meta.json'); read it with load()")
             meta = json.loads(archive.read("meta.json"))
             arrays = {name: npzfile.map_member(path, info) for name, info in members.items() if name != "meta.json"}
-        columns = {name.removeprefix("table/"): array for name, array in arrays.items() if name.startswith("table/")}
-        columns["label"] = arrays["labels"]
-        check_set(arrays["images"], columns, arrays.get("masks"), Card.from_dict(meta["card"]), str(path))
-        return cls(
-            arrays["images"],
-            columns,
-            Card.from_dict(meta["card"]),
-            mask_store=arrays.get("masks"),
-            path=path,
-            store_hash=meta["store_sha256"],
-        )
+            columns = {
+                name.removeprefix("table/"): array for name, array in arrays.items() if name.startswith("table/")
+            } | {"label": arrays["labels"]}
+            card, store_hash = Card.from_dict(meta["card"]), meta["store_sha256"]
+            check_set(arrays["images"], columns, arrays.get("masks"), card, str(path))
+        return cls(arrays["images"], columns, card, mask_store=arrays.get("masks"), path=path, store_hash=store_hash)
 
     @classmethod
     def from_arrays(
@@ -304,10 +299,7 @@ class PatchSet:
         if self.path is None:
             return
         with npzfile.open_zip(self.path) as archive:
-            try:
-                broken = archive.testzip()
-            except zipfile.BadZipFile as error:
-                raise MedcoreError(f"{self.path} is damaged ({error}); make it anew") from error
+            broken = archive.testzip()
             if broken:
                 raise MedcoreError(f"{self.path} is damaged in {broken!r} (checksum differs); make it anew")
             stored = json.loads(archive.read("meta.json"))["store_sha256"]

@@ -1,0 +1,58 @@
+"""``medcore data list|info|fetch|prepare``: what sets there are, and getting them ready."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group("data")
+def command() -> None:
+    """List, describe, fetch and prepare data sets."""
+
+
+@command.command("list")
+def list_sets() -> None:
+    """All sets that medcore knows by name."""
+    from medcore.data.info import CARDS
+
+    width = max(len(name) for name in CARDS)
+    for name, card in CARDS.items():
+        click.echo(f"{name:<{width}}  {card.title}")
+
+
+@command.command()
+@click.argument("name")
+def info(name: str) -> None:
+    """The card of a set: licence, citation, classes, where to get it; or of a prepared file."""
+    from medcore.data.info import describe
+    from medcore.data.patchset import PatchSet
+
+    click.echo(repr(PatchSet.open(name)) if name.endswith(".npz") and Path(name).is_file() else describe(name))
+
+
+@command.command()
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Download a set that may be downloaded, check it and unpack it."""
+    from medcore.data.fetch import fetch as download
+
+    click.echo(f"{name} is in {download(name)}")
+
+
+@command.command()
+@click.argument("source")
+@click.option("--size", type=click.IntRange(8, 4096), help="Side length in pixels [default: as the images are].")
+@click.option("--policy", type=click.Choice(["resize", "crop", "pad", "tile"]), default="resize", show_default=True)
+@click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PatchSet here.")
+def prepare(source: str, size: int | None, policy: str, on_error: str, out: Path | None) -> None:
+    """Read SOURCE (name, folder, metadata.csv or .npz) into one PatchSet file and print its card."""
+    from medcore.data.load import load
+
+    patches = load(source, size=size, policy=policy, on_error=on_error)
+    patches = patches.save(out) if out else patches
+    click.echo(repr(patches))
+    if patches.path:
+        click.echo(f"  file: {patches.path}")

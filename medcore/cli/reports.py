@@ -1,0 +1,115 @@
+"""``medcore reports``: notebooks in, checked HTML reports out."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from medcore.data.paths import reports_home, repository_root
+from medcore.errors import MedcoreError
+from medcore.reporting.parameters import PROFILE_VARIABLE, did_you_mean, schema_for, validate
+
+
+def find_notebooks(names: tuple[str, ...]) -> list[Path]:
+    """Paths of notebooks named by number (``06``), stem or path; all numbered ones when none is named.
+
+    Raises:
+        MedcoreError: A name fits no notebook or several.
+    """
+    root = repository_root()
+    numbered = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")) if root else []
+    if not names:
+        if not numbered:
+            raise MedcoreError("no notebooks found: run this from a checkout of medcore, or name notebook files")
+        return numbered
+    return [_find(name, numbered) for name in dict.fromkeys(names)]
+
+
+def _find(name: str, numbered: list[Path]) -> Path:
+    if name.endswith(".ipynb") and Path(name).is_file():
+        return Path(name).resolve()
+    stem = Path(name).stem
+    fitting = [path for path in numbered if path.stem == stem or path.stem.split("_")[0] == stem.zfill(2)]
+    if len(fitting) != 1:
+        raise MedcoreError(f"no notebook {name!r}{did_you_mean(stem, [path.stem for path in numbered])}")
+    return fitting[0]
+
+
+def read_parameters(file: Path | None, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Parameters from a YAML file and ``NAME=VALUE`` pairs; the pairs win.
+
+    Raises:
+        MedcoreError: The file is not a mapping, or a pair has no ``=``.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise MedcoreError(f"{file} is not a readable YAML file ({error})") from None
+        if not isinstance(loaded, dict):
+            raise MedcoreError(f"{file}: expected lines like 'epochs: 10', found {type(loaded).__name__}")
+        values |= {str(name): value for name, value in loaded.items()}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise MedcoreError(f"-p {pair!r}: expected NAME=VALUE, as in -p epochs=10")
+        values[name.strip()] = value
+    return values
+
+
+def plan(notebooks: list[Path], raw: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Validated parameters for each notebook; with several notebooks a parameter goes to those that have it.
+
+    Raises:
+        MedcoreError: No notebook knows a name, or a value is wrong for one that does.
+    """
+    fields = {path: set(schema_for(path).model_fields) for path in notebooks}
+    for name in raw:
+        if not any(name in known for known in fields.values()):
+            everything = sorted(set.union(*fields.values()))
+            stems = ", ".join(path.stem for path in notebooks)
+            raise MedcoreError(f"{stems}: no parameter {name!r}{did_you_mean(name, everything)}")
+    return {path: validate(path, {n: v for n, v in raw.items() if n in fields[path]}) for path in notebooks}
+
+
+@click.command("reports")
+@click.argument("notebooks", nargs=-1)
+@click.option("--profile", type=click.Choice(["smoke", "quick", "full"]), help="How long to train [default: quick].")
+@click.option("--data", help="A set's name, a folder, a metadata.csv or a .npz.")
+@click.option("-p", "pairs", multiple=True, metavar="NAME=VALUE", help="Set one notebook parameter; repeatable.")
+@click.option("-f", "file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="YAML of parameters.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Notebooks side by side.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder [default: reports/<time>].")
+@click.option("--timeout", type=click.FloatRange(1), help="Seconds that one notebook may take.")
+@click.option("--pdf", is_flag=True, help="Also print each report to PDF (needs Chromium).")
+def command(
+    notebooks: tuple[str, ...], profile: str | None, data: str | None, pairs: tuple[str, ...], file: Path | None,
+    jobs: int, out: Path | None, timeout: float | None, pdf: bool,
+) -> int:  # fmt: skip
+    """Run NOTEBOOKS (numbers, names or paths; all by default) and write their reports."""
+    raw = read_parameters(file, pairs) | ({"data": _path_or_name(data)} if data else {})
+    if profile:
+        raw["profile"] = profile
+    try:
+        paths = find_notebooks(notebooks)
+        planned = plan(paths, raw)
+    except MedcoreError as error:
+        raise click.UsageError(str(error)) from None
+    from medcore.reporting.runner import run_notebooks
+
+    folder = (out or reports_home() / datetime.now().strftime("%Y-%m-%d-%H%M%S")).resolve()
+    profile_name = profile or os.environ.get(PROFILE_VARIABLE) or "quick"
+    click.echo(f"{len(paths)} notebook(s), profile {profile_name}, to {folder}")
+    outcomes = run_notebooks(planned, out=folder, jobs=jobs, timeout=timeout, pdf=pdf)
+    return 0 if all(outcome.status == "ok" for outcome in outcomes) else 1
+
+
+def _path_or_name(data: str) -> str:
+    """An existing path as an absolute one, since kernels may run elsewhere; a set's name stays."""
+    return str(Path(data).resolve()) if Path(data).exists() else data

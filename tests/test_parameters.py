@@ -1,0 +1,85 @@
+"""Parameters are refused before a kernel starts: unknown names, wrong types, values out of range."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from medcore.errors import MedcoreError
+from medcore.reporting.parameters import SCHEMAS, PatchClassification, read_literal, schema_from_cell, validate
+
+NOTEBOOK = "06_patch_classification"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"epochs": "three"}, "'three'"),
+        ({"epochs": "3.5"}, "integer"),
+        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"lr": -1.0}, "greater than 0"),
+        ({"seed": True}, "integer"),
+        ({"profile": "quik"}, "'smoke', 'quick' or 'full'"),
+        ({"x=__import__('os').system('true');y": 1}, "no parameter"),
+    ],
+)
+def test_wrong_parameters_are_refused(raw: dict, message: str) -> None:
+    with pytest.raises(MedcoreError, match=message.replace("(", r"\(")):
+        validate(NOTEBOOK, raw)
+
+
+def test_text_from_the_command_line_becomes_the_type() -> None:
+    raw = {"epochs": "3", "lr": "1e-3", "weights": "none", "data": "123"}
+    assert validate(NOTEBOOK, raw) == {"epochs": 3, "lr": 1e-3, "weights": None, "data": "123"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("1e-3", 1e-3), ("[1, 2]", [1, 2]), ("a b", "a b"), ("None", None), ("'x", "'x")],
+)
+def test_literals(text: str, value: object) -> None:
+    assert read_literal(text) == value
+
+
+def test_a_profile_fills_only_what_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDCORE_PROFILE", "full")
+    resolved = PatchClassification(epochs=2).resolved()
+    assert (resolved.epochs, resolved.model, resolved.profile) == (2, "efficientnet_b3", "full")
+    assert PatchClassification(profile="smoke").resolved().model == "small_cnn"
+    assert PatchClassification(epochs=2).changed() == ["epochs"]
+    monkeypatch.setenv("MEDCORE_PROFILE", "fast")
+    with pytest.raises(MedcoreError, match="fast"):
+        PatchClassification().resolved()
+
+
+def test_profiles_name_only_existing_parameters_and_valid_values() -> None:
+    for schema in SCHEMAS.values():
+        for profile, values in schema.profiles.items():
+            schema.model_validate({"profile": profile, **values})
+
+
+def notebook_with(tmp_path: Path, *sources: str) -> Path:
+    cells = [nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]}) for source in sources]
+    path = tmp_path / "my_study.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_a_notebook_of_your_own_gets_its_schema_from_its_cell(tmp_path: Path) -> None:
+    path = notebook_with(tmp_path, 'data = "phantom-crc"  # set\ndepth = 3  # layers\nprofile = None\n')
+    assert set(schema_from_cell(path).model_fields) >= {"depth", "data", "seed"}
+    assert validate(path, {"depth": "4"}) == {"depth": 4}
+    with pytest.raises(MedcoreError, match="did you mean 'depth'"):
+        validate(path, {"dept": 4})
+    with pytest.raises(MedcoreError, match="'deep'"):
+        validate(path, {"depth": "deep"})
+
+
+def test_a_derived_value_in_the_cell_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MedcoreError, match="line 2: only 'name = literal'"):
+        schema_from_cell(notebook_with(tmp_path, "depth = 3\nwidth = 2 * depth\n"))
+    with pytest.raises(MedcoreError, match="2 cells tagged"):
+        schema_from_cell(notebook_with(tmp_path, "a = 1", "b = 2"))
+    with pytest.raises(MedcoreError, match="does not exist"):
+        schema_from_cell(tmp_path / "none.ipynb")
