@@ -1,0 +1,195 @@
+"""Pretrained weights: what is loaded is said, what does not fit is refused, and nothing falls back silently."""
+
+import hashlib
+import json
+import pickle
+import urllib.error
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from medcore.errors import MedcoreError
+from medcore.models.backbone import Backbone, batch_norms
+from medcore.models.classifier import build_classifier
+from medcore.models.weights import has_folded_batch_norm, load_backbone, recompute_batch_norm
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    torch.manual_seed(3)
+    model = torchvision.models.mobilenet_v2(num_classes=7)
+    model.train()(torch.rand(4, 3, 64, 64))  # statistics away from their start
+    return model.eval()
+
+
+@pytest.fixture
+def weights_file(theirs, tmp_path):
+    path = tmp_path / "mobilenet.pth"
+    torch.save(theirs.state_dict(), path)
+    return path
+
+
+def fold(model):
+    """Batch norm into the convolution before it, as the published half-precision file has it."""
+    layers = list(model.modules())
+    for conv, norm in zip(layers, layers[1:], strict=False):
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            slope = norm.weight / (norm.running_var + norm.eps).sqrt()
+            with torch.no_grad():
+                conv.weight.mul_(slope.view(-1, 1, 1, 1))
+                norm.bias.sub_(slope * norm.running_mean)
+                norm.weight.fill_(1)
+                norm.running_mean.zero_()
+                norm.running_var.fill_(1)
+    return model
+
+
+def test_features_equal_torchvisions_and_head_is_reported_new(theirs, weights_file):
+    model = build_classifier("mobilenet_v2", 3, weights=weights_file, mean=(0.0,) * 3, std=(1.0,) * 3).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model.feature_maps(images), theirs.features(images))
+    report = model.weights_report
+    assert report.new == ("head.weight", "head.bias") and "head is new" in str(report)
+    assert report.sha256 == hashlib.sha256(weights_file.read_bytes()).hexdigest()
+    assert not model.frozen_batch_norm
+
+
+def test_head_is_kept_when_the_classes_agree(theirs, weights_file):
+    model = build_classifier("mobilenet_v2", 7, weights=weights_file, mean=(0.0,) * 3, std=(1.0,) * 3).eval()
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(model(images), theirs(images))
+    assert model.weights_report.new == ()
+
+
+def test_half_precision_and_folded_batch_norm(theirs, tmp_path):
+    theirs = fold(torchvision.models.mobilenet_v2(num_classes=2).eval())
+    path = tmp_path / "folded.pth"
+    torch.save({key: v.half() if v.is_floating_point() else v for key, v in theirs.state_dict().items()}, path)
+    model = build_classifier("mobilenet_v2", 2, weights=path)
+    assert model.head.weight.dtype == torch.float32
+    assert model.frozen_batch_norm and "folded" in str(model.weights_report)
+    assert not any(layer.training for layer in batch_norms(model.train()))
+
+
+def test_recomputed_batch_norm_computes_the_same_and_can_train():
+    torch.manual_seed(0)
+    model = build_classifier("small_cnn", 3)
+    for layer in batch_norms(model):
+        torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+        torch.nn.init.normal_(layer.bias)
+    assert has_folded_batch_norm(model.backbone)
+    model.eval()
+    images = torch.rand(32, 3, 32, 32)
+    before = model(images)
+    recompute_batch_norm(model, images.split(8))
+    torch.testing.assert_close(model(images), before, atol=1e-4, rtol=1e-4)
+    assert not has_folded_batch_norm(model.backbone)
+    torch.testing.assert_close(model.train()(images), before, atol=2e-3, rtol=1e-2)  # batch = stored statistics
+    with pytest.raises(MedcoreError, match="empty"):
+        recompute_batch_norm(model, [])
+
+
+def test_grey_images_equal_rgb_images_with_equal_channels(weights_file):
+    grey = build_classifier("mobilenet_v2", 7, in_channels=1, weights=weights_file).eval()
+    rgb = build_classifier("mobilenet_v2", 7, weights=weights_file).eval()
+    images = torch.rand(2, 1, 64, 64)
+    torch.testing.assert_close(grey(images), rgb(images.expand(-1, 3, -1, -1)))
+    assert "replicated" in str(grey.weights_report)
+
+
+def test_four_channels_average_the_first_convolution(weights_file):
+    model = build_classifier("mobilenet_v2", 7, in_channels=4, weights=weights_file).eval()
+    rgb = build_classifier("mobilenet_v2", 7, weights=weights_file).eval()
+    torch.testing.assert_close(model.backbone.stem.weight.sum(1), rgb.backbone.stem.weight.sum(1))
+    assert "4 channels" in str(model.weights_report)
+
+
+def test_wrong_architecture_is_refused_with_counts(weights_file):
+    with pytest.raises(MedcoreError, match="tensors are missing.*matching architecture"):
+        build_classifier("resnet18", 7, weights=weights_file)
+
+
+def test_truncated_state_dict_is_refused(theirs, tmp_path):
+    state = theirs.state_dict()
+    del state["features.3.conv.1.0.weight"]
+    torch.save(state, tmp_path / "short.pth")
+    with pytest.raises(MedcoreError, match=r"backbone\.3\.conv\.1\.0\.weight"):
+        build_classifier("mobilenet_v2", 7, weights=tmp_path / "short.pth")
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", pickle.dumps(Evil()), pickle.dumps([1, 2])])
+def test_unreadable_or_executable_files_are_refused(tmp_path, content, capsys):
+    path = tmp_path / "bad.pth"
+    path.write_bytes(content)
+    with pytest.raises(MedcoreError, match=r"bad\.pth"):
+        build_classifier("mobilenet_v2", 7, weights=path)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_saved_pickle_with_code_is_refused(tmp_path, capsys):
+    torch.save({"a": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(MedcoreError, match="never pickled code"):
+        build_classifier("mobilenet_v2", 7, weights=tmp_path / "evil.pth")
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_missing_file_says_what_can_be_passed():
+    with pytest.raises(MedcoreError, match=r"no such file.*weights=None"):
+        build_classifier("resnet18", 7, weights="nowhere.pth")
+
+
+@pytest.mark.parametrize("failure", [urllib.error.URLError("no route to host"), RuntimeError("invalid hash value")])
+def test_failed_download_is_an_error_and_never_random_weights(monkeypatch, failure):
+    def fail(*args, **kwargs):
+        raise failure
+
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", fail)
+    with pytest.raises(MedcoreError, match=r"cannot be downloaded.*weights=None"):
+        build_classifier("resnet18", 7, weights="imagenet")
+
+
+def test_imagenet_for_a_network_without_any():
+    with pytest.raises(MedcoreError, match="small_cnn"):
+        build_classifier("small_cnn", 7, weights="imagenet")
+
+
+def test_imagenet_asks_torchvision_to_check_the_hash(monkeypatch):
+    asked = {}
+
+    def deliver(self, *args, **kwargs):
+        asked.update(kwargs)
+        return torchvision.models.resnet18().state_dict()
+
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", deliver)
+    model = build_classifier("resnet18", 7, weights="imagenet")
+    assert asked["check_hash"] is True and "ImageNet" in model.weights_report.source
+
+
+def test_checkpoint_folder_is_verified_and_loaded(tmp_path):
+    source = build_classifier("small_cnn", 4, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": {"model.safetensors": digest}}))
+    model = build_classifier("small_cnn", 9, weights=tmp_path)
+    assert all(torch.equal(v, source.backbone.state_dict()[k]) for k, v in model.backbone.state_dict().items())
+    assert model.normalise.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    content = bytearray((tmp_path / "model.safetensors").read_bytes())
+    content[-5] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(MedcoreError, match="damaged"):
+        build_classifier("small_cnn", 9, weights=tmp_path)
+
+
+def test_encoder_weights_for_a_unet(theirs, weights_file):
+    trunk = Backbone("mobilenet_v2")
+    report = load_backbone(trunk, weights_file)
+    assert torch.equal(trunk[0][0].weight, theirs.features[0][0].weight)
+    assert report.ignored == ()
