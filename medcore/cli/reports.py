@@ -27,7 +27,7 @@ def find_notebooks(names: tuple[str, ...]) -> list[Path]:
         if not numbered:
             raise MedcoreError("no notebooks found: run this from a checkout of medcore, or name notebook files")
         return numbered
-    return [_find(name, numbered) for name in dict.fromkeys(names)]
+    return list(dict.fromkeys(_find(name, numbered) for name in names))
 
 
 def _find(name: str, numbered: list[Path]) -> Path:

@@ -1,0 +1,87 @@
+"""The command line as its user meets it: wrong input is one clear line and the right exit code, at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from medcore.cli import COMMANDS, cli, main
+from medcore.cli.reports import find_notebooks, plan, read_parameters
+from medcore.errors import MedcoreError
+
+
+def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out + captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["reports", "06", "-p", "epoch=3"], "did you mean 'epochs'?"),
+        (["reports", "06", "-p", "epochs=three"], "epochs"),
+        (["reports", "06", "-p", "epochs"], "expected NAME=VALUE"),
+        (["reports", "6x"], "no notebook '6x'"),
+        (["reports", "06", "--profile", "fast"], "fast"),
+        (["reports", "06", "--jobs", "0"], "jobs"),
+        (["report"], "did you mean 'reports'?"),
+        (["data", "prepare"], "SOURCE"),
+    ],
+)
+def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture, arguments: list[str], words: str) -> None:
+    code, output = run(capsys, *arguments)
+    assert code == 2
+    assert words in output
+    assert "Traceback" not in output
+
+
+def test_a_wrong_parameter_starts_no_kernel_and_imports_no_torch() -> None:
+    """The promise is an answer in under three seconds; torch or a kernel alone would take most of that."""
+    script = (
+        "import sys\nfrom medcore.cli import main\n"
+        "try:\n    main(['reports', '06', '-p', 'epoch=3'])\nexcept SystemExit as end:\n    code = end.code\n"
+        "heavy = {'torch', 'papermill', 'jupyter_client', 'matplotlib'} & set(sys.modules)\n"
+        "print(code, sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2 []"
+    assert "did you mean 'epochs'?" in done.stderr
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(cli, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert "Usage:" in result.output
+
+
+def test_an_error_of_the_user_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    code, output = run(capsys, "data", "prepare", "/no/such/folder")
+    assert code == 1
+    assert "/no/such/folder" in output and len(output.strip().splitlines()) == 1
+
+
+def test_notebooks_are_named_by_number_stem_or_path() -> None:
+    by_number = find_notebooks(("6",))
+    assert [path.stem for path in by_number] == ["06_patch_classification"]
+    assert find_notebooks(("06_patch_classification",)) == by_number == find_notebooks((str(by_number[0]), "06"))
+    assert len(find_notebooks(())) >= 2
+
+
+def test_parameters_from_file_and_pairs(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("epochs: 4\nlr: 0.01\n")
+    assert read_parameters(tmp_path / "p.yaml", ("lr=1e-3",)) == {"epochs": 4, "lr": "1e-3"}
+    (tmp_path / "list.yaml").write_text("- a\n")
+    with pytest.raises(MedcoreError, match="found list"):
+        read_parameters(tmp_path / "list.yaml", ())
+
+
+def test_with_several_notebooks_a_parameter_goes_to_those_that_have_it() -> None:
+    notebooks = find_notebooks(("01", "06"))
+    planned = plan(notebooks, {"epochs": "2", "seed": "3"})
+    assert planned[notebooks[0]] == {"seed": 3}
+    assert planned[notebooks[1]] == {"epochs": 2, "seed": 3}
