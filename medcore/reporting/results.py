@@ -14,6 +14,7 @@ model               architecture, number of weights, checkpoint and its hash, wh
 metrics             list, headline first: name, value, low, high, n, unit, split, level, method, note
 baselines           the same shape, with ``baseline``
 audit               verdict and findings of the leakage audit
+answers             what the notebook says to guideline questions: threshold, selection, calibration, failures, ...
 checklist           guideline items, with what answers them or what is missing
 environment         versions, device, commit, machine
 command             a line that repeats the run
@@ -46,8 +47,8 @@ def new_results(notebook: str, **values: Any) -> dict[str, Any]:
     empty: dict[str, Any] = {
         "schema": SCHEMA, "notebook": notebook, "title": notebook, "status": "running", "cell": None, "error": None,
         "parameters": {}, "changed": [], "summary": "", "data": {}, "model": {}, "metrics": [], "baselines": [],
-        "audit": {}, "checklist": [], "environment": {}, "command": "", "warnings": [], "started": "", "seconds": 0.0,
-        "peak_memory_bytes": 0,
+        "audit": {}, "answers": {}, "checklist": [], "environment": {}, "command": "",
+        "warnings": [], "started": "", "seconds": 0.0, "peak_memory_bytes": 0,
     }  # fmt: skip
     return empty | values
 

@@ -32,6 +32,7 @@ from medcore.data.splits import split_table
 from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import Estimate
 from medcore.reporting import environment
+from medcore.reporting.checklist import fill_checklist
 from medcore.reporting.parameters import Parameters, did_you_mean, schema_for, validate
 from medcore.reporting.results import new_results, write_results
 from medcore.training.device import choose_device
@@ -108,6 +109,7 @@ class Run:
             "fingerprint": patches.fingerprint,
             "images": len(patches),
             "shape": list(patches.shape),
+            "columns": patches.columns,
             "patients": int(len(np.unique(patches.patients))),
             "source": str(self.parameters.data),
             "splits": split_table(patches).reset_index().to_dict("records"),
@@ -139,6 +141,26 @@ class Run:
         """Record a sentence that every reader of the report must see."""
         if text not in self.results["warnings"]:
             self.results["warnings"].append(text)
+
+    def answer(self, **answers: str) -> None:
+        """Answer questions of the reporting guidelines, as in ``answer(threshold="Youden on validation")``.
+
+        Known names: subset, missing_data, training, selection, threshold, calibration, robustness, explanation,
+        subgroups, external_test, failures.
+        """
+        self.results["answers"] |= {name.replace("_", " "): text for name, text in answers.items()}
+
+    def say(self, text: str) -> None:
+        """Show Markdown with computed values in the notebook (printed where there is no notebook)."""
+        try:
+            from IPython import get_ipython
+            from IPython.display import Markdown, display
+        except ImportError:
+            get_ipython = None
+        if get_ipython is None or get_ipython() is None:
+            print(text)
+        else:
+            display(Markdown(text))
 
     def headline(self) -> pd.DataFrame:
         """Metrics and baselines in one table: model, metric, value with interval, n, unit, split, method."""
@@ -177,6 +199,7 @@ class Run:
             seconds=round(time.monotonic() - self._started, 2),
             peak_memory_bytes=environment.peak_memory_bytes(),
         )
+        self.results["checklist"] = fill_checklist(self.results)
         write_results(self.folder, self.results)
         print(f"results: {self.folder / 'results.json'} after {self.results['seconds']:.0f} s")
         return self.results
