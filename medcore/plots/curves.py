@@ -1,0 +1,271 @@
+"""Curves: learning, ROC, precision-recall, each with what is needed to believe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from medcore.errors import MedcoreError
+from medcore.plots import style
+
+GRID = np.linspace(0, 1, 201)  # false positive rates or recalls at which bands are drawn
+
+
+def learning_curve(
+    table: pd.DataFrame, *, value: str = "loss", best_epoch: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """One quantity over the epochs, for train, validation and (only to look at) test.
+
+    Args:
+        table: one row per epoch with ``epoch`` and any of ``train_<value>``, ``val_<value>``, ``test_<value>``.
+        value: which quantity, such as ``"loss"``.
+        best_epoch: the epoch whose checkpoint was kept; a line marks it.
+        ax: where to draw.
+
+    Raises:
+        MedcoreError: when no column holds this quantity.
+    """
+    sides = [side for side in ("train", "val", "test") if f"{side}_{value}" in table]
+    if not sides:
+        raise MedcoreError(
+            f"learning_curve: no column 'train_{value}' or 'val_{value}'; columns: {list(table.columns)}."
+        )
+    ax = style.new_axes(ax, width=4.2, height=2.8)
+    ends, colours = [], []
+    for side in sides:
+        part = table[["epoch", f"{side}_{value}"]].dropna()
+        colour = style.SPLIT_COLOURS[side]
+        only = "-" if len(part) > 1 else ""
+        ax.plot(part["epoch"], part[f"{side}_{value}"], only, color=colour, marker="o", ms=3 if len(part) < 60 else 0)
+        ends.append(float(part[f"{side}_{value}"].iloc[-1]) if len(part) else 0.0)
+        colours.append(colour)
+    if best_epoch is not None:
+        ax.axvline(best_epoch, color=style.MUTED, lw=1, ls=(0, (4, 3)), zorder=0)
+        ax.annotate(
+            f"kept: epoch {best_epoch}",
+            (best_epoch, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=7.5,
+            color="#555555",
+        )
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="epoch", ylabel=value.replace("_", " "))
+    ax.grid(axis="y")
+    style.label_ends(ax, sides, ends, colours)
+    return ax
+
+
+def learning_curves(table: pd.DataFrame, *, best_epoch: int | None = None) -> np.ndarray:
+    """Loss and the validation metric over the epochs, side by side.
+
+    Args:
+        table: as for `learning_curve`; the metric is the first further ``val_<metric>`` column.
+        best_epoch: the epoch whose checkpoint was kept.
+
+    Returns:
+        The Axes, one or two.
+    """
+    values = ["loss", *(name[4:] for name in table.columns if name.startswith("val_") and name != "val_loss")][:2]
+    _, axes = plt.subplots(1, len(values), figsize=(3.6 * len(values), 2.7), squeeze=False)
+    for value, ax in zip(values, axes[0], strict=True):
+        learning_curve(table, value=value, best_epoch=best_epoch, ax=ax)
+    return axes[0]
+
+
+def roc_curves(
+    score: np.ndarray,
+    truth: np.ndarray,
+    *,
+    classes: Sequence[str],
+    groups: np.ndarray | None = None,
+    estimates: Mapping[str, str] | None = None,
+    operating_point: float | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """ROC curves, one class against the rest, with 95 % bands over patients.
+
+    Args:
+        score: (N,) score of the last class, or (N, K) one score per class.
+        truth: (N,) class numbers.
+        classes: K names.
+        groups: (N,) patients; resampled as wholes. Without them the band is over single images.
+        estimates: class to printed AUROC with interval, such as ``"0.93 (0.90–0.95)"``; else the plain AUROC.
+        operating_point: for a binary score, the threshold in use; marked by a dot.
+        resamples: bootstrap resamples of the band; 0 draws none.
+        seed: of the resampling.
+        ax: where to draw.
+    """
+    ax = style.new_axes(ax, width=6.4, height=3.7)
+    ax.plot([0, 1], [0, 1], color=style.MUTED, lw=0.8, ls=(0, (2, 3)), zorder=0)
+    rows = _one_vs_rest(score, truth, classes)
+    labels = []
+    for name, positive, values in rows:
+        colour = style.class_colours(classes)[name]
+        fpr, tpr = roc_points(positive, values)
+        ax.plot(fpr, tpr, color=colour, lw=1.6, label=name)
+        if resamples:
+            low, high = roc_band(positive, values, groups, resamples=resamples, seed=seed)
+            ax.fill_between(GRID, low, high, color=colour, alpha=0.18 if len(rows) < 4 else 0.09, lw=0)
+        text = (estimates or {}).get(name) or f"{np.trapezoid(tpr, fpr):.2f}"
+        labels.append((f"{name}  {text}", colour))
+    if operating_point is not None and len(rows) == 1:
+        name, positive, values = rows[0]
+        chosen = values >= operating_point
+        ax.plot(chosen[~positive].mean(), chosen[positive].mean(), "o", color=style.INK, ms=7, mec="white", zorder=5)
+    _side_key(ax, "AUROC (95 % interval)" if estimates else "AUROC", labels)
+    ax.set(
+        xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), box_aspect=1, anchor="W"
+    )
+    return ax
+
+
+def precision_recall_curves(
+    score: np.ndarray,
+    truth: np.ndarray,
+    *,
+    classes: Sequence[str],
+    groups: np.ndarray | None = None,
+    estimates: Mapping[str, str] | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Precision over recall with 95 % bands over patients; a tick at the left marks each class's prevalence.
+
+    Args: as for `roc_curves`.
+    """
+    ax = style.new_axes(ax, width=6.4, height=3.7)
+    rows = _one_vs_rest(score, truth, classes)
+    labels = []
+    for name, positive, values in rows:
+        colour = style.class_colours(classes)[name]
+        recall, precision = precision_recall_points(positive, values)
+        ax.step(recall, precision, where="post", color=colour, lw=1.6)
+        if resamples:
+            low, high = precision_recall_band(positive, values, groups, resamples=resamples, seed=seed)
+            ax.fill_between(GRID, low, high, color=colour, alpha=0.18 if len(rows) < 4 else 0.09, lw=0)
+        ax.axhline(positive.mean(), color=colour, lw=1, ls=(0, (2, 3)), zorder=0)
+        area = float(np.sum(np.diff(recall, prepend=0) * precision))
+        text = (estimates or {}).get(name) or f"{area:.2f}"
+        labels.append((f"{name}  {text}, prevalence {positive.mean():.0%}", colour))
+    _side_key(ax, "average precision", labels)
+    ax.set(
+        xlabel="recall (sensitivity)",
+        ylabel="precision (PPV)",
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.02),
+        box_aspect=1,
+        anchor="W",
+    )
+    return ax
+
+
+def roc_points(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rates at every distinct threshold, from (0, 0) to (1, 1)."""
+    false, true = _cumulated(positive, score, np.ones((1, len(score))))
+    return np.r_[0, false[0] / max(false[0, -1], 1)], np.r_[0, true[0] / max(true[0, -1], 1)]
+
+
+def precision_recall_points(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision at every distinct threshold, recall ascending."""
+    false, true = _cumulated(positive, score, np.ones((1, len(score))))
+    return true[0] / max(true[0, -1], 1), true[0] / np.maximum(true[0] + false[0], 1)
+
+
+def roc_band(
+    positive: np.ndarray, score: np.ndarray, groups: np.ndarray | None, *, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pointwise 95 % band of the ROC curve at `GRID`, by bootstrap over groups."""
+    false, true = _cumulated(positive, score, _weights(len(score), groups, resamples, seed))
+    usable = (false[:, -1] > 0) & (true[:, -1] > 0)
+    curves = [
+        np.interp(GRID, np.r_[0, f / f[-1]], np.r_[0, t / t[-1]])
+        for f, t in zip(false[usable], true[usable], strict=True)
+    ]
+    return _percentiles(curves)
+
+
+def precision_recall_band(
+    positive: np.ndarray, score: np.ndarray, groups: np.ndarray | None, *, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pointwise 95 % band of precision at the recalls in `GRID`, by bootstrap over groups."""
+    false, true = _cumulated(positive, score, _weights(len(score), groups, resamples, seed))
+    curves = []
+    for f, t in zip(false, true, strict=True):
+        if t[-1] > 0:
+            place = np.minimum(np.searchsorted(t / t[-1], GRID - 1e-12), len(t) - 1)
+            curves.append(t[place] / np.maximum(t[place] + f[place], 1e-12))
+    return _percentiles(curves)
+
+
+def _percentiles(curves: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    if not curves:
+        return np.full_like(GRID, np.nan), np.full_like(GRID, np.nan)
+    low, high = np.percentile(np.array(curves), [2.5, 97.5], axis=0)
+    return low, high
+
+
+def _cumulated(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted counts of false and true positives at each distinct threshold, falling. **Shape** ``(R, T)``."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True])
+    weights, positive = weights[:, order], positive[order]
+    return np.cumsum(weights * ~positive, axis=1)[:, ends], np.cumsum(weights * positive, axis=1)[:, ends]
+
+
+def _weights(count: int, groups: np.ndarray | None, resamples: int, seed: int) -> np.ndarray:
+    """How often each row is drawn when whole groups are resampled. **Shape** ``(R, N)``."""
+    number = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
+    found = int(number.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(found, np.full(found, 1 / found), size=resamples)
+    return drawn[:, number]
+
+
+def _one_vs_rest(
+    score: np.ndarray, truth: np.ndarray, classes: Sequence[str]
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(class, is it that class, score) for every class that has both kinds of cases; a binary score gives one."""
+    score, truth = np.asarray(score, dtype=float), np.asarray(truth)
+    if score.ndim == 2 and score.shape[1] == 2 and len(classes) == 2:
+        score = score[:, 1]
+    if score.ndim == 1:
+        return [(classes[-1], truth == len(classes) - 1, score)]
+    found = [(name, truth == number, score[:, number]) for number, name in enumerate(classes)]
+    return [row for row in found if 0 < row[1].sum() < len(truth)]
+
+
+def _side_key(ax: Axes, title: str, labels: Sequence[tuple[str, str]]) -> None:
+    """Coloured names at the right, where ROC curves leave no room to label their ends."""
+    ax.annotate(
+        title,
+        (1.0, 0.97),
+        xycoords="axes fraction",
+        xytext=(10, 0),
+        textcoords="offset points",
+        fontsize=8,
+        color="#555555",
+        annotation_clip=False,
+    )
+    for place, (text, colour) in enumerate(labels):
+        ax.annotate(
+            text,
+            (1.0, 0.97 - 0.075 * (place + 1)),
+            xycoords="axes fraction",
+            xytext=(10, 0),
+            textcoords="offset points",
+            fontsize=8.5,
+            color=style.line_colour(colour),
+            fontweight="bold",
+            annotation_clip=False,
+        )

@@ -1,0 +1,113 @@
+"""What is in a set: images per class and side, patients, sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from medcore.data.patchset import PatchSet
+from medcore.data.splits import SPLITS, group_names, unit_of
+from medcore.plots import style
+
+SIDES = (*SPLITS, "unassigned")
+
+
+def class_counts(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
+    """Images per class, split into train, val and test, with totals and shares written out.
+
+    Args:
+        ps: the set; unlabelled images are a bar of their own.
+        ax: where to draw.
+    """
+    names = [*ps.classes, *(["unlabelled"] if (ps.labels < 0).any() else [])]
+    labels = np.where(ps.labels < 0, len(ps.classes), ps.labels)
+    sides = np.where(ps.splits == "", "unassigned", ps.splits)
+    ax = style.new_axes(ax, height=0.75 + 0.3 * len(names))
+    start = np.zeros(len(names))
+    for side in SIDES:
+        counts = np.bincount(labels[sides == side], minlength=len(names))
+        if counts.any():
+            ax.barh(names, counts, left=start, height=0.72, color=style.SPLIT_COLOURS[side], label=side)
+            start += counts
+    for place, total in enumerate(start):
+        ax.annotate(
+            f"{int(total):,}  ({total / len(ps):.1%})",
+            (total, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color="#333333",
+        )
+    ax.invert_yaxis()
+    ax.set(xlabel="images", xlim=(0, max(start.max(), 1) * 1.17))
+    ax.tick_params(axis="y", length=0)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handlelength=1, handleheight=1)
+    return ax
+
+
+def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
+    """How many images each patient gives: every patient a dot on a log scale, sorted, with the median.
+
+    Args:
+        ps: the set.
+        ax: where to draw.
+    """
+    unit = unit_of(ps)
+    counts = np.sort(pd.Series(group_names(ps)).value_counts().to_numpy())[::-1]
+    ax = style.new_axes(ax, height=2.6)
+    place = np.arange(1, len(counts) + 1)
+    ax.fill_between(place, counts, 0.8, step="mid", color=style.lighter(style.PALETTE[0], 0.75), lw=0)
+    ax.step(place, counts, where="mid", color=style.PALETTE[0], lw=1.4)
+    median = float(np.median(counts))
+    ax.axhline(median, color=style.MUTED, lw=1, ls=(0, (4, 3)))
+    ax.set(yscale="log", ylim=(0.8, counts.max() * 1.6), xlim=(0.5, len(counts) + 0.5))
+    ax.set(xlabel=f"{unit}s, sorted by number of images", ylabel="images (log scale)")
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_minor_formatter(lambda value, _: "")
+    ax.annotate(
+        f"median {median:g}",
+        (1.0, median),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color="#333333",
+    )
+    ax.set_title(f"{len(counts):,} {unit}s, {counts.min():,} to {counts.max():,} images each")
+    return ax
+
+
+def patients_per_class(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
+    """How many patients stand behind each class on each side: what an interval really rests on.
+
+    Args:
+        ps: the set.
+        ax: where to draw.
+    """
+    frame = pd.DataFrame({"label": ps.labels, "group": group_names(ps), "side": ps.splits})
+    sides = [side for side in SPLITS if (frame["side"] == side).any()] or [""]
+    table = np.array(
+        [
+            [frame[(frame["label"] == number) & (frame["side"] == side)]["group"].nunique() for side in sides]
+            for number in range(len(ps.classes))
+        ]
+    )
+    ax = style.new_axes(ax, width=1.6 + 0.75 * len(sides) + 1.2, height=0.7 + 0.28 * len(ps.classes))
+    shade = np.log1p(table) / np.log1p(max(table.max(), 1))
+    ax.pcolormesh(shade, cmap="Blues", vmin=0, vmax=1.6, edgecolors="white", linewidth=1.5)
+    for (row, column), count in np.ndenumerate(table):
+        colour = "#B2182B" if count == 0 else style.INK
+        ax.text(column + 0.5, row + 0.5, f"{count:,}", ha="center", va="center", fontsize=8.5, color=colour)
+    ax.set_xticks(np.arange(len(sides)) + 0.5, [side or "all" for side in sides])
+    ax.set_yticks(np.arange(len(ps.classes)) + 0.5, ps.classes)
+    ax.tick_params(length=0)
+    ax.invert_yaxis()
+    ax.xaxis.tick_top()
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.set_title(f"{unit_of(ps)}s per class")
+    return ax

@@ -1,0 +1,109 @@
+"""Put a figure into a notebook with alt text, as small as it can be without looking worse.
+
+Vector figures become SVG while that is small; everything else is a PNG at twice its shown size, or a JPEG where
+photographs make the PNG large. (WebP would be smaller still: JupyterLab and papermill carry it, but the stock
+nbconvert templates drop it, so a plain ``jupyter nbconvert`` would lose the figure.)
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from medcore.errors import MedcoreError
+
+SVG_LIMIT = 60_000  # bytes; a larger drawing loads and scrolls worse than its picture
+PNG_LIMIT = 250_000  # bytes; above this a photographic figure is sent as JPEG
+SCALE = 2  # picture pixels per shown pixel, for sharp text on high-density screens
+PLACEHOLDERS = ("", "image", "figure", "plot", "no description has been provided for this image")
+
+
+def show(figure_or_axes: Any, *, alt: str) -> None:
+    """Display a figure in the notebook with alt text, then close it.
+
+    Outside a notebook nothing is shown, and nothing fails.
+
+    Args:
+        figure_or_axes: a Figure, an Axes, or an array of Axes of one figure.
+        alt: what the figure shows, for a reader who cannot see it: what is drawn and what it says.
+
+    Raises:
+        MedcoreError: when `alt` is empty or a placeholder.
+    """
+    if alt.strip().rstrip(".").lower() in PLACEHOLDERS:
+        raise MedcoreError(f"plots.show: alt = {alt!r}, but it must say what the figure shows.")
+    figure = figure_of(figure_or_axes)
+    try:
+        _display(figure, " ".join(alt.split()))
+    finally:
+        plt.close(figure)
+
+
+def figure_of(thing: Any) -> Figure:
+    """The Figure behind a Figure, an Axes or any nesting of Axes.
+
+    Raises:
+        MedcoreError: when there is none.
+    """
+    while isinstance(thing, (np.ndarray, list, tuple)):
+        thing = thing.flat[0] if isinstance(thing, np.ndarray) else thing[0]
+    figure = thing.figure if isinstance(thing, (Axes, SubFigure)) else thing
+    while isinstance(figure, SubFigure):
+        figure = figure.figure
+    if not isinstance(figure, Figure):
+        raise MedcoreError(f"plots.show: needs a Figure or Axes, but got {type(thing).__name__}.")
+    return figure
+
+
+def encode(figure: Figure) -> tuple[str, bytes]:
+    """The figure as (mime type, bytes), chosen by size and content."""
+    photographic = any(True for _ in _images(figure.axes))
+    if not photographic:
+        drawing = _render(figure, "svg", metadata={"Date": None})
+        if len(drawing) <= SVG_LIMIT:
+            return "image/svg+xml", drawing
+    picture = _render(figure, "png", dpi=SCALE * figure.dpi)
+    if photographic and len(picture) > PNG_LIMIT:
+        options = {"quality": 82, "subsampling": 2, "optimize": True}
+        return "image/jpeg", _render(figure, "jpeg", dpi=SCALE * figure.dpi, pil_kwargs=options)
+    return "image/png", picture
+
+
+def _display(figure: Figure, alt: str) -> None:
+    """Send the figure to the kernel's front end; without a running IPython there is none."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        return
+    if get_ipython() is None:
+        return
+    mime, content = encode(figure)
+    facts: dict[str, Any] = {"alt": alt}
+    if mime == "image/svg+xml":
+        data = content.decode()
+    else:
+        data = base64.b64encode(content).decode()
+        width, height = figure.get_size_inches() * figure.dpi
+        facts |= {"width": round(width), "height": round(height)}
+    display({mime: data, "text/plain": alt}, metadata={mime: facts}, raw=True)
+
+
+def _render(figure: Figure, kind: str, **options: Any) -> bytes:
+    """The figure in a file format."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _images(axes: Iterable[Axes]) -> Iterable[Any]:
+    """Pictures shown in any of the Axes."""
+    for ax in axes:
+        yield from ax.images

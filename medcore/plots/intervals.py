@@ -1,0 +1,128 @@
+"""Estimates with their intervals, beside what trivial baselines reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from matplotlib.axes import Axes
+
+from medcore.errors import MedcoreError
+from medcore.plots import style
+
+DASHES: tuple = ((0, (1, 1.2)), (0, (4, 2)), (0, (5, 1.5, 1, 1.5)), "solid")
+
+
+class EstimateLike(Protocol):
+    """What a plot needs of ``evaluation.intervals.Estimate``."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+    split: str
+    note: str
+
+
+def forest(
+    estimates: Sequence[EstimateLike],
+    *,
+    baselines: Mapping[str, Sequence[EstimateLike]] | None = None,
+    labels: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """One row per estimate: point, interval, printed value, and each baseline's value as a line across the row.
+
+    Args:
+        estimates: in reading order; one that could not be estimated shows its note.
+        baselines: baseline name to its estimates; they are matched by metric name (and unit).
+        labels: row names, by default the metric's name, unit and split.
+        limits: of the axis; by default 0…1 when all values lie there.
+        ax: where to draw.
+
+    Raises:
+        MedcoreError: when there is nothing to draw.
+    """
+    if not estimates:
+        raise MedcoreError("forest: needs at least one estimate.")
+    labels = labels or [f"{_words(one.name)}\n{one.unit}, {one.split}" for one in estimates]
+    ax = style.new_axes(ax, height=0.8 + 0.42 * len(estimates) + (0.2 if baselines else 0))
+    for row, one in enumerate(estimates):
+        if one.value is None:
+            ax.text(
+                0.01,
+                row,
+                f"not estimable: {one.note}",
+                transform=ax.get_yaxis_transform(),
+                va="center",
+                fontsize=8,
+                color="#8A2B0F",
+            )
+            continue
+        if one.low is not None and one.high is not None:
+            ax.plot([one.low, one.high], [row, row], color=style.PALETTE[0], lw=2.4, solid_capstyle="butt")
+        ax.plot(one.value, row, "o", color=style.PALETTE[0], ms=7, mec="white", mew=1)
+        _right(ax, row, f"{_printed(one)}   n = {one.n:,}")
+    _draw_baselines(ax, estimates, baselines or {})
+    ax.set_yticks(range(len(estimates)), labels)
+    ax.set_ylim(len(estimates) - 0.45, -0.55)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    ax.spines["left"].set_visible(False)
+    ax.set_xlim(*(limits or _limits(ax)))
+    return ax
+
+
+def _draw_baselines(
+    ax: Axes, estimates: Sequence[EstimateLike], baselines: Mapping[str, Sequence[EstimateLike]]
+) -> None:
+    """A vertical line per row and baseline, and a key above the plot."""
+    for number, (name, values) in enumerate(baselines.items()):
+        colour, dash = style.PALETTE[1 + number % 4], DASHES[number % len(DASHES)]
+        known = {(one.name, one.unit): one.value for one in values}
+        for row, one in enumerate(estimates):
+            value = known.get((one.name, one.unit))
+            if value is not None:
+                ax.plot([value, value], [row - 0.34, row + 0.34], color=style.line_colour(colour), lw=1.8, ls=dash)
+        ax.plot([], [], color=style.line_colour(colour), ls=dash, lw=1.8, label=name)
+    if baselines:
+        ax.plot([], [], "o-", color=style.PALETTE[0], lw=2.4, ms=6, label="this model, 95 %")
+        ax.legend(
+            loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, columnspacing=1.4, handlelength=1.8, borderaxespad=0.1
+        )
+
+
+def _limits(ax: Axes) -> tuple[float, float]:
+    low, high = ax.get_xlim()
+    return (0.0, 1.0) if low >= -0.05 and 0.3 < high <= 1.06 else (low, high)
+
+
+def _right(ax: Axes, row: float, text: str) -> None:
+    """A text in the column right of the Axes."""
+    ax.annotate(
+        text,
+        (1.0, row),
+        xycoords=("axes fraction", "data"),
+        xytext=(8, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8.5,
+    )
+
+
+def _words(name: str) -> str:
+    """A metric's name for people."""
+    known = {"auroc": "AUROC", "ap": "average precision", "mcc": "MCC", "nsd": "surface Dice (NSD)", "f1": "F1"}
+    return known.get(name, name.replace("_", " "))
+
+
+def _printed(one: EstimateLike) -> str:
+    """The estimate with digits that match its interval's width."""
+    if one.low is None or one.high is None:
+        return f"{one.value:.3g}"
+    width = one.high - one.low
+    digits = 3 if width < 0.02 else 2 if width < 2 else 1
+    return f"{one.value:.{digits}f} ({one.low:.{digits}f}–{one.high:.{digits}f})"
