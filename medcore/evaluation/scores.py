@@ -1,0 +1,187 @@
+"""What a model said about known cases, with patient and split attached: the input of every chooser and metric.
+
+- A chooser (threshold, temperature, aggregation, number of neighbours, checkpoint) calls :func:`refuse_test_data` first.
+- An evaluator takes any side.
+
+    scores = Scores.from_set(ps, probabilities)
+    point = choose_threshold(scores.where("val"), "youden")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError, TestDataRefused
+
+CHOOSABLE = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of N known cases.
+
+    Attributes:
+        truth: Class indexes. **Shape** ``(N,)`` int64.
+        score: A score of the last of two classes, higher = more likely, **Shape** ``(N,)``; or one score
+            (probability or logit) per class, **Shape** ``(N, K)``. float64, finite.
+        patient: The unit that is resampled as a whole. **Shape** ``(N,)`` str.
+        split: ``train``, ``val``, ``test`` or ``""``. **Shape** ``(N,)`` str.
+        classes: K names; for a one-column score the second is the positive one.
+        ids: Rows of the set's store, None when unknown. **Shape** ``(N,)`` int64.
+        unit: What one case is: ``patch``, ``image``, ``patient``, ``lesion``.
+
+    Raises:
+        MedcoreError: Lengths, classes or values do not fit together.
+    """
+
+    truth: np.ndarray
+    score: np.ndarray
+    patient: np.ndarray
+    split: np.ndarray
+    classes: tuple[str, ...]
+    ids: np.ndarray | None = None
+    unit: str = "patch"
+
+    def __post_init__(self) -> None:
+        """Bring everything to one dtype and refuse what does not fit."""
+        count = len(np.atleast_1d(np.asarray(self.truth)))
+        for name, dtype in (("truth", np.int64), ("score", np.float64), ("patient", str), ("split", str)):
+            object.__setattr__(self, name, _column(name, getattr(self, name), dtype, count))
+        if self.ids is not None:
+            object.__setattr__(self, "ids", _column("ids", self.ids, np.int64, count))
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        self._check()
+
+    def _check(self) -> None:
+        width = 2 if self.score.ndim == 1 else self.score.shape[1]
+        if self.score.ndim > 2 or width != len(self.classes):
+            raise MedcoreError(
+                f"scores: score has shape {self.score.shape}, but there are {len(self.classes)} classes "
+                f"{self.classes}; give (N,) for two classes or (N, {len(self.classes)})"
+            )
+        broken = np.flatnonzero(~np.isfinite(self.score.reshape(len(self), -1)).all(axis=1)) if len(self) else []
+        if len(broken):
+            raise MedcoreError(
+                f"scores: the score of case {broken[0]} is {self.score[broken[0]]} ({len(broken)} of {len(self)} are "
+                "not finite); look at that image and at the model's training before evaluating"
+            )
+        outside = np.flatnonzero((self.truth < 0) | (self.truth >= len(self.classes)))
+        if len(outside):
+            raise MedcoreError(
+                f"scores: truth of case {outside[0]} is {self.truth[outside[0]]}, but classes are numbered "
+                f"0…{len(self.classes) - 1}; leave unlabelled cases out"
+            )
+
+    @classmethod
+    def from_set(cls, ps: PatchSet, score: np.ndarray, *, unit: str = "patch") -> Scores:
+        """Join a model's scores with truth, patients and splits of the set they were computed on."""
+        return cls(ps.labels, score, ps.patients, ps.splits, tuple(ps.classes), ids=ps.index, unit=unit)
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    @property
+    def positive(self) -> np.ndarray:
+        """Whether a case is of the second of two classes. **Shape** ``(N,)`` bool.
+
+        Raises:
+            MedcoreError: There are not exactly two classes.
+        """
+        self._two_classes()
+        return self.truth == 1
+
+    @property
+    def positive_score(self) -> np.ndarray:
+        """The score of the second of two classes. **Shape** ``(N,)`` float64.
+
+        Raises:
+            MedcoreError: There are not exactly two classes.
+        """
+        self._two_classes()
+        return self.score if self.score.ndim == 1 else self.score[:, 1]
+
+    def _two_classes(self) -> None:
+        if len(self.classes) != 2:
+            raise MedcoreError(
+                f"scores: this question has two answers, but there are {len(self.classes)} classes {self.classes}; "
+                "choose one against the rest with .one_vs_rest(name)"
+            )
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The class with the highest score. **Shape** ``(N,)`` int64.
+
+        Raises:
+            MedcoreError: There is one column only: a decision then needs a threshold.
+        """
+        if self.score.ndim == 1:
+            raise MedcoreError("scores: one score per case gives no class; choose a threshold and apply it")
+        return self.score.argmax(axis=1)
+
+    @property
+    def side(self) -> str:
+        """The split of all cases, or ``train+val`` and the like; ``unmarked`` where there is none."""
+        return "+".join(side or "unmarked" for side in np.unique(self.split)) or "none"
+
+    @property
+    def patients(self) -> int:
+        """How many different patients there are."""
+        return len(np.unique(self.patient))
+
+    def select(self, rows: np.ndarray | Sequence[int] | Sequence[bool]) -> Scores:
+        """Some cases, by a boolean mask of length N or by position."""
+        rows = np.asarray(rows)
+        rows = rows.astype(np.int64) if rows.size == 0 and rows.dtype != bool else rows
+        parts = {name: getattr(self, name)[rows] for name in ("truth", "score", "patient", "split")}
+        return replace(self, **parts, ids=None if self.ids is None else self.ids[rows])
+
+    def where(self, *splits: str) -> Scores:
+        """The cases of some splits."""
+        return self.select(np.isin(self.split, splits))
+
+    def one_vs_rest(self, *positive: str) -> Scores:
+        """Two classes, ``rest`` and the given one(s); the scores of several are added.
+
+        Raises:
+            MedcoreError: A class does not exist, or all are positive.
+        """
+        unknown = [name for name in positive if name not in self.classes]
+        if unknown or not 0 < len(set(positive)) < len(self.classes):
+            raise MedcoreError(f"scores: {positive} must be some, not all, of the classes {self.classes}")
+        columns = [self.classes.index(name) for name in positive]
+        score = np.stack([-self.score, self.score], 1) if self.score.ndim == 1 else self.score
+        truth = np.isin(self.truth, columns).astype(np.int64)
+        return replace(self, truth=truth, score=score[:, columns].sum(1), classes=("rest", "+".join(positive)))
+
+
+def _column(name: str, values: np.ndarray, dtype: type, count: int) -> np.ndarray:
+    try:
+        column = np.atleast_1d(np.asarray(values)).astype(dtype)
+    except (TypeError, ValueError) as error:
+        raise MedcoreError(f"scores: {name} cannot be read as {dtype.__name__} ({error})") from None
+    if len(column) != count:
+        raise MedcoreError(f"scores: {name} has {len(column)} entries, but truth has {count}")
+    return column
+
+
+def refuse_test_data(scores: Scores, what: str) -> None:
+    """Let only cases pass that are marked ``train`` or ``val``; every chooser calls this first.
+
+    Args:
+        scores: What the choice would be made on.
+        what: What would be chosen, such as ``"a threshold"``.
+
+    Raises:
+        TestDataRefused: A case is marked ``test``, or is not marked at all.
+    """
+    refused = ~np.isin(scores.split, CHOOSABLE)
+    if refused.any():
+        marks = ", ".join(f"{(scores.split == mark).sum()} {mark!r}" for mark in np.unique(scores.split[refused]))
+        raise TestDataRefused(
+            f"{what} can only be chosen on cases marked 'train' or 'val'; of {len(scores)} cases these are not: {marks}. "
+            "Choose on scores.where('val') and apply the result to the test cases"
+        )
