@@ -1,0 +1,198 @@
+"""``load``: from a set's name, a folder, a ``metadata.csv`` or a ``.npz`` to a PatchSet, prepared once and cached.
+
+python -c "from medcore.data.load import load; print(load('phantom-crc'))"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from medcore.data import info, readers, sizes
+from medcore.data.images import DecodeOptions
+from medcore.data.patchset import PatchSet
+from medcore.data.paths import data_home
+from medcore.data.prepare import prepare
+from medcore.data.readers.arrays import is_patchset
+from medcore.data.readers.listing import Listing, Problems
+from medcore.errors import MedcoreError
+
+_DECODING = ("value_range", "window", "max_pixels", "fast_jpeg")
+_CODE = ("images", "deep", "dicom", "sizes", "prepare")
+_CARD_FIELDS = ("title", "licence", "citation", "homepage", "pixel_size_um", "abnormal", "task")
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    policy: str = "resize",
+    on_error: str = "raise",
+    seed: int = 0,
+    progress: bool = True,
+    channels: int | None = None,
+    overlap: int = 0,
+    card: dict[str, Any] | None = None,
+    **options: Any,
+) -> PatchSet:
+    """Open a data set; the first time, read and prepare it under ``data_home()/prepared``.
+
+    Args:
+        source: A set's name (``phantom-crc``, ``ham10000``), a folder, a ``metadata.csv`` or a ``.npz``.
+        size: Side in pixels, or (height, width), of all images. None keeps a common size; images of several sizes
+            become 224×224 (or the largest for ``pad``, the smallest for ``crop``). Sets with masks are padded to
+            the largest instead of resized when no size is given, so that nothing is scaled.
+        policy: ``resize``, ``fit``, ``crop``, ``pad`` or ``tile``; see ``medcore.data.sizes``.
+        on_error: ``raise`` at the first bad image or row, or ``skip`` them: counted and listed in the card.
+        seed: Seed of a phantom; nothing else is random.
+        progress: Show progress bars (stderr).
+        channels: 1 or 3; None: 1 when every image is grey, else 3.
+        overlap: Pixels that neighbouring tiles share (policy ``tile``).
+        card: Facts about your own set for its card: title, licence, citation, homepage, pixel_size_um, abnormal, task.
+        **options: Decoding (``value_range``, ``window``, ``max_pixels``, ``fast_jpeg``), or options of the reader or
+            the phantom (``encoding``, ``classes``, ``patient_pattern``, ``mask_map``, ``patients``, ...).
+
+    Returns:
+        The set, memory-mapped. Its card lists conversions, exclusions and warnings.
+
+    Raises:
+        MedcoreError: The source does not exist or is bad; the message names file, row and remedy.
+    """
+    sizes.check_size(size) if size is not None else None
+    _check_choice("policy", policy, sizes.POLICIES)
+    _check_choice("channels", channels, (None, 1, 3))
+    Problems(on_error)
+    if str(source) in info.CARDS and info.CARDS[str(source)].synthetic:
+        return _load_phantom(str(source), size, seed, options)
+    path = _resolve(source)
+    if path.suffix.lower() == ".npz" and path.is_file() and is_patchset(path):
+        return _open_own(path, size, policy, options)
+    decoding = DecodeOptions(**{name: options.pop(name) for name in _DECODING if name in options})
+    listing = readers.read(path, Problems(on_error), options)
+    listing.card = _with_facts(listing.card, card)
+    settings = {"policy": policy, "size": size, "channels": channels, "overlap": overlap, "decoding": vars(decoding),
+                "on_error": on_error, "options": options, "card": card}  # fmt: skip
+    target = data_home() / "prepared" / f"{_safe(listing.card.name)}-{_key(listing, settings)}.npz"
+    with _lock(target):
+        if target.is_file():
+            return PatchSet.open(target)
+        return prepare(
+            listing,
+            target,
+            policy=policy,
+            size=size,
+            channels=channels,
+            overlap=overlap,
+            decoding=decoding,
+            progress=progress,
+        )
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise MedcoreError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def _resolve(source: str | os.PathLike[str]) -> Path:
+    """The file or folder that a source means; a known name means the set below ``data_home()``.
+
+    Raises:
+        MedcoreError: Neither a path nor a known set, or a known set that is not on this machine.
+    """
+    name = os.fspath(source)
+    if not name:
+        raise MedcoreError("the data source is empty; name a set, a folder, a metadata.csv or a .npz")
+    path = Path(name).expanduser()
+    if name not in info.CARDS:
+        if path.exists():
+            return path
+        known = ", ".join(info.CARDS)
+        raise MedcoreError(f"'{name}' is neither an existing file or folder nor a known set ({known})")
+    for candidate in (data_home() / name / f"{name}.npz", data_home() / f"{name}.npz", data_home() / name, path):
+        if candidate.exists():
+            return candidate
+    facts = info.CARDS[name]
+    remedy = f"run: medcore data fetch {name}" if facts.files else facts.how
+    raise MedcoreError(
+        f"the set {name!r} is not on this machine (looked in '{data_home() / name}'); {remedy}. Expected layout:\n"
+        f"{facts.layout}"
+    )
+
+
+def _open_own(path: Path, size: Any, policy: str, options: dict[str, Any]) -> PatchSet:
+    patches = PatchSet.open(path)
+    if size is not None and sizes.check_size(size) != patches.shape[:2]:
+        raise MedcoreError(
+            f"{path} is a prepared set of {patches.shape[1]}×{patches.shape[0]}; prepare the original images "
+            f"again with size={size!r} instead of scaling it a second time"
+        )
+    if options:
+        raise MedcoreError(f"option {next(iter(options))!r} has no meaning for the prepared set {path}")
+    return patches
+
+
+def _load_phantom(name: str, size: Any, seed: int, options: dict[str, Any]) -> PatchSet:
+    from medcore.data.phantoms import PHANTOMS
+
+    maker = PHANTOMS[name]
+    known = inspect.signature(maker).parameters
+    wanted = {**options, "seed": seed} | ({} if size is None else {"size": size})
+    for option in wanted:
+        if option not in known:
+            raise MedcoreError(f"option {option!r} does not belong to {name}; it takes {', '.join(known)}")
+    key = _digest({"options": wanted, "code": _code_hash("phantoms")})
+    target = data_home() / "prepared" / f"{name}-{key}.npz"
+    with _lock(target):
+        return PatchSet.open(target) if target.is_file() else maker(**wanted).save(target)
+
+
+def _with_facts(made: Any, facts: dict[str, Any] | None) -> Any:
+    for name in facts or {}:
+        _check_choice("a key of card", name, _CARD_FIELDS)
+    return replace(made, **(facts or {}))
+
+
+def _key(listing: Listing, settings: dict[str, Any]) -> str:
+    """Names the content: every file with its size and time, the tables, the settings and the code that reads."""
+    files = [item.file for item in listing.items] + [item.mask for item in listing.items if item.mask is not None]
+    files += [listing.root] if listing.root.is_file() else []
+    stamps = [(os.path.relpath(file, listing.root), *_stamp(file)) for file in files]
+    rows = [item.columns for item in listing.items]
+    tables = [hashlib.sha256(path.read_bytes()).hexdigest() for path in listing.also]
+    return _digest({"files": stamps, "rows": rows, "tables": tables, "settings": settings, "code": _code_hash("readers"),
+                    "card": listing.card.as_dict(), "rule": repr(listing.mask_rule)})  # fmt: skip
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+@cache
+def _code_hash(folder: str) -> str:
+    """A change of the reading (``readers``) or drawing (``phantoms``) code makes every cached set anew."""
+    here = Path(__file__).parent
+    sources = sorted((here / folder).glob("*.py")) + [here / f"{name}.py" for name in _CODE if folder == "readers"]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def _lock(target: Path) -> FileLock:
+    """Two notebooks that need the same set at once: the second waits and finds it made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(target.with_suffix(".lock"))
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "set"

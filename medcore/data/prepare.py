@@ -1,0 +1,346 @@
+"""From a listing to a PatchSet file: decode in parallel, fit to one size, write in constant memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from medcore.data import sizes
+from medcore.data.images import Decoded, DecodeOptions, Header, as_channels, decode, decode_mask, probe
+from medcore.data.patchset import PatchSet
+from medcore.data.readers import masks as mask_rules
+from medcore.data.readers.listing import Item, Listing, listed
+from medcore.data.writer import PatchSetWriter
+from medcore.errors import MedcoreError
+
+_BATCH = 64  # images written at once
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How images become one size: policy, (height, width), channels (1 or 3) and the overlap of tiles in pixels."""
+
+    policy: str
+    size: tuple[int, int]
+    channels: int
+    overlap: int = 0
+
+
+def prepare(
+    listing: Listing,
+    target: Path,
+    *,
+    policy: str,
+    size: Any,
+    channels: int | None,
+    overlap: int,
+    decoding: DecodeOptions,
+    progress: bool,
+) -> PatchSet:
+    """Decode everything in a listing into ``target`` and open it.
+
+    Raises:
+        MedcoreError: An image is bad (and ``on_error`` is ``raise``), nothing is left, or the disk is too small.
+    """
+    if listing.rows is not None:
+        return _prepare_arrays(listing, target, policy, size, progress)
+    headers = _probe_all(listing, decoding, progress)
+    policy = "pad" if listing.mask_rule is not None and policy == "resize" and size is None else policy
+    extents = np.array([(header.height, header.width) for header in headers])
+    plan = Plan(policy, sizes.target_size(extents, policy, size), channels or max(h.channels for h in headers), overlap)
+    _note_sizes(listing, extents, plan, size, headers)
+    if listing.mask_rule is not None:
+        listing.mask_rule = _settle_masks(listing, decoding, progress)
+    _check_disk(target.parent, len(headers), plan, masks=listing.mask_rule is not None)
+    return _write(listing, target, plan, decoding, progress, varied=bool((extents != extents[0]).any()))
+
+
+def map_threads(function: Callable[[T], R], values: list[T], threads: int | None = None) -> Iterator[R]:
+    """Results of ``function`` in order, computed by threads (decoders release the GIL), a few ahead at a time."""
+    threads = threads or min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Any] = deque()
+        try:
+            for value in values:
+                ahead.append(pool.submit(function, value))
+                if len(ahead) >= 4 * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _attempt(function: Callable[[T], R]) -> Callable[[T], R | MedcoreError]:
+    def run(value: T) -> R | MedcoreError:
+        try:
+            return function(value)
+        except MedcoreError as error:
+            return error
+
+    return run
+
+
+def _probe_all(listing: Listing, decoding: DecodeOptions, progress: bool) -> list[Header]:
+    """Headers of all images; items with unreadable headers are dropped from the listing."""
+    results = map_threads(_attempt(lambda item: probe(item.file, decoding)), listing.items)
+    items, headers = [], []
+    bar = tqdm(results, f"{listing.card.name}: headers", len(listing.items), disable=not progress, leave=False)
+    for item, header in zip(listing.items, bar, strict=True):
+        if isinstance(header, MedcoreError):
+            _report(listing, item, header)
+        else:
+            items.append(item)
+            headers.append(header)
+    listing.items = items
+    if not items:
+        reasons = listing.problems.excluded
+        raise MedcoreError(
+            f"'{listing.root}': no image could be read"
+            + (f"; the first reason: {reasons[0]['reason']}" if reasons else "")
+        )
+    return headers
+
+
+def _report(listing: Listing, item: Item, error: MedcoreError) -> None:
+    prefix = f"{item.place}: " if item.place else ""
+    row = int(item.place.rsplit(" ", 1)[1]) if item.place else None
+    listing.problems.bad(f"{prefix}{error}", file=item.columns["source"], row=row)
+
+
+def _note_sizes(listing: Listing, extents: np.ndarray, plan: Plan, size: Any, headers: list[Header]) -> None:
+    low, high = extents.min(axis=0), extents.max(axis=0)
+    recipe = {
+        "policy": plan.policy if (extents != plan.size).any() else "unchanged",
+        "size": list(plan.size),
+        "channels": plan.channels,
+        "source_size": [*low.tolist(), *high.tolist()],
+    }
+    if plan.policy == "tile":
+        recipe["overlap"] = plan.overlap
+    pixel_size = listing.card.pixel_size_um
+    spacings = {header.pixel_size_um for header in headers}
+    if pixel_size is None and len(spacings) == 1:
+        pixel_size = spacings.pop()
+    if plan.policy in ("resize", "fit") and (extents != plan.size).any():
+        pixel_size = _scaled(pixel_size, extents, plan)
+    listing.card = replace(listing.card, recipe={**listing.card.recipe, **recipe}, pixel_size_um=pixel_size)
+    if size is None and plan.policy in ("resize", "fit", "crop") and (low != high).any():
+        listing.problems.warn(
+            f"image sizes differ (height {low[0]} to {high[0]}, width {low[1]} to {high[1]} pixels) and no size was "
+            f"asked for: policy {plan.policy!r} made all of them {plan.size[1]}×{plan.size[0]}"
+        )
+
+
+def _scaled(pixel_size: float | None, extents: np.ndarray, plan: Plan) -> float | None:
+    """Pixel size after scaling; None unless every image is scaled alike in both directions."""
+    factors = extents / np.array(plan.size)
+    uniform = pixel_size is not None and np.allclose(factors, factors[0, 0], rtol=1e-3)
+    return float(pixel_size * factors[0, 0]) if uniform and pixel_size is not None else None
+
+
+def _settle_masks(listing: Listing, decoding: DecodeOptions, progress: bool) -> mask_rules.MaskRule:
+    """The mask rule, decided by the values in all masks when it is automatic; and the class names of the card."""
+    rule = listing.mask_rule
+    if rule.kind == "auto":
+        results = map_threads(_attempt(lambda item: _mask_values(item, decoding)), listing.items)
+        bar = tqdm(results, f"{listing.card.name}: masks", len(listing.items), disable=not progress, leave=False)
+        found: set[int] = set()
+        for item, values in zip(listing.items, bar, strict=True):
+            if isinstance(values, MedcoreError):
+                _report(listing, item, values)
+            else:
+                found |= values
+        rule = mask_rules.settle(rule, found, listing.card.name)
+    recipe = {**listing.card.recipe, "mask_rule": rule.describe()}
+    classes = listing.card.classes or list(rule.classes)
+    listing.card = replace(listing.card, classes=classes, recipe=recipe)
+    return rule
+
+
+def _mask_values(item: Item, decoding: DecodeOptions) -> set[int]:
+    if item.mask is None:
+        raise MedcoreError(f"image '{item.columns['source']}' has no mask")
+    values = decode_mask(item.mask, decoding)
+    return set(np.unique(values[..., 0] if values.ndim == 3 else values).tolist())
+
+
+def _check_disk(folder: Path, count: int, plan: Plan, *, masks: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    need = 2 * count * plan.size[0] * plan.size[1] * (plan.channels + masks)  # spooled, then written
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise MedcoreError(
+            f"preparing needs about {need / 1e9:.1f} GB in '{folder}', where {free / 1e9:.1f} GB are free; make room, "
+            "choose a smaller size, or set MEDCORE_DATA to another disk"
+        )
+
+
+def _write(
+    listing: Listing, target: Path, plan: Plan, decoding: DecodeOptions, progress: bool, *, varied: bool
+) -> PatchSet:
+    masked = listing.mask_rule is not None
+    counts: Counter[str] = Counter()
+    notes = _Notes()
+    writer = PatchSetWriter(target, shape=(*plan.size, plan.channels), card=listing.card, masks=masked)
+    results = map_threads(
+        _attempt(lambda item: _load_item(item, listing.mask_rule, plan, decoding, varied)), listing.items
+    )
+    bar = tqdm(results, f"{listing.card.name}: images", len(listing.items), disable=not progress)
+    with writer:
+        batch: list[sizes.Piece] = []
+        for item, result in zip(listing.items, bar, strict=True):
+            if isinstance(result, MedcoreError):
+                _report(listing, item, result)
+                continue
+            decoded, parts = result
+            counts.update(decoded.conversions)
+            notes.look(item, decoded, parts)
+            batch += [(pixels, mask, {**item.columns, **columns}) for pixels, mask, columns in parts]
+            if len(batch) >= _BATCH:
+                _flush(writer, batch)
+        _flush(writer, batch)
+        notes.add_to(listing, masked)
+        writer.card = complete_card(listing, counts)
+    return PatchSet.open(target)
+
+
+def _load_item(
+    item: Item, rule: mask_rules.MaskRule | None, plan: Plan, decoding: DecodeOptions, varied: bool
+) -> tuple[Decoded, list[sizes.Piece]]:
+    decoded = as_channels(
+        decode(item.file, decoding, at_least=plan.size if plan.policy == "resize" else None), plan.channels
+    )
+    mask = None
+    if rule is not None:
+        mask = _load_mask(item, rule, decoded.size, decoding)
+        if mask.shape != decoded.pixels.shape[:2]:  # the JPEG came at a reduced size
+            mask = sizes.resize_mask(mask, decoded.pixels.shape[:2])
+    try:
+        parts = list(sizes.pieces(decoded.pixels, mask, plan.policy, plan.size, plan.overlap))
+    except MedcoreError as error:
+        raise MedcoreError(f"image '{item.columns['source']}' {error}") from error
+    if varied and plan.policy in ("resize", "crop"):  # the original size may give the class away: keep it for the audit
+        extent = {"source_height": decoded.size[0], "source_width": decoded.size[1]}
+        parts = [(pixels, part_mask, {**columns, **extent}) for pixels, part_mask, columns in parts]
+    return decoded, parts
+
+
+def _load_mask(item: Item, rule: mask_rules.MaskRule, size: tuple[int, int], decoding: DecodeOptions) -> np.ndarray:
+    if item.mask is None:
+        raise MedcoreError(f"image '{item.columns['source']}' has no mask")
+    values = decode_mask(item.mask, decoding)
+    if values.shape[:2] != size:
+        raise MedcoreError(
+            f"mask '{item.mask}' is {values.shape[1]}×{values.shape[0]}, but its image is {size[1]}×{size[0]}; "
+            "export the mask at the size of the image"
+        )
+    return mask_rules.apply(rule, values, item.mask, item.mask_label)
+
+
+def _flush(writer: PatchSetWriter, batch: list[sizes.Piece]) -> None:
+    if not batch:
+        return
+    masks = None if batch[0][1] is None else np.stack([mask for _, mask, _ in batch if mask is not None])
+    writer.add(np.stack([pixels for pixels, _, _ in batch]), [columns for _, _, columns in batch], masks)
+    batch.clear()
+
+
+def complete_card(listing: Listing, counts: Counter[str]) -> Any:
+    """The card with what happened on the way: conversions, exclusions, warnings."""
+    excluded, warnings = listing.problems.excluded, list(listing.problems.warnings)
+    if excluded:
+        warnings.append(f"{len(excluded)} images or rows were left out (listed in the card with their reasons)")
+    return replace(
+        listing.card,
+        conversions=dict(sorted(counts.items())),
+        excluded=excluded,
+        warnings=[*listing.card.warnings, *warnings],
+    )
+
+
+class _Notes:
+    """What only shows once pixels are there: constant images, unused range, masks without foreground."""
+
+    def __init__(self) -> None:
+        self.constant: list[str] = []
+        self.bare: list[str] = []
+        self.highest: list[float] = []
+        self.classes: set[int] = set()
+
+    def look(self, item: Item, decoded: Decoded, parts: list[sizes.Piece]) -> None:
+        source = item.columns["source"]
+        if decoded.pixels.min() == decoded.pixels.max():
+            self.constant.append(source)
+        if decoded.highest is not None:
+            self.highest.append(decoded.highest)
+        seen = {int(value) for _, mask, _ in parts if mask is not None for value in np.unique(mask)} - {sizes.IGNORE}
+        self.classes |= seen
+        if parts and parts[0][1] is not None and not seen - {0}:
+            self.bare.append(source)
+
+    def add_to(self, listing: Listing, masked: bool) -> None:
+        problems = listing.problems
+        if self.constant:
+            problems.warn(f"{len(self.constant)} images have one value in every pixel ({listed(self.constant)})")
+        if self.highest and max(self.highest) < 65535 / 8 and max(self.highest) > 255:
+            problems.warn(
+                f"no deep image has a value above {max(self.highest):g}, so they look dark at the full 16-bit range; "
+                "say which value is white with value_range=(0, ...)"
+            )
+        if self.bare:
+            problems.warn(f"{len(self.bare)} images have no foreground in their mask ({listed(self.bare)})")
+        if masked and len(self.classes) < 2:
+            raise MedcoreError(
+                f"'{listing.root}': all masks together hold only one class; nothing can be learnt. Check that "
+                "masks and mask_map belong together"
+            )
+
+
+def _prepare_arrays(listing: Listing, target: Path, policy: str, size: Any, progress: bool) -> PatchSet:
+    rows = listing.rows
+    assert rows is not None
+    goal = rows.shape[:2] if size is None else sizes.check_size(size)
+    if goal != rows.shape[:2] and (policy == "tile" or rows.masks is not None and policy == "fit"):
+        raise MedcoreError(f"policy {policy!r} is not available for a .npz; use resize, crop or pad")
+    recipe = {
+        "policy": policy if goal != rows.shape[:2] else "unchanged",
+        "size": list(goal),
+        "channels": rows.shape[2],
+    }
+    listing.card = replace(listing.card, recipe={**listing.card.recipe, **recipe})
+    names, count = list(rows.columns), len(rows.columns["label"])
+    writer = PatchSetWriter(target, shape=(*goal, rows.shape[2]), card=listing.card, masks=rows.masks is not None)
+    with writer, tqdm(total=count, desc=f"{listing.card.name}: images", disable=not progress) as bar:
+        done = 0
+        for chunk in rows.chunks():
+            span = range(done, done + len(chunk))
+            table = [{name: rows.columns[name][k].item() for name in names} for k in span]
+            masks = None if rows.masks is None else rows.masks[done : done + len(chunk)].astype(np.uint8)
+            pieces = [_fit(chunk[k], None if masks is None else masks[k], policy, goal) for k in range(len(chunk))]
+            _flush(
+                writer,
+                [(pixels, mask, {**row, **more}) for (pixels, mask, more), row in zip(pieces, table, strict=True)],
+            )
+            done += len(chunk)
+            bar.update(len(chunk))
+        if done != count:
+            raise MedcoreError(f"'{listing.root}' holds {done} images for {count} rows of its table")
+        writer.card = complete_card(listing, Counter())
+    return PatchSet.open(target)
+
+
+def _fit(pixels: np.ndarray, mask: np.ndarray | None, policy: str, goal: tuple[int, int]) -> sizes.Piece:
+    return next(iter(sizes.pieces(pixels, mask, policy, goal)))

@@ -1,0 +1,147 @@
+"""What every reader returns: a list of the images of a source, before any pixel is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medcore.data.card import Card
+from medcore.data.images import SUFFIXES
+from medcore.errors import MedcoreError
+
+NO_PATIENTS = (
+    "NO PATIENT INFORMATION: nothing says which images come from one patient, so every source image counts as a "
+    "patient of its own. Images of one patient may stand on both sides of a split, and every result may look better "
+    "than it is."
+)
+_IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "readme.md", "readme.txt", "licence", "license"})
+_SPLIT_NAMES = {
+    "": "", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+@dataclass
+class Item:
+    """One image file and its row of the table.
+
+    Attributes:
+        file: The image.
+        columns: Its table row: ``label`` (int), ``patient``, ``split``, ``source`` and any more.
+        mask: Its mask, for segmentation.
+        place: Where the source names it, as in ``metadata.csv, row 17``; for messages.
+        mask_label: The class that every foreground pixel of the mask gets; None when the mask says it.
+    """
+
+    file: Path
+    columns: dict[str, Any]
+    mask: Path | None = None
+    place: str = ""
+    mask_label: int | None = None
+
+
+@dataclass
+class ArrayRows:
+    """Images that already are arrays: rows of the table and a way to stream the pixels in order."""
+
+    columns: dict[str, np.ndarray]
+    shape: tuple[int, int, int]
+    chunks: Callable[[], Iterator[np.ndarray]]
+    masks: np.ndarray | None = None
+
+
+@dataclass
+class Listing:
+    """All images of a source.
+
+    Attributes:
+        root: The folder or file.
+        card: Name, classes, licence, ...; the recipe, conversions and exclusions are completed on decoding.
+        items: The images, in the order of the set.
+        rows: In place of ``items`` when the source holds arrays.
+        mask_rule: How mask values become classes, when there are masks.
+        problems: Where exclusions and warnings are collected.
+        also: Further files whose content decides about the result (annotation tables), for the cache key.
+    """
+
+    root: Path
+    card: Card
+    items: list[Item] = field(default_factory=list)
+    rows: ArrayRows | None = None
+    mask_rule: Any = None
+    problems: Problems = field(default_factory=lambda: Problems("raise"))
+    also: list[Path] = field(default_factory=list)
+
+
+class Problems:
+    """What to do with a bad image or row: stop with an error, or leave it out and list it.
+
+    Attributes:
+        on_error: ``raise`` or ``skip``.
+        excluded: ``{"file", "row", "reason"}`` of everything left out.
+        warnings: Sentences for the card.
+    """
+
+    def __init__(self, on_error: str) -> None:
+        if on_error not in ("raise", "skip"):
+            raise MedcoreError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        self.on_error = on_error
+        self.excluded: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+
+    def bad(self, message: str, *, file: str, row: int | None = None) -> None:
+        """A bad input: raise, or exclude it."""
+        if self.on_error == "raise":
+            raise MedcoreError(f"{message} (or leave such images out with on_error='skip')")
+        self.exclude(message, file=file, row=row)
+
+    def exclude(self, reason: str, *, file: str, row: int | None = None) -> None:
+        """Leave an image out by a rule of its set, whatever ``on_error`` says; it is listed."""
+        self.excluded.append({"file": file, "row": row, "reason": reason})
+
+    def warn(self, sentence: str) -> None:
+        """A sentence that every report of this set shows."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+def split_name(text: str) -> str | None:
+    """``train``, ``val``, ``test`` or nothing for a usual spelling; None for anything else."""
+    return _SPLIT_NAMES.get(text.strip().lower())
+
+
+def image_files(folder: Path, problems: Problems, *, recursive: bool = True) -> list[Path]:
+    """The image files below a folder, sorted; hidden files are passed over, others are counted in a warning."""
+    found = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    files = [path for path in found if not _hidden(path, folder) and path.is_file()]
+    others = Counter(path.suffix.lower() or "no ending" for path in files if not is_image(path))
+    if others:
+        listed = ", ".join(f"{ending}: {count}" for ending, count in sorted(others.items()))
+        problems.warn(f"{folder.name}: {sum(others.values())} files are no images by their ending ({listed}); ignored")
+    return [path for path in files if is_image(path)]
+
+
+def is_image(path: Path) -> bool:
+    """Whether the ending of a file is one of an image format that can be read."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def _hidden(path: Path, below: Path) -> bool:
+    parts = path.relative_to(below).parts
+    return any(part.startswith((".", "__MACOSX")) for part in parts) or path.name.lower() in _IGNORED_NAMES
+
+
+def listed(values: list[Any], limit: int = 5) -> str:
+    """The first few values as text, with the number of the rest."""
+    rest = f" and {len(values) - limit} more" if len(values) > limit else ""
+    return ", ".join(map(str, values[:limit])) + rest

@@ -1,0 +1,156 @@
+"""How images of any size become images of one size: five named policies.
+
+    resize  the whole image, scaled; its aspect ratio changes with it
+    fit     the whole image, scaled with its aspect ratio kept, padded at the bottom or right
+    crop    the centre, unscaled (the pixel size stays true); smaller images are refused
+    pad     the whole image, unscaled, padded at the bottom and right; larger images are refused
+    tile    every part, unscaled, cut into tiles; the last row and column shift inwards, so nothing is lost
+
+Padding is white in images and 255 (ignore) in masks. Masks are scaled by nearest neighbour, images with antialiasing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from medcore.errors import MedcoreError
+
+Policy = Literal["resize", "fit", "crop", "pad", "tile"]
+POLICIES: tuple[str, ...] = get_args(Policy)
+IGNORE = 255  # mask value that no loss and no metric looks at
+WHITE = 255
+DEFAULT_SIZE = 224  # pixels; what "resize", "fit" and "tile" take when sizes differ and none is given
+
+Piece = tuple[np.ndarray, np.ndarray | None, dict[str, Any]]  # pixels, mask, further columns
+
+
+def target_size(sizes: np.ndarray, policy: str, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width that all images get.
+
+    Args:
+        sizes: Heights and widths of the sources in pixels. **Shape** ``(N, 2)``.
+        policy: One of ``POLICIES``.
+        size: What the user asked for: a side, (height, width), or None to keep one common size, else the largest
+            (pad), the smallest (crop) or 224 (resize, fit, tile).
+
+    Raises:
+        MedcoreError: Unknown policy or impossible size.
+    """
+    if policy not in POLICIES:
+        raise MedcoreError(f"policy {policy!r} is not known; choose one of {', '.join(POLICIES)}")
+    if size is not None:
+        return check_size(size)
+    height, width = (int(side) for side in sizes[0])
+    if (sizes == sizes[0]).all():
+        return height, width
+    if policy == "pad":
+        return int(sizes[:, 0].max()), int(sizes[:, 1].max())
+    if policy == "crop":
+        return int(sizes[:, 0].min()), int(sizes[:, 1].min())
+    return DEFAULT_SIZE, DEFAULT_SIZE
+
+
+def check_size(size: Any) -> tuple[int, int]:
+    """A side or a (height, width) as two whole numbers of at least 1."""
+    pair = (
+        (size, size) if isinstance(size, (int, np.integer)) else tuple(size) if isinstance(size, (list, tuple)) else ()
+    )
+    if len(pair) != 2 or not all(isinstance(side, (int, np.integer)) and 1 <= side <= 65535 for side in pair):
+        raise MedcoreError(f"size must be a number of pixels or (height, width), 1 to 65535, not {size!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def pieces(
+    pixels: np.ndarray, mask: np.ndarray | None, policy: str, size: tuple[int, int], overlap: int = 0
+) -> Iterator[Piece]:
+    """Apply a policy to one image (and its mask).
+
+    Args:
+        pixels: uint8. **Shape** ``(H, W, C)``.
+        mask: Class indexes. **Shape** ``(H, W)``.
+        policy: One of ``POLICIES``.
+        size: Height and width of the result.
+        overlap: Pixels that neighbouring tiles share.
+
+    Yields:
+        ``(pixels, mask, columns)``; several for ``tile``. ``height`` and ``width`` columns tell the part that is no
+        padding; ``x`` and ``y`` tell where a tile lies in its image.
+
+    Raises:
+        MedcoreError: The image is too small to crop or too large to pad.
+    """
+    if policy == "tile":
+        yield from _tiles(pixels, mask, size, overlap)
+    elif pixels.shape[:2] == size:
+        yield pixels, mask, {"height": size[0], "width": size[1]} if policy in ("pad", "fit") else {}
+    elif policy == "resize":
+        yield resize(pixels, size), None if mask is None else resize_mask(mask, size), {}
+    elif policy == "fit":
+        scale = min(size[0] / pixels.shape[0], size[1] / pixels.shape[1])
+        inner = tuple(max(1, min(size[k], round(pixels.shape[k] * scale))) for k in (0, 1))
+        yield pad(resize(pixels, inner), None if mask is None else resize_mask(mask, inner), size)
+    elif policy == "crop":
+        yield _crop(pixels, mask, size)
+    else:
+        yield pad(pixels, mask, size)
+
+
+def resize(pixels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Scale with an antialiasing bilinear filter. **Shape** ``(H, W, C)`` to ``(*size, C)``."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    scaled = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    return scaled[..., None] if scaled.ndim == 2 else scaled
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Scale by nearest neighbour, so that no new class appears. **Shape** ``(H, W)`` to ``size``."""
+    return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def pad(pixels: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]) -> Piece:
+    """Put the image into the top left corner of a white one of ``size``; the mask's padding is 255 (ignore)."""
+    height, width = pixels.shape[:2]
+    if height > size[0] or width > size[1]:
+        raise MedcoreError(
+            f"is {width}×{height}, larger than the padded size {size[1]}×{size[0]}; take policy 'tile' or 'resize'"
+        )
+    canvas = np.full((*size, pixels.shape[2]), WHITE, dtype=np.uint8)
+    canvas[:height, :width] = pixels
+    padded = None
+    if mask is not None:
+        padded = np.full(size, IGNORE, dtype=np.uint8)
+        padded[:height, :width] = mask
+    return canvas, padded, {"height": height, "width": width}
+
+
+def _crop(pixels: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]) -> Piece:
+    height, width = pixels.shape[:2]
+    if height < size[0] or width < size[1]:
+        raise MedcoreError(
+            f"is {width}×{height}, smaller than the crop {size[1]}×{size[0]}; take a smaller size, or policy 'pad'"
+        )
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    window = np.s_[top : top + size[0], left : left + size[1]]
+    return pixels[window], None if mask is None else mask[window], {}
+
+
+def _tiles(pixels: np.ndarray, mask: np.ndarray | None, size: tuple[int, int], overlap: int) -> Iterator[Piece]:
+    if not 0 <= overlap < min(size):
+        raise MedcoreError(
+            f"overlap must be 0 to {min(size) - 1} pixels for tiles of {size[1]}×{size[0]}, not {overlap}"
+        )
+    for top in _starts(pixels.shape[0], size[0], overlap):
+        for left in _starts(pixels.shape[1], size[1], overlap):
+            window = np.s_[top : top + size[0], left : left + size[1]]
+            tile, tile_mask, columns = pad(pixels[window], None if mask is None else mask[window], size)
+            yield tile, tile_mask, {"x": left, "y": top, **columns}
+
+
+def _starts(length: int, side: int, overlap: int) -> list[int]:
+    """Where tiles begin: evenly, and the last one ends at the border."""
+    last = max(0, length - side)
+    return sorted({*range(0, last, side - overlap), last})
