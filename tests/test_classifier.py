@@ -107,10 +107,11 @@ def test_frozen_batch_norm_trains_weights_but_keeps_statistics():
     model.freeze_batch_norm()
     model.train()
     assert model.training and not any(layer.training for layer in batch_norms(model))
+    assert torch.nn.Sequential(model).train() and not any(layer.training for layer in batch_norms(model))  # as DDP does
     means = [layer.running_mean.clone() for layer in batch_norms(model)]
     model(torch.rand(4, 3, 32, 32)).sum().backward()
     assert all(torch.equal(a, layer.running_mean) for a, layer in zip(means, batch_norms(model), strict=True))
-    assert build(model.spec).train().frozen_batch_norm
+    assert build(model.spec).train().backbone.frozen_batch_norm
     model.freeze_batch_norm(False)
     assert all(layer.training for layer in batch_norms(model))
 

@@ -11,9 +11,11 @@ import torchvision
 from safetensors.torch import save_file
 
 from medcore.errors import MedcoreError
-from medcore.models.backbone import Backbone, batch_norms
+from medcore.models import build
+from medcore.models.backbone import batch_norms
 from medcore.models.classifier import build_classifier
-from medcore.models.weights import has_folded_batch_norm, load_backbone, recompute_batch_norm
+from medcore.models.unet import build_unet
+from medcore.models.weights import has_folded_batch_norm, recompute_batch_norm
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def test_features_equal_torchvisions_and_head_is_reported_new(theirs, weights_fi
     report = model.weights_report
     assert report.new == ("head.weight", "head.bias") and "head is new" in str(report)
     assert report.sha256 == hashlib.sha256(weights_file.read_bytes()).hexdigest()
-    assert not model.frozen_batch_norm
+    assert not model.backbone.frozen_batch_norm
 
 
 def test_head_is_kept_when_the_classes_agree(theirs, weights_file):
@@ -70,7 +72,7 @@ def test_half_precision_and_folded_batch_norm(theirs, tmp_path):
     torch.save({key: v.half() if v.is_floating_point() else v for key, v in theirs.state_dict().items()}, path)
     model = build_classifier("mobilenet_v2", 2, weights=path)
     assert model.head.weight.dtype == torch.float32
-    assert model.frozen_batch_norm and "folded" in str(model.weights_report)
+    assert model.backbone.frozen_batch_norm and "folded" in str(model.weights_report)
     assert not any(layer.training for layer in batch_norms(model.train()))
 
 
@@ -189,7 +191,14 @@ def test_checkpoint_folder_is_verified_and_loaded(tmp_path):
 
 
 def test_encoder_weights_for_a_unet(theirs, weights_file):
-    trunk = Backbone("mobilenet_v2")
-    report = load_backbone(trunk, weights_file)
-    assert torch.equal(trunk[0][0].weight, theirs.features[0][0].weight)
-    assert report.ignored == ()
+    model = build_unet("mobilenet_v2", 2, weights=weights_file)
+    assert torch.equal(model.backbone[0][0].weight, theirs.features[0][0].weight)
+    assert model.weights_report.ignored == () and not model.backbone.frozen_batch_norm
+
+
+def test_folded_encoder_keeps_its_batch_norm_frozen_but_not_the_decoders(tmp_path):
+    torch.save(fold(torchvision.models.mobilenet_v2().eval()).state_dict(), tmp_path / "folded.pth")
+    model = build_unet("mobilenet_v2", 2, weights=tmp_path / "folded.pth").train()
+    assert not any(layer.training for layer in batch_norms(model.backbone))
+    assert all(layer.training for layer in batch_norms(model.decoder))
+    assert build(model.spec).backbone.frozen_batch_norm

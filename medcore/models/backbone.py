@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torchvision
 from torch import Tensor, nn
@@ -68,6 +69,16 @@ class Backbone(nn.Sequential):
             _widen_stem(self, in_channels)
         if image_size is not None:
             _keep_resolution(self, image_size)
+        self.frozen = False
+        self.frozen_batch_norm = False
+
+    def train(self, mode: bool = True) -> Self:
+        """Like any module's ``train``, but what is frozen stays in evaluation mode."""
+        super().train(mode and not self.frozen)
+        if self.frozen_batch_norm:
+            for layer in batch_norms(self):
+                layer.eval()
+        return self
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -90,6 +101,58 @@ class Backbone(nn.Sequential):
             if index in self.architecture.taps:
                 maps.append(x)
         return maps
+
+
+class OnBackbone(nn.Module):
+    """What every model with a (possibly pretrained) trunk offers for fine-tuning.
+
+    Attributes:
+        backbone: the trunk.
+        spec: what ``medcore.models.build`` needs.
+        weights_report: what pretrained weights were loaded, None for random ones.
+    """
+
+    backbone: Backbone
+    spec: dict[str, Any]
+    weights_report: Any = None
+
+    def freeze_backbone(self) -> None:
+        """Trains the rest alone from here on; batch norm and stochastic depth of the trunk stay in evaluation mode."""
+        self._set_backbone(frozen=True)
+
+    def unfreeze_backbone(self) -> None:
+        """Trains everything from here on (batch norm as ``freeze_batch_norm`` says)."""
+        self._set_backbone(frozen=False)
+
+    def _set_backbone(self, frozen: bool) -> None:
+        self.backbone.frozen = frozen
+        for parameter in self.backbone.parameters():
+            parameter.requires_grad_(not frozen)
+        self.backbone.train(self.training)
+
+    def freeze_batch_norm(self, frozen: bool = True) -> None:
+        """Keeps (or no longer keeps) the trunk's batch norm at its stored statistics in training; part of ``spec``."""
+        self.spec["args"]["frozen_batch_norm"] = frozen
+        self.backbone.frozen_batch_norm = frozen
+        self.backbone.train(self.training)
+
+    def parameter_groups(self, lr: float, backbone_factor: float = 0.1) -> list[dict[str, Any]]:
+        """Optimiser groups with discriminative learning rates (Howard and Ruder 2018, arXiv:1801.06146).
+
+        Args:
+            lr: learning rate of everything but the trunk.
+            backbone_factor: learning rate of the trunk as a share of ``lr``; 1 treats all alike.
+
+        Returns:
+            Two groups, ``backbone`` and ``head``, with the keys ``name``, ``params`` and ``lr``.
+        """
+        trunk = list(self.backbone.parameters())
+        known = {id(parameter) for parameter in trunk}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in known]
+        return [
+            {"name": "backbone", "params": trunk, "lr": lr * backbone_factor},
+            {"name": "head", "params": rest, "lr": lr},
+        ]
 
 
 def _torchvision_trunk(name: str) -> nn.Sequential:

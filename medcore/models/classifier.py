@@ -17,11 +17,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
-from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, batch_norms
+from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, OnBackbone
 from medcore.models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 
 
-class Classifier(nn.Module):
+class Classifier(OnBackbone):
     """A trunk with a linear head.
 
     Args:
@@ -76,12 +76,7 @@ class Classifier(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6) if name == "convnext_tiny" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
-        self.backbone_frozen = False
-
-    @property
-    def frozen_batch_norm(self) -> bool:
-        """Whether batch norm keeps its stored statistics in training."""
-        return bool(self.spec["args"]["frozen_batch_norm"])
+        self.freeze_batch_norm(frozen_batch_norm)
 
     def feature_maps(self, images: Tensor) -> Tensor:
         """The trunk's last maps. **Shape**: (B, C, H, W) in [0, 1] -> (B, D, h, w)."""
@@ -106,52 +101,6 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         return self.classify_maps(self.feature_maps(images))
-
-    def train(self, mode: bool = True) -> Classifier:
-        """Like any module's ``train``, but what is frozen stays in evaluation mode."""
-        super().train(mode)
-        if mode and self.backbone_frozen:
-            self.backbone.eval()
-        elif mode and self.frozen_batch_norm:
-            for layer in batch_norms(self.backbone):
-                layer.eval()
-        return self
-
-    def freeze_backbone(self) -> None:
-        """Trains the head alone from here on; batch norm and stochastic depth of the trunk stay in evaluation mode."""
-        self._set_backbone(frozen=True)
-
-    def unfreeze_backbone(self) -> None:
-        """Trains everything from here on (batch norm as ``frozen_batch_norm`` says)."""
-        self._set_backbone(frozen=False)
-
-    def _set_backbone(self, frozen: bool) -> None:
-        self.backbone_frozen = frozen
-        for parameter in self.backbone.parameters():
-            parameter.requires_grad_(not frozen)
-        self.train(self.training)
-
-    def freeze_batch_norm(self, frozen: bool = True) -> None:
-        """Keeps (or no longer keeps) batch norm at its stored statistics in training; recorded in ``spec``."""
-        self.spec["args"]["frozen_batch_norm"] = frozen
-        self.train(self.training)
-
-    def parameter_groups(self, lr: float, backbone_factor: float = 0.1) -> list[dict[str, Any]]:
-        """Optimiser groups with discriminative learning rates (Howard and Ruder 2018, arXiv:1801.06146).
-
-        Args:
-            lr: learning rate of the head.
-            backbone_factor: learning rate of the trunk as a share of ``lr``; 1 treats all alike.
-
-        Returns:
-            Two groups with the keys ``name``, ``params`` and ``lr``.
-        """
-        trunk = list(self.backbone.parameters())
-        head = [*self.norm.parameters(), *self.head.parameters()]
-        return [
-            {"name": "backbone", "params": trunk, "lr": lr * backbone_factor},
-            {"name": "head", "params": head, "lr": lr},
-        ]
 
     def replace_head(self, classes: int) -> None:
         """A new, random linear layer for another list of classes."""
@@ -193,11 +142,10 @@ def build_classifier(
     grey_on_rgb = weights is not None and in_channels == 1
     stem_channels = 3 if grey_on_rgb else in_channels
     model = Classifier(name, classes, in_channels, dropout, image_size, mean, std, stem_channels)
-    model.weights_report = None  # type: ignore[assignment]
     if weights is not None:
         from medcore.models.weights import load_weights
 
-        model.weights_report = load_weights(model, weights)  # type: ignore[assignment]
+        model.weights_report = load_weights(model, weights)
     return model
 
 

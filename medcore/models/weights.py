@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torchvision
 from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
-from medcore.models.backbone import Backbone, batch_norms
+from medcore.models.backbone import Backbone, OnBackbone, batch_norms
 from medcore.models.classifier import Classifier
 
 HOW_TO_GO_ON = (
@@ -69,20 +69,24 @@ def load_weights(model: Classifier, weights: str | PathLike[str]) -> WeightsRepo
     if not ours:
         state = {_our_key(key, model.backbone): value for key, value in state.items()}
     notes = [] if ours else _fit_stem(state, model)
-    report = _copy_into(model, state, source, digest, notes)
-    if has_folded_batch_norm(model.backbone):
-        model.freeze_batch_norm()
-        note = "batch norm is folded into the convolutions, so it is kept frozen (recompute_batch_norm undoes that)"
-        return WeightsReport(**{**report.__dict__, "notes": (*report.notes, note)})
-    return report
+    return _freeze_folded(model, _copy_into(model, state, source, digest, notes))
 
 
-def load_backbone(backbone: Backbone, weights: str | PathLike[str]) -> WeightsReport:
-    """Loads pretrained weights into a bare trunk, e.g. the encoder of a U-Net. See ``load_weights``."""
+def load_encoder(model: OnBackbone, weights: str | PathLike[str]) -> WeightsReport:
+    """Loads pretrained weights into the trunk of a U-Net. See ``load_weights``."""
+    backbone = model.backbone
     state, source, digest = read_weights(weights, backbone.name)
     state = {_our_key(key, backbone).removeprefix("backbone."): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if not key.startswith(("head.", "norm.", "normalise."))}
-    return _copy_into(backbone, state, source, digest, [])
+    return _freeze_folded(model, _copy_into(backbone, state, source, digest, []))
+
+
+def _freeze_folded(model: OnBackbone, report: WeightsReport) -> WeightsReport:
+    if not has_folded_batch_norm(model.backbone):
+        return report
+    model.freeze_batch_norm()
+    note = "batch norm is folded into the convolutions, so it is kept frozen (recompute_batch_norm undoes that)"
+    return replace(report, notes=(*report.notes, note))
 
 
 def read_weights(weights: str | PathLike[str], name: str) -> tuple[dict[str, Tensor], str, str]:
@@ -119,7 +123,7 @@ def has_folded_batch_norm(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def recompute_batch_norm(model: Classifier, batches: Iterable[Tensor]) -> None:
+def recompute_batch_norm(model: OnBackbone, batches: Iterable[Tensor]) -> None:
     """Gives folded batch norm real statistics without changing what the model computes in evaluation.
 
     Each layer's input is measured layer by layer over ``batches``; mean and variance are stored as its statistics and
@@ -149,7 +153,7 @@ def recompute_batch_norm(model: Classifier, batches: Iterable[Tensor]) -> None:
 
 
 def _input_moments(
-    model: Classifier, layers: list[Any], batches: Iterable[Tensor]
+    model: OnBackbone, layers: list[Any], batches: Iterable[Tensor]
 ) -> dict[int, tuple[int, Tensor, Tensor]]:
     sums: dict[int, tuple[int, Tensor, Tensor]] = {}
 
@@ -164,7 +168,7 @@ def _input_moments(
     model.eval()
     try:
         for images in batches:
-            model.feature_maps(images)
+            model(images)
     finally:
         model.train(was_training)
         for hook in hooks:
