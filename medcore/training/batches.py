@@ -1,0 +1,219 @@
+"""The loader: from a PatchSet to batches on the device.
+
+- Pixels stay uint8 until the last moment. They live on the device when they fit there (a stated share of its free
+  memory); else background threads read them from the memory map into pinned buffers and a side stream uploads.
+- The order of an epoch and all augmentation are functions of (seed, epoch, sample id): no thread count, batch size
+  or number of processes changes what happens to a sample.
+- An epoch is cut into steps of equal size (±1), so that no step has a single stray image.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+from medcore.training.augment import Augment, apply
+from medcore.training.randomness import permutation
+
+
+@dataclass
+class Batch:
+    """Images of one forward pass.
+
+    Attributes:
+        images: In [0, 1], on the device. **Shape** ``(B, C, H, W)`` float32.
+        labels: Class indexes, on the device, -1 = unlabelled. **Shape** ``(B,)`` int64.
+        masks: Class of each pixel, 255 = ignore, on the device. **Shape** ``(B, H, W)`` int64; or None.
+        ids: Rows of the set's store, on the host. **Shape** ``(B,)`` int64.
+        weight: Factor of the loss whose gradients, averaged over processes and summed over the pieces of a step,
+            make the mean over the step's images.
+        closes_step: Whether the optimiser steps after this piece.
+    """
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor | None
+    ids: Tensor
+    weight: float = 1.0
+    closes_step: bool = True
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Which images one forward pass of this process takes: positions in the view, and their gradient weight."""
+
+    rows: Tensor
+    weight: float
+    closes_step: bool
+
+
+def plan(order: Tensor, batch_size: int, *, pieces: int = 1, rank: int = 0, world: int = 1) -> list[Piece]:
+    """Cut an order of samples into the forward passes of one process.
+
+    Args:
+        order: Positions in the order of visit. **Shape** ``(N,)`` int64.
+        batch_size: Most images per step over all pieces and processes.
+        pieces: Forward passes per step and process.
+        rank: Number of this process.
+        world: Number of processes.
+
+    Raises:
+        MedcoreError: A step has fewer images than processes.
+    """
+    steps = torch.tensor_split(order, max(1, math.ceil(len(order) / batch_size)))
+    plans: list[Piece] = []
+    for step in steps:
+        if len(step) < world:
+            raise MedcoreError(f"batch_size={batch_size}: a step of {len(step)} images cannot serve {world} processes")
+        mine = torch.tensor_split(step, world)[rank]
+        parts = [part for part in torch.tensor_split(mine, pieces) if len(part)]
+        plans += [
+            Piece(part, len(part) * world / len(step), number == len(parts)) for number, part in enumerate(parts, 1)
+        ]
+    return plans
+
+
+class Batches:
+    """Batches of a set, epoch by epoch.
+
+    Args:
+        patches: The images.
+        batch_size: Images per optimiser step over all pieces and processes.
+        device: Where batches go.
+        seed: Fixes order and augmentation.
+        shuffle: Visit in a new order each epoch; else in the set's order.
+        pieces: Forward passes per step.
+        loader: ``memory`` (pixels on the device), ``stream`` (read from the file), ``auto`` (memory when it fits).
+        memory_share: Share of the device's free memory that ``auto`` may fill.
+        threads: Threads that read ahead when streaming.
+        rank: Number of this process.
+        world: Number of processes.
+
+    Raises:
+        MedcoreError: There are no images.
+    """
+
+    def __init__(
+        self,
+        patches: PatchSet,
+        batch_size: int,
+        device: torch.device,
+        *,
+        seed: int = 0,
+        shuffle: bool = False,
+        pieces: int = 1,
+        loader: str = "auto",
+        memory_share: float = 0.5,
+        threads: int = 1,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if len(patches) == 0:
+            raise MedcoreError(f"set {patches.card.name!r}: there are no images to make batches of")
+        self.patches, self.batch_size, self.device = patches, batch_size, device
+        self.seed, self.shuffle, self.pieces, self.threads = seed, shuffle, pieces, threads
+        self.rank, self.world = rank, world
+        self.ids = torch.from_numpy(patches.index.copy())
+        self.labels = torch.from_numpy(patches.labels.astype(np.int64)).to(device)
+        needed = len(patches) * (math.prod(patches.shape) + (math.prod(patches.shape[:2]) if patches.has_masks else 0))
+        fits = needed <= memory_share * free_memory(device)
+        self.in_memory = loader == "memory" or (loader == "auto" and fits)
+        if self.in_memory:
+            self._images = torch.from_numpy(patches.take()).to(device)
+            self._masks = torch.from_numpy(patches.take_masks()).to(device) if patches.has_masks else None
+
+    def __len__(self) -> int:
+        """Optimiser steps per epoch."""
+        return max(1, math.ceil(len(self.ids) / self.batch_size))
+
+    def epoch(self, number: int, augment: Augment | None = None) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 1."""
+        order = permutation(self.ids, self.seed, number) if self.shuffle else torch.arange(len(self.ids))
+        pieces = plan(order, self.batch_size, pieces=self.pieces, rank=self.rank, world=self.world)
+        stored = self._from_memory(pieces) if self.in_memory else self._from_file(pieces)
+        for piece, rows, pixels, masks in stored:
+            ids = self.ids[piece.rows]
+            images, masks = apply(augment, pixels, masks, ids, seed=self.seed, epoch=number)
+            masks = None if masks is None else masks.long()
+            yield Batch(images, self.labels[rows], masks, ids, piece.weight, piece.closes_step)
+
+    def _from_memory(self, pieces: list[Piece]) -> Iterator[tuple[Piece, Tensor, Tensor, Tensor | None]]:
+        for piece in pieces:
+            rows = to_device(piece.rows, self.device)
+            masks = None if self._masks is None else self._masks.index_select(0, rows)
+            yield piece, rows, self._images.index_select(0, rows), masks
+
+    def _from_file(self, pieces: list[Piece]) -> Iterator[tuple[Piece, Tensor, Tensor, Tensor | None]]:
+        store = as_tensor(self.patches.store)
+        mask_store = None if self.patches.mask_store is None else as_tensor(self.patches.mask_store)
+
+        def read(piece: Piece) -> tuple[Piece, Tensor, Tensor | None]:
+            ids = self.ids[piece.rows]
+            masks = None if mask_store is None else gather(mask_store, ids, self.device)
+            return piece, gather(store, ids, self.device), masks
+
+        uploaded: deque[tuple[Piece, Tensor, Tensor, Tensor | None]] = deque()
+        for piece, pixels, masks in read_ahead(read, pieces, self.threads):
+            rows = to_device(piece.rows, self.device)
+            on_device = None if masks is None else masks.to(self.device, non_blocking=True)
+            uploaded.append((piece, rows, pixels.to(self.device, non_blocking=True), on_device))
+            if len(uploaded) > 1:
+                yield uploaded.popleft()
+        yield from uploaded
+
+
+def read_ahead(read, pieces, threads):  # type: ignore[no-untyped-def]
+    """Read pieces on background threads, a few ahead, and hand them out in order."""
+    waiting: deque = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="medcore-loader") as pool:
+        for piece in pieces:
+            waiting.append(pool.submit(read, piece))
+            if len(waiting) > threads + 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def gather(store: Tensor, ids: Tensor, device: torch.device) -> Tensor:
+    """Copy rows of the file into a buffer (pinned when it goes to a GPU)."""
+    buffer = torch.empty((len(ids), *store.shape[1:]), dtype=store.dtype, pin_memory=device.type == "cuda")
+    return torch.index_select(store, 0, ids, out=buffer)
+
+
+def as_tensor(store: np.ndarray) -> Tensor:
+    """A tensor over the memory map itself. Nothing ever writes to it, hence no warning that it is read-only."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(store)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A small host tensor on the device without waiting for it."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on the device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):  # no such file outside of Linux: half of the memory is a careful guess
+        import os
+
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

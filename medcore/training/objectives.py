@@ -1,0 +1,375 @@
+"""What a task brings to the training loop: its loss, its metrics, and which of them picks the best epoch.
+
+    objective = Classification(["benign", "malignant"], class_weights="balanced")
+    fit(model, objective, train, validation, config)
+
+The loop knows none of these by name. An objective returns loss parts (means over the batch's samples) and adds
+whatever its metrics need to sums on the device; ``totals.py`` turns sums into the epoch's numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+from medcore.training import losses, totals
+from medcore.training.batches import Batch
+
+Weights = Sequence[float] | str | None
+
+
+class Objective:
+    """Base of all objectives; a new task overrides ``compute``, and ``sums``, ``count``, ``metrics`` for its metrics.
+
+    Attributes:
+        task: Name for manifests and reports.
+        monitor: The validation column that picks the best epoch.
+        mode: ``"min"`` or ``"max"``: which way that column is better.
+        parts: Names of what ``compute`` returns; ``"loss"`` is minimised.
+    """
+
+    task: ClassVar[str] = ""
+    monitor: ClassVar[str] = "val_loss"
+    mode: ClassVar[str] = "min"
+    parts: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def begin(self, train: PatchSet, device: torch.device) -> None:
+        """Look at the training set once (to refuse it, or to weigh its classes)."""
+
+    def compute(self, output: Any, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        """Loss parts, each a mean over the samples of the batch.
+
+        Args:
+            output: What the model returned for ``batch.images``.
+            batch: Images, labels and masks on the device.
+            epoch: Epoch, counted from 1.
+        """
+        raise NotImplementedError
+
+    def sums(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the sums that ``count`` fills."""
+        return {}
+
+    def count(self, sums: dict[str, Tensor], output: Any, batch: Batch) -> None:
+        """Add a batch to the sums, in place, without waiting for the device."""
+
+    def metrics(self, sums: dict[str, np.ndarray], samples: float) -> dict[str, float]:
+        """Metrics of an epoch from its sums."""
+        return {}
+
+    def tables(self, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Tables of an epoch (such as ``confusion``) for trackers and the history."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """Name and arguments as plain JSON types, for the manifest."""
+        values: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}  # type: ignore[arg-type]
+        return {"name": type(self).__name__, **values}
+
+
+def _class_names(classes: Sequence[str] | int) -> list[str]:
+    return [str(index) for index in range(classes)] if isinstance(classes, int) else [str(name) for name in classes]
+
+
+def class_weights(choice: Weights, counts: np.ndarray, names: Sequence[str]) -> np.ndarray | None:
+    """One weight per class, mean 1 over the training samples; ``"balanced"`` weighs by 1 / frequency.
+
+    Raises:
+        MedcoreError: Not one positive number per class, or an unknown word.
+    """
+    if choice is None:
+        return None
+    if isinstance(choice, str):
+        if choice != "balanced":
+            raise MedcoreError(f"class_weights={choice!r}: must be None, 'balanced' or one number per class")
+        weights = counts.sum() / np.maximum(counts, 1) / max((counts > 0).sum(), 1)
+        return np.where(counts > 0, weights, 1.0)
+    weights = np.asarray(choice, dtype=np.float64)
+    if weights.shape != (len(names),) or not (weights > 0).all():
+        raise MedcoreError(f"class_weights={choice!r}: needs {len(names)} numbers above 0, for {', '.join(names)}")
+    return weights * counts.sum() / max(float((weights * counts).sum()), 1e-12)
+
+
+@dataclass
+class Classification(Objective):
+    """One label per image: cross-entropy; accuracy, balanced accuracy, macro F1 and AUROC.
+
+    Args:
+        classes: Class names, or how many there are.
+        class_weights: None, ``"balanced"``, or one weight per class.
+        label_smoothing: Share of the target spread over all classes, 0 to below 1.
+    """
+
+    classes: Sequence[str] | int
+    class_weights: Weights = None
+    label_smoothing: float = 0.0
+
+    task: ClassVar[str] = "classification"
+    monitor: ClassVar[str] = "val_balanced_accuracy"
+    mode: ClassVar[str] = "max"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a classification."""
+        self.classes = _class_names(self.classes)
+        if len(self.classes) < 2:
+            raise MedcoreError(f"Classification(classes={self.classes}): needs at least 2 classes")
+        if not 0 <= self.label_smoothing < 1:
+            raise MedcoreError(f"label_smoothing={self.label_smoothing!r}: must be from 0 to below 1")
+        self._weights: Tensor | None = None
+
+    def begin(self, train: PatchSet, device: torch.device) -> None:
+        """Refuse unlabelled images and weigh the classes."""
+        names = list(self.classes)  # type: ignore[arg-type]
+        if (train.labels < 0).any():
+            count = int((train.labels < 0).sum())
+            raise MedcoreError(f"train: {count} of {len(train)} images have no label; leave them out with select()")
+        if train.labels.max() >= len(names):
+            raise MedcoreError(f"train: label {train.labels.max()} is outside of the {len(names)} classes {names}")
+        weights = class_weights(self.class_weights, np.bincount(train.labels, minlength=len(names)), names)
+        self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
+
+    def compute(self, output: Tensor, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        """Cross-entropy. **Shape** output ``(B, K)`` logits."""
+        return {"loss": losses.cross_entropy(output, batch.labels, self._weights, self.label_smoothing).mean()}
+
+    def sums(self) -> dict[str, tuple[int, ...]]:
+        """Confusion matrix and score histograms."""
+        count = len(self.classes)  # type: ignore[arg-type]
+        return {"confusion": (count, count), "scores": (count, 2, totals.SCORE_BINS)}
+
+    def count(self, sums: dict[str, Tensor], output: Tensor, batch: Batch) -> None:
+        """See the base class."""
+        sums["confusion"] += totals.confusion_counts(batch.labels, output.argmax(1), output.shape[1])
+        sums["scores"] += totals.score_histogram(output.float().softmax(1), batch.labels)
+
+    def metrics(self, sums: dict[str, np.ndarray], samples: float) -> dict[str, float]:
+        """Accuracy, balanced accuracy, macro F1 and macro AUROC."""
+        confusion = sums["confusion"]
+        return {
+            "accuracy": float(confusion.diagonal().sum() / max(confusion.sum(), 1)),
+            "balanced_accuracy": totals.mean_of_known(totals.recalls(confusion)),
+            "f1": totals.macro_f1(confusion),
+            "auroc": totals.auroc_from_histogram(sums["scores"]),
+        }
+
+    def tables(self, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The confusion matrix, truth down. **Shape** ``(K, K)``."""
+        return {"confusion": sums["confusion"].astype(np.int64)}
+
+
+@dataclass
+class Reconstruction(Objective):
+    """The image itself is the target (autoencoders).
+
+    Args:
+        loss: ``mse``, ``l1``, ``ssim`` (1 − SSIM) or ``mixed`` (0.84 × (1 − SSIM) + 0.16 × l1).
+    """
+
+    loss: str = "mse"
+
+    task: ClassVar[str] = "reconstruction"
+    parts: ClassVar[tuple[str, ...]] = ("loss", "mse")
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown distance."""
+        _one_of("Reconstruction", "loss", self.loss, losses.DISTANCES)
+
+    def compute(self, output: Tensor, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        """Distance and squared error. **Shape** output ``(B, C, H, W)``."""
+        mse = losses.reconstruction_error("mse", output, batch.images).mean()
+        if self.loss == "mse":
+            return {"loss": mse, "mse": mse}
+        return {"loss": losses.reconstruction_error(self.loss, output, batch.images).mean(), "mse": mse.detach()}
+
+
+class GaussianOutput(Protocol):
+    """What a variational autoencoder returns."""
+
+    reconstruction: Tensor  # (B, C, H, W) in [0, 1]
+    mean: Tensor  # (B, Z)
+    log_variance: Tensor  # (B, Z)
+
+
+@dataclass
+class ELBO(Objective):
+    """Negative evidence lower bound of a variational autoencoder, per image and divided by its number of pixels.
+
+    ``loss = (error + beta(epoch) × KL) / (C·H·W)``, where ``error`` is a sum over pixels and channels, so that
+    ``beta=1`` with ``mse`` is the bound of a Gaussian decoder with variance 1/2. ``val_elbo`` always uses the full
+    ``beta`` and picks the best epoch: while beta still rises, losses of two epochs cannot be compared.
+
+    Args:
+        beta: Weight of the KL term.
+        warmup_epochs: Epochs over which beta rises linearly from 0.
+        loss: ``mse``, ``l1``, ``ssim`` or ``mixed``, times the number of pixels and channels.
+        free_bits: KL per latent dimension below which nothing is gained, nats.
+
+    **Reference** Kingma and Welling 2014, arXiv:1312.6114; beta: Higgins et al. 2017 (ICLR); warm-up: Bowman et al.
+    2016, arXiv:1511.06349; free bits: Kingma et al. 2016, arXiv:1606.04934.
+    """
+
+    beta: float = 1.0
+    warmup_epochs: float = 0.0
+    loss: str = "mse"
+    free_bits: float = 0.0
+
+    task: ClassVar[str] = "vae"
+    monitor: ClassVar[str] = "val_elbo"
+    parts: ClassVar[tuple[str, ...]] = ("loss", "elbo", "reconstruction", "kl")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a bound."""
+        _one_of("ELBO", "loss", self.loss, losses.DISTANCES)
+        for name in ("beta", "warmup_epochs", "free_bits"):
+            if not getattr(self, name) >= 0:
+                raise MedcoreError(f"ELBO({name}={getattr(self, name)!r}): must be at least 0")
+
+    def beta_at(self, epoch: float) -> float:
+        """Weight of the KL term in an epoch, counted from 1."""
+        return self.beta * min(1.0, epoch / (self.warmup_epochs + 1)) if self.warmup_epochs else self.beta
+
+    def compute(self, output: GaussianOutput, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        """The bound and its two parts; ``reconstruction`` and ``kl`` are per image, ``kl`` in nats."""
+        pixels = batch.images[0].numel()
+        error = losses.reconstruction_error(self.loss, output.reconstruction, batch.images) * pixels
+        kl = losses.gaussian_kl(output.mean, output.log_variance)  # (B, Z)
+        paid = kl.mean(0).clamp_min(self.free_bits).sum() if self.free_bits else kl.sum(1).mean()
+        error, kl = error.mean(), kl.sum(1).mean()
+        return {
+            "loss": (error + self.beta_at(epoch) * paid) / pixels,
+            "elbo": ((error + self.beta * kl) / pixels).detach(),
+            "reconstruction": error.detach(),
+            "kl": kl.detach(),
+        }
+
+
+@dataclass
+class Segmentation(Objective):
+    """One class per pixel: a mixture of losses on one output or, with deep supervision, on several.
+
+    Args:
+        classes: Class names, background first, or how many there are.
+        loss: ``ce``, ``dice``, ``focal``, or some of them joined by ``+``, which are added up.
+        class_weights: None, ``"balanced"`` (by pixels), or one weight per class; for ``ce`` and ``focal``.
+        aux_weights: Weight of each further output of a deeply supervised network; by default 1/2, 1/4, …
+        ignore_index: Mask value of pixels that do not count.
+        focal_gamma: Exponent of the focal loss.
+
+    **Reference** deep supervision: Lee et al. 2015, arXiv:1409.5185.
+    """
+
+    classes: Sequence[str] | int
+    loss: str = "ce+dice"
+    class_weights: Weights = None
+    aux_weights: Sequence[float] | None = None
+    ignore_index: int = 255
+    focal_gamma: float = 2.0
+
+    task: ClassVar[str] = "segmentation"
+    monitor: ClassVar[str] = "val_dice"
+    mode: ClassVar[str] = "max"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a segmentation."""
+        self.classes = _class_names(self.classes)
+        if len(self.classes) < 2:
+            raise MedcoreError(f"Segmentation(classes={self.classes}): needs at least 2 classes, background first")
+        for word in self.loss.split("+"):
+            _one_of("Segmentation", "loss", word, ("ce", "dice", "focal"))
+        self._weights: Tensor | None = None
+
+    def begin(self, train: PatchSet, device: torch.device) -> None:
+        """Refuse a set without masks or with other classes, and weigh the classes by their pixels."""
+        names = list(self.classes)  # type: ignore[arg-type]
+        counts = mask_counts(train, self.ignore_index)
+        strange = np.flatnonzero(counts[len(names) :]) + len(names)
+        if len(strange):
+            raise MedcoreError(
+                f"train: masks hold the value {strange[0]}, but there are {len(names)} classes ({', '.join(names)}) "
+                f"and {self.ignore_index} for ignored pixels"
+            )
+        weights = class_weights(self.class_weights, counts[: len(names)], names)
+        self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
+
+    def compute(self, output: Tensor | list[Tensor], batch: Batch, epoch: float) -> dict[str, Tensor]:
+        """The mixture. **Shape** output ``(B, K, H, W)`` logits, or a list of such."""
+        outputs = [output] if isinstance(output, Tensor) else list(output)
+        further = self.aux_weights if self.aux_weights is not None else [0.5**n for n in range(1, len(outputs))]
+        if len(further) < len(outputs) - 1:
+            raise MedcoreError(f"Segmentation(aux_weights={further}): the model has {len(outputs) - 1} further outputs")
+        weights = [1.0, *further][: len(outputs)]
+        target, valid = losses.one_hot_pixels(_masks_of(batch), len(self.classes), self.ignore_index)  # type: ignore
+        terms = [weight * self._mixture(logits, target, valid) for weight, logits in zip(weights, outputs, strict=True)]
+        return {"loss": torch.stack(terms).sum() / sum(weights)}
+
+    def _mixture(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        words, per_image = self.loss.split("+"), []
+        if "ce" in words:
+            per_image.append(losses.pixel_cross_entropy(logits, target, valid, self._weights))
+        if "focal" in words:
+            per_image.append(losses.pixel_cross_entropy(logits, target, valid, self._weights, self.focal_gamma))
+        if "dice" in words:
+            per_image.append(losses.dice_loss(logits, target, valid))
+        return torch.stack(per_image).sum(0).mean()
+
+    def sums(self) -> dict[str, tuple[int, ...]]:
+        """Pixel confusion, and per class: sum of the images' Dice, and the images where it is defined."""
+        count = len(self.classes)  # type: ignore[arg-type]
+        return {"confusion": (count, count), "dice": (2, count)}
+
+    def count(self, sums: dict[str, Tensor], output: Tensor | list[Tensor], batch: Batch) -> None:
+        """See the base class."""
+        logits = output if isinstance(output, Tensor) else output[0]
+        truth, predicted, classes = _masks_of(batch), logits.argmax(1), logits.shape[1]
+        sums["confusion"] += totals.confusion_counts(truth.flatten(), predicted.flatten(), classes)
+        dice, defined = losses.hard_dice(predicted, truth, classes, self.ignore_index)
+        sums["dice"] += torch.stack([dice.sum(0), defined.sum(0)])
+
+    def metrics(self, sums: dict[str, np.ndarray], samples: float) -> dict[str, float]:
+        """Dice (mean over images, then over the classes but the background), IoU of all pixels, pixel accuracy."""
+        confusion, (dice, defined) = sums["confusion"], sums["dice"]
+        per_class = np.divide(dice, defined, out=np.full(len(dice), np.nan), where=defined > 0)[1:]
+        union = (confusion.sum(0) + confusion.sum(1) - confusion.diagonal())[1:]
+        iou = np.divide(confusion.diagonal()[1:], union, out=np.full(len(union), np.nan), where=union > 0)
+        return {
+            "dice": totals.mean_of_known(per_class),
+            "iou": totals.mean_of_known(iou),
+            "pixel_accuracy": float(confusion.diagonal().sum() / max(confusion.sum(), 1)),
+        }
+
+    def tables(self, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The confusion matrix of pixels, truth down. **Shape** ``(K, K)``."""
+        return {"confusion": sums["confusion"].astype(np.int64)}
+
+
+def _masks_of(batch: Batch) -> Tensor:
+    if batch.masks is None:
+        raise MedcoreError("Segmentation needs masks; this set has none")
+    return batch.masks
+
+
+def mask_counts(patches: PatchSet, ignore_index: int) -> np.ndarray:
+    """Pixels of each mask value. **Shape** ``(256,)`` with the ignored value left at 0.
+
+    Raises:
+        MedcoreError: The set has no masks.
+    """
+    counts = np.zeros(256, dtype=np.int64)
+    for start in range(0, len(patches), 256):
+        counts += np.bincount(patches.take_masks(slice(start, start + 256)).ravel(), minlength=256)
+    if 0 <= ignore_index < 256:
+        counts[ignore_index] = 0
+    return counts
+
+
+def _one_of(where: str, name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise MedcoreError(f"{where}({name}={value!r}): must be {', '.join(allowed)}")

@@ -1,0 +1,121 @@
+"""Optimisers, learning-rate schedules and the moving average of weights.
+
+A schedule is a pure function of the step, so a resumed run needs no scheduler state. Optimisers are torch's fused
+ones: they skip a step on the device when its loss was not finite, without the host having to look.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from medcore.training.config import TrainConfig
+
+
+def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser of a run. Biases and normalisation weights (one axis) are not pulled towards zero.
+
+    A model that offers ``parameter_groups(lr, backbone_factor)`` decides which weights are its backbone.
+    """
+    groups = []
+    for group in _groups_of(model, config):
+        for decay, pulled in ((config.weight_decay, True), (0.0, False)):
+            weights = [weight for weight in group["params"] if (weight.ndim > 1) == pulled]
+            if weights:
+                groups.append({"params": weights, "lr": group["lr"], "peak": group["lr"], "weight_decay": decay})
+    if config.optimiser == "sgd":
+        momentum = config.momentum
+        return torch.optim.SGD(groups, config.learning_rate, momentum, nesterov=momentum > 0, fused=True)
+    kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
+    return kind(groups, config.learning_rate, fused=True)
+
+
+def _groups_of(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    named_groups = getattr(model, "parameter_groups", None)
+    if config.backbone_share != 1 and named_groups is not None:
+        return [group for group in named_groups(config.learning_rate, config.backbone_share) if group["params"]]
+    return [{"params": list(model.parameters()), "lr": config.learning_rate}]
+
+
+def schedule_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of a step as a share of the largest.
+
+    Args:
+        config: Names the schedule.
+        step: Optimiser steps done before this one, from 0.
+        steps_per_epoch: Optimiser steps of an epoch.
+
+    **Reference** cosine: Loshchilov and Hutter 2017, arXiv:1608.03983; one-cycle: Smith and Topin 2018,
+    arXiv:1708.07120 (30 % rise from 1/25, cosine on both sides).
+    """
+    total = config.epochs * steps_per_epoch
+    if config.schedule == "exponential":
+        return config.decay ** (step / steps_per_epoch)
+    if config.schedule == "cosine":
+        warmup = min(config.warmup_epochs * steps_per_epoch, total - 1)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return _cosine(1.0, config.final_share, (step - warmup) / max(total - 1 - warmup, 1))
+    if config.schedule == "one-cycle":
+        peak = 0.3 * (total - 1)
+        if step < peak:
+            return _cosine(1 / 25, 1.0, step / max(peak, 1))
+        return _cosine(1.0, config.final_share, (step - peak) / max(total - 1 - peak, 1))
+    return 1.0
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group to its own largest rate times ``factor``."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+class Ema:
+    """Exponential moving average of all weights and buffers of a model.
+
+    Args:
+        model: The model to follow.
+        decay: Share of the old average kept per step; early steps keep less, (1 + t) / (10 + t).
+
+    **Reference** Polyak and Juditsky 1992, doi:10.1137/0330046.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.live = [tensor for tensor in model.state_dict(keep_vars=True).values()]
+        self.average = [tensor.detach().clone() for tensor in self.live]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Follow the model after its ``step``-th step, counted from 1."""
+        keep = min(self.decay, (1 + step) / (10 + step))
+        for average, live in zip(self.average, self.live, strict=True):
+            if average.is_floating_point():
+                average.lerp_(live.detach(), 1 - keep)
+            else:
+                average.copy_(live)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the model holds the averages."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for average, live in zip(self.average, self.live, strict=True):
+            kept = live.detach().clone()
+            live.copy_(average)
+            average.copy_(kept)
