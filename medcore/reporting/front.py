@@ -1,0 +1,225 @@
+"""The first screen of a report, from ``results.json``: what came out, how sure that is, on which data, and whether the run
+and its split can be trusted. Everything here is plain text; the templates escape it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from medcore.reporting.status import Verdict
+from medcore.reporting.wording import STATUS_NOTES, count, duration, estimate_text, memory, metric_name, moment, shown
+
+PHANTOM_LINE = "Made on synthetic phantoms: procedural images with known truth, no patients."
+Facts = list[tuple[str, str]]
+
+
+def front(results: Mapping[str, Any], verdict: Verdict, title: str) -> dict[str, Any]:
+    """Everything the templates show outside the notebook's narrative.
+
+    Args:
+        results: Content of ``results.json``; may be empty, then only title and status are known.
+        verdict: How the execution ended; overrules what the results say of themselves.
+        title: Title of the notebook.
+    """
+    data = _mapping(results.get("data"))
+    return {
+        "title": title or str(results.get("title") or results.get("notebook") or "Report"),
+        "synthetic": PHANTOM_LINE if data.get("synthetic") else "",
+        "status": status_facts(verdict),
+        "summary": str(results.get("summary") or ""),
+        "headline": headline(results),
+        "metrics": other_metrics(results),
+        "data": data_facts(data),
+        "splits": table(data.get("splits")),
+        "audit": audit_facts(results.get("audit")),
+        "model": _facts(results.get("model")),
+        "warnings": _warnings(results, data),
+        "checklist": table(results.get("checklist")),
+        "environment": _facts(results.get("environment")),
+        "parameters": parameter_rows(results),
+        "command": str(results.get("command") or ""),
+        "run": run_facts(results),
+        "excluded": table(data.get("excluded")),
+    }
+
+
+def status_facts(verdict: Verdict) -> dict[str, Any]:
+    """Badge and sentence for how the run ended."""
+    where = f" in cell {verdict.cell}" if verdict.cell else ""
+    return {
+        "word": verdict.status,
+        "good": verdict.status == "ok",
+        "note": STATUS_NOTES.get(verdict.status, "") + where,
+        "error": verdict.error or "",
+    }
+
+
+def headline(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The first metric with the baselines of the same name beside it, ready to be drawn on one axis."""
+    metrics = _rows(results.get("metrics"))
+    if not metrics:
+        return None
+    first = metrics[0]
+    rivals = [row for row in _rows(results.get("baselines")) if _same_question(row, first)]
+    rows = [{"who": "this run", "ours": True, **first}] + [{"who": shown(row.get("baseline")), **row} for row in rivals]
+    low, high = _axis(rows)
+    return {
+        "name": metric_name(first.get("name", "")),
+        "rows": [_drawn(row, low, high) for row in rows],
+        "low": f"{low:g}",
+        "high": f"{high:g}",
+        "method": _method(first),
+        "notes": [str(row["note"]) for row in rows if row.get("note")],
+        "split": shown(first.get("split")),
+    }
+
+
+def other_metrics(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The metrics after the headline, each with its baselines in words."""
+    baselines = _rows(results.get("baselines"))
+    rows = []
+    for row in _rows(results.get("metrics"))[1:]:
+        beside = [
+            f"{shown(rival.get('baseline'))} {estimate_text(rival)}" for rival in baselines if _same_question(rival, row)
+        ]
+        rows.append({**_estimate(row), "name": metric_name(row.get("name", "")), "beside": beside})
+    return rows
+
+
+def _same_question(rival: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return all(rival.get(key) == row.get(key) for key in ("name", "unit", "split"))
+
+
+def _estimate(row: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {key: shown(row.get(key)) for key in ("unit", "split", "method")}
+    return {**facts, "n": count(row.get("n")), "text": estimate_text(dict(row)), "note": str(row.get("note") or "")}
+
+
+def _drawn(row: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
+    """A row of the headline table with its place on the axis (percent of the axis)."""
+    place = {}
+    for key in ("value", "low", "high"):
+        number = row.get(key)
+        if isinstance(number, (int, float)):
+            place[key] = round(100 * (number - low) / (high - low), 1)
+    return {**_estimate(row), "who": row["who"], "ours": bool(row.get("ours")), "place": place}
+
+
+def _axis(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """Round ends that hold every interval; 0 and 1 stay where the numbers are shares."""
+    keys = ("value", "low", "high")
+    numbers = [float(row[key]) for row in rows for key in keys if isinstance(row.get(key), (int, float))]
+    low, high = min(numbers, default=0.0), max(numbers, default=1.0)
+    if 0 <= low and high <= 1:
+        return max(0.0, min(math.floor(low * 10) / 10, 0.9)), min(1.0, max(math.ceil(high * 10) / 10, 0.1))
+    margin = 0.1 * (high - low) or abs(high) or 1.0
+    return float(f"{low - margin:.2g}"), float(f"{high + margin:.2g}")
+
+
+def _method(row: Mapping[str, Any]) -> str:
+    level = row.get("level")
+    percent = f"{100 * level:g} % interval" if isinstance(level, (int, float)) else "interval"
+    return f"{percent}: {row['method']}" if row.get("method") else percent
+
+
+def data_facts(data: Mapping[str, Any]) -> Facts:
+    """The data card as pairs of label and text."""
+    if not data:
+        return []
+    group = str(data.get("group") or "patient")
+    known = data.get("patients_known", True)
+    patients = count(data.get("patients")) if known else "not known: every image stands for itself"
+    pixel = data.get("pixel_size_um")
+    abnormal = data.get("abnormal") or []
+    classes = [f"{name}*" if name in abnormal else str(name) for name in data.get("classes") or []]
+    facts = [
+        ("Set", str(data.get("title") or data.get("name") or "")),
+        ("Source", str(data.get("source") or "")),
+        ("Images", " of ".join(part for part in (count(data.get("images")), _size(data.get("shape"))) if part)),
+        ("Patients" if not known else f"{group.capitalize()}s", patients),
+        ("Classes", ", ".join(classes) + (" (* abnormal)" if abnormal else "")),
+        ("Pixel size", f"{pixel:g} µm" if isinstance(pixel, (int, float)) else ""),
+        ("Left out", f"{len(data['excluded'])} images, listed below" if data.get("excluded") else ""),
+        ("Converted", "; ".join(f"{what}: {number}" for what, number in _mapping(data.get("conversions")).items())),
+        ("Licence", str(data.get("licence") or "")),
+        ("Cite as", str(data.get("citation") or "")),
+        ("Home page", str(data.get("homepage") or "")),
+        ("Fingerprint", str(data.get("fingerprint") or "")[:16]),
+    ]
+    return [(label, text) for label, text in facts if text and text != "–"]
+
+
+def _size(shape: Any) -> str:
+    if not isinstance(shape, (list, tuple)) or len(shape) != 3:
+        return ""
+    return f"{shape[1]} × {shape[0]} px" + ("" if shape[2] == 3 else f", {shape[2]} channel{'s' * (shape[2] > 1)}")
+
+
+def audit_facts(audit: Any) -> dict[str, Any]:
+    """Verdict of the leakage audit and its findings."""
+    audit = _mapping(audit)
+    verdict = str(audit.get("verdict") or audit.get("status") or "")
+    return {"verdict": verdict or "not run", "good": _passed(audit, verdict), "findings": table(audit.get("findings"))}
+
+
+def _passed(audit: Mapping[str, Any], verdict: str) -> bool:
+    flags = [audit[key] for key in ("passed", "ok", "clean") if isinstance(audit.get(key), bool)]
+    return flags[0] if flags else verdict.lower() in ("pass", "passed", "clean", "ok", "no leakage found")
+
+
+def table(rows: Any) -> dict[str, Any] | None:
+    """A list of records as columns and rows of text, or None when there is nothing to show."""
+    records = [row if isinstance(row, Mapping) else {"": row} for row in rows or []] if isinstance(rows, list) else []
+    columns = list(dict.fromkeys(key for row in records for key in row))
+    if not records:
+        return None
+    numeric = [all(isinstance(row.get(column), (int, float, type(None))) for row in records) for column in columns]
+    return {
+        "columns": [str(column).replace("_", " ") for column in columns],
+        "numeric": numeric,
+        "rows": [[shown(row.get(column)) for column in columns] for row in records],
+    }
+
+
+def parameter_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every parameter with its value, the changed ones marked."""
+    changed = set(results.get("changed") or [])
+    values = _mapping(results.get("parameters"))
+    return [{"name": name, "value": shown(value), "changed": name in changed} for name, value in values.items()]
+
+
+def run_facts(results: Mapping[str, Any]) -> Facts:
+    """When, how long, how much memory, which code."""
+    environment = _mapping(results.get("environment"))
+    facts = [
+        ("Started", moment(results.get("started"))),
+        ("Took", duration(results.get("seconds"))),
+        ("Memory", memory(results.get("peak_memory_bytes"))),
+        ("Profile", str(_mapping(results.get("parameters")).get("profile") or "")),
+        ("Commit", str(environment.get("commit") or "")),
+    ]
+    return [(label, text) for label, text in facts if text]
+
+
+def _warnings(results: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """Warnings once each, without the line that already heads the page."""
+    texts = [str(text) for text in [*(results.get("warnings") or []), *(data.get("warnings") or [])]]
+    synthetic = bool(data.get("synthetic"))
+    return [t for t in dict.fromkeys(texts) if not (synthetic and t.lower().startswith("made on synthetic"))]
+
+
+def _facts(value: Any) -> Facts:
+    pairs: Facts = []
+    for key, item in _mapping(value).items():
+        pairs.append((str(key).replace("_", " "), shown(item)))
+    return pairs
+
+
+def _rows(value: Any) -> list[Mapping[str, Any]]:
+    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

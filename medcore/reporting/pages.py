@@ -1,0 +1,35 @@
+"""Fill the templates of this folder: every value escaped, one style sheet inside the page, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from medcore import __version__
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; the result is one page that needs no other file."""
+    return str(_environment().get_template(template).render(css=style(), version=__version__, **values))
+
+
+@cache
+def style() -> Any:
+    """The style sheet, marked as safe to stand in a page."""
+    from markupsafe import Markup
+
+    sheet = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    return Markup(re.sub(r"\n+", "", sheet))
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )

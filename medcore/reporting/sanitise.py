@@ -1,0 +1,102 @@
+"""The one door for HTML that comes from a notebook, a file name, a label or a patient: an allow-list.
+
+Whatever a cell printed or a Markdown cell holds passes through ``clean`` before it enters a page. Nothing that runs,
+loads or floats over the page survives: no script, style, form, frame, inline SVG, event handler, id or class of ours.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Callable
+from typing import Any
+
+from medcore.reporting.highlight import CLASSES
+
+TEXT = """a abbr b blockquote br caption code col colgroup dd del details dfn div dl dt em figcaption figure h1 h2 h3 h4 h5
+h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead time tr u ul
+var wbr"""
+MATH = """math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle merror mpadded mphantom msub msup msubsup munder mover
+munderover mmultiscripts mprescripts mtable mtr mtd"""
+DROPPED = """script style svg iframe object embed noscript template textarea title select button form noembed noframes
+xmp plaintext audio video canvas annotation-xml annotation maction"""
+
+CELL = {"rowspan", "colspan", "scope"}
+ATTRIBUTES: dict[str, set[str]] = {
+    "*": set(),
+    "a": {"href"},
+    "img": {"src", "alt", "width", "height"},
+    "td": CELL,
+    "th": CELL,
+    "ol": {"start"},
+    "details": {"open"},
+    "math": {"display"},
+    "mi": {"mathvariant"},
+    "mo": {"stretchy", "fence", "separator", "lspace", "rspace", "minsize", "maxsize", "movablelimits", "accent"},
+    "mspace": {"width"},
+    "mfrac": {"linethickness"},
+    "mstyle": {"displaystyle", "scriptlevel"},
+    "mtable": {"columnalign", "rowspacing", "columnspacing"},
+    "mtd": {"columnalign"},
+    "mover": {"accent"},
+    "munder": {"accentunder"},
+}
+IMAGE_DATA = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]+\Z")
+INLINE_SVG = re.compile(r"<svg\b.*?</svg\s*>", re.DOTALL | re.IGNORECASE)
+SVG_LABEL = re.compile(r"<title[^>]*>([^<]*)</title>|aria-label=\"([^\"]*)\"", re.IGNORECASE)
+
+Link = Callable[[str], str | None]
+
+
+def only_anchors(url: str) -> str | None:
+    """Keep links within the page; a report is one file, so other relative links lead nowhere."""
+    return url if url.startswith("#") else None
+
+
+def clean(fragment: str, link: Link = only_anchors) -> str:
+    """Well-formed HTML with nothing but allowed tags and attributes.
+
+    Args:
+        fragment: HTML from anywhere.
+        link: Maps a relative link to what stands in the page, None to drop it.
+    """
+    import nh3
+
+    return nh3.clean(
+        INLINE_SVG.sub(_svg_as_image, fragment),
+        tags=set(f"{TEXT} {MATH}".split()),
+        clean_content_tags=set(DROPPED.split()),
+        attributes=ATTRIBUTES,
+        attribute_filter=_checked,
+        allowed_classes={"span": set(CLASSES)},
+        url_schemes={"http", "https", "mailto", "data"},
+        url_relative=link,
+    )
+
+
+def _checked(tag: str, attribute: str, value: str) -> str | None:
+    if attribute == "src":
+        return value if IMAGE_DATA.match(value) else None
+    if attribute == "href" and value.strip().lower().startswith("data:"):
+        return None
+    return value
+
+
+def _svg_as_image(found: re.Match[str]) -> str:
+    """Inline SVG becomes an image, in which a browser neither runs nor loads anything."""
+    label = SVG_LABEL.search(found[0])
+    alt = html.escape(html.unescape((label[1] or label[2] or "") if label else ""))
+    return f'<img src="{svg_uri(found[0])}" alt="{alt}">'
+
+
+def svg_uri(svg: str) -> str:
+    """An SVG document as ``data:`` address."""
+    if "xmlns=" not in svg[:1000]:
+        svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def as_attributes(**values: Any) -> str:
+    """Escaped attributes for a tag of ours; None leaves one out."""
+    return "".join(f' {key}="{html.escape(str(value))}"' for key, value in values.items() if value is not None)

@@ -1,0 +1,99 @@
+"""Numbers, names and times as a reader expects them."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Any
+
+METRICS = {
+    "auroc": "AUROC", "auc": "AUC", "ap": "average precision", "auprc": "AUPRC", "f1": "F1", "macro_f1": "macro F1",
+    "iou": "IoU", "miou": "mIoU", "dice": "Dice", "mean_dice": "mean Dice", "nsd": "NSD", "hd95": "HD95", "mse": "MSE",
+    "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR", "ece": "ECE", "elbo": "ELBO", "fpr": "FPR", "tpr": "TPR",
+}  # fmt: skip
+STATUS_NOTES = {
+    "ok": "ran to its end",
+    "raised": "stopped by an error",
+    "timed out": "stopped at its time limit",
+    "killed": "its kernel was killed",
+    "out of memory": "stopped for lack of memory",
+    "interrupted": "stopped before its end",
+    "running": "has not ended, or ended without telling",
+}
+
+
+def metric_name(name: str) -> str:
+    """``balanced_accuracy`` as ``balanced accuracy``, acronyms in capitals."""
+    words = str(name).split("_")
+    return METRICS.get(str(name)) or " ".join(METRICS.get(word, word) for word in words)
+
+
+def estimate_text(row: dict[str, Any]) -> str:
+    """``0.83 (0.79–0.87)`` with as many digits as the interval's width allows; plain words when there is none."""
+    value, low, high = row.get("value"), row.get("low"), row.get("high")
+    if not _number(value):
+        return "not estimable"
+    if not _number(low) or not _number(high):
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+    digits = interval_digits(float(high) - float(low))
+    return f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def interval_digits(width: float) -> int:
+    """Decimals worth printing for an interval of this width: two significant digits of the width, at least two."""
+    return 2 if width <= 0 else max(0 if width > 100 else 2, min(6, 1 - math.floor(math.log10(width))))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def duration(seconds: Any) -> str:
+    """Seconds as ``4 s``, ``3 min 12 s`` or ``2 h 05 min``."""
+    if not _number(seconds) or seconds <= 0:
+        return ""
+    whole = round(float(seconds))
+    if whole < 60:
+        return f"{whole or 1} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def memory(size: Any) -> str:
+    """Bytes as GB or MB."""
+    if not _number(size) or size <= 0:
+        return ""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def moment(text: Any) -> str:
+    """An ISO 8601 time as ``2026-11-20 11:42 UTC``."""
+    try:
+        parsed = datetime.fromisoformat(str(text))
+    except ValueError:
+        return str(text or "")
+    zone = " UTC" if parsed.utcoffset() is not None and not parsed.utcoffset() else ""
+    return parsed.strftime("%Y-%m-%d %H:%M") + zone
+
+
+def shown(value: Any) -> str:
+    """Any value of ``results.json`` as one line of text."""
+    if value is None or value == "" or value == [] or value == {}:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {shown(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(shown(item) for item in value)
+    return str(value)
+
+
+def count(number: Any) -> str:
+    """A number of things, with thin spaces between thousands from ten thousand on."""
+    if not isinstance(number, int) or isinstance(number, bool):
+        return shown(number)
+    return f"{number:,}".replace(",", "\u202f") if abs(number) >= 10_000 else str(number)
