@@ -7,6 +7,7 @@ the file. Nothing here ever unpickles: an object array is refused by name.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import struct
 import tempfile
@@ -97,6 +98,14 @@ def row_chunks(array: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np
     step = max(1, CHUNK_BYTES // per_row)
     for start in range(0, count, step):
         yield array[start : start + step] if rows is None else array[rows[start : start + step]]
+        forget(array)
+
+
+def forget(array: np.ndarray) -> None:
+    """Let the pages of a memory-mapped array go, so that reading a large file through does not fill the memory."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @contextlib.contextmanager

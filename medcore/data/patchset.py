@@ -181,6 +181,7 @@ class PatchSet:
         """All pixels of this view in order, ``size`` images at a time."""
         for start in range(0, len(self), size):
             yield self.take(slice(start, start + size))
+            npzfile.forget(self.store)
 
     def _rows(self, rows: np.ndarray | Sequence[int] | slice | None) -> np.ndarray:
         if rows is None:
