@@ -1,0 +1,83 @@
+"""How much a split that mixes patients flatters a result: the same method under patient folds and random folds.
+
+scores = compare_splits(patches, {"colour histogram": histogram, "small CNN": network}, k=3)
+scores["small CNN", "random"]      # Scores of every image, each predicted by a model that never saw it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+from medcore.data.patchset import PatchSet
+from medcore.data.splits import Fold, patient_folds
+from medcore.errors import MedcoreError
+from medcore.evaluation.scores import Scores
+
+Predictor = Callable[[PatchSet, PatchSet], np.ndarray]
+"""From (train, held out) to class probabilities of the held-out images, **Shape** ``(n, K)``."""
+
+
+def random_folds(patches: PatchSet, k: int, *, seed: int = 0) -> list[Fold]:
+    """Folds drawn over images, blind to patients: the usual mistake, here only to measure what it does.
+
+    Raises:
+        MedcoreError: A class has fewer images than there are folds.
+    """
+    smallest = np.bincount(patches.labels).min() if len(patches) else 0
+    if smallest < k:
+        raise MedcoreError(f"random_folds: k={k}, but the rarest class has {smallest} images")
+    drawn = StratifiedKFold(k, shuffle=True, random_state=seed).split(np.zeros(len(patches)), patches.labels)
+    return [Fold(train, np.sort(held_out)) for train, held_out in drawn]
+
+
+def out_of_fold(patches: PatchSet, folds: Sequence[Fold], predictor: Predictor) -> Scores:
+    """Predictions for every image by a model whose training fold did not hold it.
+
+    Args:
+        patches: Labelled images.
+        folds: Every image is in the validation part of exactly one.
+        predictor: Trains on its first argument, predicts its second.
+
+    Returns:
+        Scores in the order of ``patches``, marked ``val``.
+
+    Raises:
+        MedcoreError: The folds do not cover the set exactly once.
+    """
+    seen = np.concatenate([fold.validation for fold in folds])
+    if not np.array_equal(np.sort(seen), np.arange(len(patches))):
+        raise MedcoreError(f"out_of_fold: the folds cover {len(np.unique(seen))} of {len(patches)} images once")
+    probabilities = np.zeros((len(patches), len(patches.classes)))
+    for fold in folds:
+        train = patches.select(fold.train)
+        held_out = patches.select(fold.validation)
+        count_train, count_held = len(train), len(held_out)
+        probabilities[fold.validation] = predictor(
+            train.with_split(["train"] * count_train), held_out.with_split(["val"] * count_held)
+        )
+    return Scores.from_set(patches.with_split(["val"] * len(patches)), probabilities)
+
+
+def compare_splits(
+    patches: PatchSet, predictors: Mapping[str, Predictor], *, k: int = 3, seed: int = 0
+) -> dict[tuple[str, str], Scores]:
+    """Out-of-fold scores of each predictor under patient folds and under random folds.
+
+    Args:
+        patches: Labelled images with patients.
+        predictors: Name to predictor.
+        k: Number of folds.
+        seed: Draws both kinds of folds.
+
+    Returns:
+        ``(predictor name, "patient" | "random")`` to Scores.
+    """
+    folds = {"patient": patient_folds(patches, k, seed=seed), "random": random_folds(patches, k, seed=seed)}
+    return {
+        (name, kind): out_of_fold(patches, drawn, predictor)
+        for name, predictor in predictors.items()
+        for kind, drawn in folds.items()
+    }

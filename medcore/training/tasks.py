@@ -1,0 +1,152 @@
+"""From a task's name and a set to a model, its objective and the parts to train on.
+
+    task = make_task("classifier", patches, model="resnet18", seed=0)
+    fit(task.model, task.objective, task.train, task.validation, config, out="runs/a")
+
+The notebooks choose model and objective in the open; the command line chooses them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
+from medcore.models.classifier import CLASSIFIER_NAMES, build_classifier
+from medcore.models.unet import ENCODERS, SmallUNet, build_unet
+from medcore.models.vae import VAE
+from medcore.training.objectives import ELBO, Classification, Objective, Reconstruction, Segmentation
+
+MODELS: dict[str, tuple[str, ...]] = {  # the first is the default: the small one for a CPU
+    "classifier": ("small_cnn", *(name for name in CLASSIFIER_NAMES if name != "small_cnn")),
+    "segmenter": ("small_unet", *ENCODERS),
+    "autoencoder": ("conv", "dense"),
+    "vae": ("vae",),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What ``fit`` needs.
+
+    Attributes:
+        model: With fresh or pretrained weights.
+        objective: Loss and metrics.
+        train: Images to learn from.
+        validation: Images that pick the best epoch.
+        test: Untouched images, None when the set has none.
+    """
+
+    model: nn.Module
+    objective: Objective
+    train: PatchSet
+    validation: PatchSet
+    test: PatchSet | None
+
+
+def make_task(
+    kind: str,
+    patches: PatchSet,
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    seed: int = 0,
+    codes: int = 120,
+    normal: Sequence[str] = (),
+    class_weights: str | None = None,
+) -> Task:
+    """Choose model, objective and parts for a task.
+
+    Args:
+        kind: ``classifier``, ``segmenter``, ``autoencoder`` or ``vae``.
+        patches: A set with a split column (``assign_splits``).
+        model: One of ``MODELS[kind]``; None takes the first.
+        weights: ``imagenet``, a file, or None for random first weights.
+        seed: Decides the first weights.
+        codes: Bottleneck of an autoencoder, latent size of a VAE.
+        normal: Classes that an autoencoder or VAE learns; none named takes all that the card does not call abnormal.
+        class_weights: ``balanced`` or None (classifier, segmenter).
+
+    Raises:
+        MedcoreError: Something is unknown or does not fit the set.
+    """
+    if kind not in MODELS:
+        raise MedcoreError(f"task {kind!r} is unknown; choose one of {', '.join(MODELS)}")
+    model = model or MODELS[kind][0]
+    if model not in MODELS[kind]:
+        raise MedcoreError(f"model={model!r}: unknown for a {kind}; choose one of {', '.join(MODELS[kind])}")
+    generative = kind in ("autoencoder", "vae")
+    if weights is not None and generative:
+        raise MedcoreError(f"weights={weights!r}: there are no pretrained weights for a {kind}; leave it out")
+    used = normal_only(patches, normal) if generative else labelled(patches, kind)
+    train, validation, test = (used.where(split=side) for side in ("train", "val", "test"))
+    if not len(train) or not len(validation):
+        raise MedcoreError(f"set {patches.card.name!r}: {len(train)} images to train on, {len(validation)} to validate")
+    torch.manual_seed(seed)
+    network, objective = _network(kind, model, patches, weights, codes, class_weights)
+    return Task(network, objective, train, validation, test if len(test) else None)
+
+
+def _network(
+    kind: str, model: str, patches: PatchSet, weights: str | None, codes: int, class_weights: str | None
+) -> tuple[nn.Module, Objective]:
+    height, width, channels = patches.shape
+    count = len(patches.classes)
+    if kind == "classifier":
+        network = build_classifier(
+            model, count, in_channels=channels, weights=weights, image_size=(height + width) // 2
+        )
+        return network, Classification(patches.classes, class_weights=class_weights)
+    if kind == "segmenter":
+        segmenter = (
+            SmallUNet(count, in_channels=channels)
+            if model == "small_unet"
+            else build_unet(model, count, in_channels=channels, weights=weights)
+        )
+        return segmenter, Segmentation(patches.classes, class_weights=class_weights)
+    if kind == "vae":
+        return VAE((height, width), channels, codes), ELBO(beta=1.0, warmup_epochs=5)
+    maker = ConvAutoencoder if model == "conv" else DenseAutoencoder
+    return maker((height, width), channels, codes), Reconstruction("mse")
+
+
+def labelled(patches: PatchSet, kind: str) -> PatchSet:
+    """The labelled images of a set with at least two classes; for a segmenter, one with masks.
+
+    Raises:
+        MedcoreError: There are no masks, or fewer than two classes.
+    """
+    if kind == "segmenter":
+        if not patches.has_masks:
+            raise MedcoreError(f"set {patches.card.name!r} has no masks; a segmenter needs a mask for every image")
+        return patches
+    if len(patches.classes) < 2:
+        raise MedcoreError(f"set {patches.card.name!r} has the classes {patches.classes}; a classifier needs two")
+    return patches.select(patches.labels >= 0)
+
+
+def normal_only(patches: PatchSet, normal: Sequence[str] = ()) -> PatchSet:
+    """The images that count as normal: what a detector of anomalies is trained on.
+
+    Args:
+        patches: The set.
+        normal: Class names; none takes all classes that the card does not list as abnormal.
+
+    Raises:
+        MedcoreError: Neither the card nor the caller says what is normal, or nothing is.
+    """
+    if not normal and not patches.card.abnormal:
+        raise MedcoreError(
+            f"set {patches.card.name!r} does not say which classes are abnormal; name the normal ones "
+            f"(normal=…, --normal) out of {', '.join(patches.classes)}"
+        )
+    names = list(normal) or [name for name in patches.classes if name not in patches.card.abnormal]
+    chosen = patches.where(label=names)
+    if not len(chosen):
+        raise MedcoreError(f"set {patches.card.name!r} has no image of the normal classes {', '.join(names)}")
+    return chosen

@@ -1,0 +1,50 @@
+"""A method that only recognises patients must look good under random folds and useless under patient folds."""
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
+from medcore.data.splits import Fold
+from medcore.errors import MedcoreError
+from medcore.evaluation.optimism import compare_splits, out_of_fold, random_folds
+
+
+def fingerprints_of_patients() -> PatchSet:
+    """Each patient has one label and one colour; colour and label are independent across patients."""
+    rng = np.random.default_rng(3)
+    patient = np.repeat(np.arange(24), 10)
+    label = rng.permutation(np.arange(24) % 2)[patient]
+    colour = rng.integers(0, 256, (24, 3))[patient]
+    images = np.clip(colour[:, None, None, :] + rng.integers(-2, 3, (240, 4, 4, 3)), 0, 255).astype(np.uint8)
+    return PatchSet.from_arrays(images, {"label": label, "patient": patient}, Card("toy", classes=["a", "b"]))
+
+
+def nearest_colour(train: PatchSet, held_out: PatchSet) -> np.ndarray:
+    model = KNeighborsClassifier(1).fit(train.take().mean((1, 2)), train.labels)
+    return model.predict_proba(held_out.take().mean((1, 2)))
+
+
+def test_random_folds_flatter_what_only_knows_the_patient() -> None:
+    scores = compare_splits(fingerprints_of_patients(), {"colour": nearest_colour}, k=4)
+    accuracy = {kind: (s.predicted == s.truth).mean() for (_, kind), s in scores.items()}
+    assert accuracy["random"] > 0.95
+    assert accuracy["patient"] < 0.7
+    assert set(scores["colour", "patient"].split) == {"val"}
+
+
+def test_every_image_is_predicted_exactly_once() -> None:
+    ps = fingerprints_of_patients()
+    folds = random_folds(ps, 3)
+    with pytest.raises(MedcoreError, match="cover"):
+        out_of_fold(ps, folds[:2], nearest_colour)
+    with pytest.raises(MedcoreError, match="cover"):
+        out_of_fold(ps, [*folds, Fold(folds[0].train, folds[0].validation)], nearest_colour)
+
+
+def test_a_class_rarer_than_the_folds_is_named() -> None:
+    ps = fingerprints_of_patients()
+    few = ps.select(np.r_[np.flatnonzero(ps.labels == 0), np.flatnonzero(ps.labels == 1)[:2]])
+    with pytest.raises(MedcoreError, match="rarest class has 2"):
+        random_folds(few, 3)
