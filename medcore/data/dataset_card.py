@@ -10,8 +10,9 @@ CRC_CLASSES = ["ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM"]
 CRC_TITLES = ["adipose", "background", "debris", "lymphocytes", "mucus", "smooth muscle", "normal colon mucosa",
               "cancer-associated stroma", "colorectal adenocarcinoma epithelium"]  # fmt: skip
 DERM_CLASSES = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
-DERM_TITLES = ["actinic keratoses and intraepithelial carcinoma", "basal cell carcinoma", 
-               "benign keratosis-like lesions", "dermatofibroma", "melanoma", "melanocytic nevi", "vascular lesions"]  # fmt: skip
+DERM_TITLES = ["actinic keratoses and intraepithelial carcinoma", "basal cell carcinoma",
+               "benign keratosis-like lesions", "dermatofibroma", "melanoma", "melanocytic nevi",
+               "vascular lesions"]  # fmt: skip
 DERM_ABNORMAL = ["akiec", "bcc", "mel"]
 HELICO_CLASSES = ["negative", "positive"]
 HELICO_DENSITIES = ["NEGATIVA", "BAIXA", "ALTA"]

@@ -95,7 +95,7 @@ _PUBLIC = [
         "Colorectal tissue, H&E, nine classes, 224×224: NCT-CRC-HE-100K (train) and CRC-VAL-HE-7K (test)",
         CRC_CLASSES,
         CRC_TITLES,
-        abnormal=["STR", "TUM"],
+        abnormal=["TUM"],
         counts={"NCT-CRC-HE-100K": 100_000, "CRC-VAL-HE-7K": 7_180},
         licence="CC-BY-4.0",
         citation="Kather et al. 2019, PLoS Medicine 16(1):e1002730, doi:10.1371/journal.pmed.1002730; "
@@ -171,7 +171,7 @@ _PUBLIC = [
 
 _PHANTOMS = [
     DatasetCard("phantom-crc", "Phantom: colorectal tissue, H&E, nine classes", CRC_CLASSES, CRC_TITLES,
-                abnormal=["STR", "TUM"], licence="MIT", synthetic=True, how=_MADE_HERE),
+                abnormal=["TUM"], licence="MIT", synthetic=True, how=_MADE_HERE),
     DatasetCard("phantom-derm", "Phantom: pigmented skin lesions, seven diagnoses, several images a lesion",
                 DERM_CLASSES, DERM_TITLES, abnormal=DERM_ABNORMAL, task="anomaly", licence="MIT", synthetic=True,
                 group="lesion", how=_MADE_HERE),

@@ -18,7 +18,7 @@ _OCT = ["choroidal neovascularization", "diabetic macular edema", "drusen", "nor
 
 # name, what it shows, short classes, full classes, abnormal classes, MD5, (train, val, test)
 _SETS = [
-    ("pathmnist", "colorectal tissue, H&E", card.CRC_CLASSES, card.CRC_TITLES, ["STR", "TUM"],
+    ("pathmnist", "colorectal tissue, H&E", card.CRC_CLASSES, card.CRC_TITLES, ["TUM"],
      "a8b06965200029087d5bd730944a56c1", (89_996, 10_004, 7_180)),
     ("dermamnist", "pigmented skin lesions", card.DERM_CLASSES, card.DERM_TITLES, card.DERM_ABNORMAL,
      "0744692d530f8e62ec473284d019b0c7", (7_007, 1_003, 2_005)),

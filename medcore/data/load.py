@@ -167,8 +167,9 @@ def _key(listing: Listing, settings: dict[str, Any]) -> str:
     stamps = [(os.path.relpath(file, listing.root), *_stamp(file)) for file in files]
     rows = [item.columns for item in listing.items]
     tables = [hashlib.sha256(path.read_bytes()).hexdigest() for path in listing.also]
-    return _digest({"files": stamps, "rows": rows, "tables": tables, "settings": settings, "code": _code_hash("readers"),
-                    "card": listing.card.as_dict(), "rule": repr(listing.mask_rule)})  # fmt: skip
+    what = {"files": stamps, "rows": rows, "tables": tables, "settings": settings, "card": listing.card.as_dict(),
+            "rule": repr(listing.mask_rule), "code": _code_hash("readers")}  # fmt: skip
+    return _digest(what)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

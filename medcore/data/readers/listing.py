@@ -19,7 +19,8 @@ NO_PATIENTS = (
     "patient of its own. Images of one patient may stand on both sides of a split, and every result may look better "
     "than it is."
 )
-_IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "readme.md", "readme.txt", "licence", "license"})
+_IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "readme", "licence", "license"})
+_COMPANIONS = frozenset({".csv", ".tab", ".xlsx", ".json", ".txt", ".md", ".pdf", ".zip", ".npz"})  # no lost images
 _SPLIT_NAMES = {
     "": "", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
@@ -116,10 +117,14 @@ def split_name(text: str) -> str | None:
 
 
 def image_files(folder: Path, problems: Problems, *, recursive: bool = True) -> list[Path]:
-    """The image files below a folder, sorted; hidden files are passed over, others are counted in a warning."""
+    """The image files below a folder, sorted; hidden files and tables are passed over, others counted in a warning."""
     found = sorted(folder.rglob("*") if recursive else folder.iterdir())
     files = [path for path in found if not _hidden(path, folder) and path.is_file()]
-    others = Counter(path.suffix.lower() or "no ending" for path in files if not is_image(path))
+    others = Counter(
+        path.suffix.lower() or "no ending"
+        for path in files
+        if not is_image(path) and path.suffix.lower() not in _COMPANIONS
+    )
     if others:
         listed = ", ".join(f"{ending}: {count}" for ending, count in sorted(others.items()))
         problems.warn(f"{folder.name}: {sum(others.values())} files are no images by their ending ({listed}); ignored")
