@@ -78,11 +78,9 @@ def fit(
             for epoch in range(state.history.last_epoch + 1, config.epochs + 1):
                 if stopped_early(state.history, config):
                     break
-                start = time.perf_counter()
                 with model_randomness(config.seed, epoch, distributed.rank(), device):
-                    row = {"epoch": epoch} | train_epoch(state, epoch, display)
-                row |= {"lr": state.optimiser.param_groups[-1]["lr"], "seconds": time.perf_counter() - start}
-                close_epoch(state, epoch, row, loaders, display)
+                    row = train_epoch(state, epoch, display)
+                    close_epoch(state, epoch, row, loaders, display)
         state.history.stopped = state.history.stopped or f"all {config.epochs} epochs done"
         distributed.barrier()
         state.restore_best()
@@ -154,8 +152,9 @@ def last_checkpoint(out: Path, resume: bool) -> Path | None:
     return folder / checkpoint.epoch_name(epochs[-1]) if epochs else None
 
 
-def train_epoch(state: TrainState, epoch: int, display: Progress) -> dict[str, float]:
-    """Visit every training image once."""
+def train_epoch(state: TrainState, epoch: int, display: Progress) -> dict[str, Any]:
+    """Visit every training image once; returns the first columns of the epoch's row."""
+    start = time.perf_counter()
     state.enter_epoch(epoch)
     state.watch.start()
     totals = Totals(state.objective, state.device)
@@ -172,7 +171,8 @@ def train_epoch(state: TrainState, epoch: int, display: Progress) -> dict[str, f
         stop_if_bad(state, epoch, state.watch.first_bad())
     stop_if_bad(state, epoch, state.watch.first_bad(wait=True))
     means, _ = totals.result()
-    return {f"train_{name}": value for name, value in means.items()}
+    row = {"epoch": epoch} | {f"train_{name}": value for name, value in means.items()}
+    return row | {"lr": state.optimiser.param_groups[-1]["lr"], "seconds": time.perf_counter() - start}
 
 
 def evaluate(state: TrainState, loader: Batches, epoch: int) -> tuple[dict[str, float], dict[str, Any]]:

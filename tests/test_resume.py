@@ -1,0 +1,156 @@
+"""A run that was killed and resumed gives the weights of the uninterrupted run, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from pathlib import Path
+
+import pytest
+from training_toys import final_tensors, in_child, run_toy, same_tensors, tiny
+
+from medcore.errors import MedcoreError
+from medcore.training import checkpoint
+
+
+def campaign(folder: Path, kills: int, seed: int, **changes: object) -> list[str]:
+    """Kill ``kills`` runs once each at a random event and resume them; returns a verdict for each."""
+    count_file = folder / "events.txt"
+    assert in_child(folder / "whole", count_file=count_file, **changes) == 0
+    expected, events = final_tensors(folder / "whole"), int(count_file.read_text())
+    moments = random.Random(seed).sample(range(1, events + 1), kills)
+    verdicts = []
+    for number, moment in enumerate(moments):
+        out = folder / f"killed-{number}"
+        assert in_child(out, kill_at=moment, **changes) == -signal.SIGKILL
+        for path in (out / "checkpoints").glob("epoch-*"):
+            checkpoint.verify(path)  # a checkpoint that is there is whole
+        assert in_child(out, **changes) == 0
+        verdicts.append("identical" if same_tensors(final_tensors(out), expected) else f"differs at event {moment}")
+    return verdicts
+
+
+@pytest.mark.parametrize(("loader", "kills"), [("memory", 3), ("stream", 2)])
+def test_killed_runs_resume_bit_identical(tmp_path: Path, loader: str, kills: int) -> None:
+    assert campaign(tmp_path, kills, seed=1, loader=loader) == ["identical"] * kills
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", ["memory", "stream"])
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_kill_campaign(tmp_path: Path, loader: str, optimiser: str) -> None:
+    changes = {"loader": loader, "optimiser": optimiser, "ema_decay": 0.0 if optimiser == "sgd" else 0.5}
+    assert campaign(tmp_path, 10, seed=2, **changes) == ["identical"] * 10
+
+
+def test_two_kills_of_one_run(tmp_path: Path) -> None:
+    assert in_child(tmp_path / "whole") == 0
+    for moment in (9, 30):
+        assert in_child(tmp_path / "killed", kill_at=moment) == -signal.SIGKILL
+    assert in_child(tmp_path / "killed") == 0
+    assert same_tensors(final_tensors(tmp_path / "killed"), final_tensors(tmp_path / "whole"))
+
+
+def test_conventional_randomness_would_fail_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison can fail: an order drawn from process history gives other weights after a stop."""
+    import torch
+
+    from medcore.training import batches
+
+    generator = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(batches, "permutation", lambda ids, seed, epoch: torch.randperm(len(ids), generator=generator))
+    run_toy(tmp_path / "whole")
+    generator.manual_seed(0)
+    run_toy(tmp_path / "cut", schedule="constant", epochs=1)
+    generator.manual_seed(0)  # a new process begins anew
+    run_toy(tmp_path / "whole-constant", schedule="constant")
+    generator.manual_seed(0)
+    run_toy(tmp_path / "cut", schedule="constant", resume=True)
+    assert not same_tensors(final_tensors(tmp_path / "cut"), final_tensors(tmp_path / "whole-constant"))
+
+
+def test_more_epochs_continue_as_if_never_stopped(tmp_path: Path) -> None:
+    run_toy(tmp_path / "long", schedule="exponential", epochs=4)
+    run_toy(tmp_path / "short", schedule="exponential", epochs=2)
+    history = run_toy(tmp_path / "short", schedule="exponential", epochs=4, resume=True)
+    assert history.table["epoch"].tolist() == [1, 2, 3, 4]
+    assert same_tensors(final_tensors(tmp_path / "short"), final_tensors(tmp_path / "long"))
+    first, second = ((tmp_path / name / "history.csv").read_text().splitlines() for name in ("long", "short"))
+    assert len(first) == len(second) == 5
+
+
+def test_history_survives_a_resume_exactly(tmp_path: Path) -> None:
+    whole = run_toy(tmp_path / "whole").table
+    run_toy(tmp_path / "cut", schedule="constant", epochs=2)
+    cut = run_toy(tmp_path / "cut", schedule="constant", resume=True).table
+    whole = run_toy(tmp_path / "whole-constant", schedule="constant").table
+    columns = [name for name in whole if name != "seconds"]
+    assert cut[columns].equals(whole[columns])
+
+
+def test_resume_of_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    run_toy(tmp_path)
+    before = final_tensors(tmp_path)
+    model = tiny(seed=5)
+    history = run_toy(tmp_path, resume=True, model=model)
+    assert history.last_epoch == 3
+    assert same_tensors(before, final_tensors(tmp_path))
+    best = checkpoint.read_checkpoint(checkpoint.find(tmp_path, "best"))[0]
+    assert same_tensors(model.state_dict(), best)
+
+
+def test_resume_refuses_another_run_by_field(tmp_path: Path) -> None:
+    run_toy(tmp_path, epochs=1)
+    with pytest.raises(MedcoreError, match=r"config\.learning_rate \(0\.01 there, 0\.02 here\)"):
+        run_toy(tmp_path, resume=True, learning_rate=0.02)
+    with pytest.raises(MedcoreError, match=r"config\.augment"):
+        run_toy(tmp_path, resume=True, augment=None)
+    with pytest.raises(MedcoreError, match="architecture"):
+        run_toy(tmp_path, resume=True, model=tiny(classes=3))
+
+
+def test_resume_refuses_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import training_toys
+
+    run_toy(tmp_path, epochs=1)
+    other = training_toys.toy_set(seed=1)
+    monkeypatch.setattr(training_toys, "toy_set", lambda: other)
+    with pytest.raises(MedcoreError, match="train images .*validation images"):
+        run_toy(tmp_path, resume=True)
+
+
+def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    run_toy(tmp_path, epochs=1)
+    with pytest.raises(MedcoreError, match="resume=True"):
+        run_toy(tmp_path, epochs=1)
+
+
+def test_resume_refuses_a_damaged_checkpoint_by_name(tmp_path: Path) -> None:
+    run_toy(tmp_path, epochs=2, keep="all")
+    path = tmp_path / "checkpoints" / "epoch-0002" / checkpoint.STATE
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(MedcoreError, match="epoch-0002/state.safetensors is damaged"):
+        run_toy(tmp_path, resume=True)
+
+
+def test_resume_repeats_the_precision_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medcore.training import precision
+
+    monkeypatch.setattr(precision, "capability_of", lambda device: "cpu-amx")
+    run_toy(tmp_path, epochs=1, precision="auto")
+    monkeypatch.setattr(precision, "capability_of", lambda device: "cpu")
+    history = run_toy(tmp_path, epochs=2, precision="auto", resume=True)
+    assert (history.precision["dtype"], history.precision["layout"]) == ("bf16", "channels_last")
+
+
+def test_manifest_holds_what_a_reader_needs(tmp_path: Path) -> None:
+    run_toy(tmp_path)
+    manifest = json.loads((tmp_path / "checkpoints" / "best" / "manifest.json").read_text())
+    wanted = {"format", "architecture", "classes", "image_shape", "normalisation", "task", "config", "precision"}
+    wanted |= {"data", "epoch", "metrics", "torch", "medcore", "created", "extra", "sha256", "manifest_sha256"}
+    assert wanted <= manifest.keys()
+    assert manifest["data"]["name"] == "toy"
+    assert manifest["data"]["train"]["images"] == 36

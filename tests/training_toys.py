@@ -1,0 +1,141 @@
+"""Small sets, models and child processes for the tests of medcore.training."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
+from medcore.training import checkpoint, fit, state
+from medcore.training.augment import Augment
+from medcore.training.config import TrainConfig
+from medcore.training.objectives import Classification
+
+EVERYTHING = Augment(flip_horizontal=0.5, flip_vertical=0.5, turns=True, brightness=0.2, noise=0.05)
+
+
+def toy_set(count: int = 60, side: int = 8, classes: int = 2, seed: int = 0, masks: bool = False) -> PatchSet:
+    """Noise whose red channel tells the class; four images a patient, 60 % train, 20 % val, 20 % test."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    images = rng.integers(0, 120, (count, side, side, 3))
+    images[..., 0] += (labels * 100 // max(classes - 1, 1))[:, None, None]
+    split = np.repeat(["train", "val", "test"], [count - 2 * (count // 5), count // 5, count // 5])
+    table = {"label": labels, "patient": [f"p{row // 4:03d}" for row in range(count)], "split": split}
+    painted = (images[..., 1] > 60).astype(np.uint8) if masks else None
+    card = Card("toy", classes=[f"c{k}" for k in range(classes)])
+    return PatchSet.from_arrays(images.astype(np.uint8), table, card, painted)
+
+
+class TinyNet(nn.Module):
+    """Convolution, batch norm, dropout and a linear head: one of everything that keeps state or draws."""
+
+    def __init__(self, classes: int = 2, dropout: float = 0.2, norm: bool = True) -> None:
+        super().__init__()
+        self.spec = {"family": "tiny", "args": {"classes": classes}}
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU()
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(6, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.dropout(self.body(images).mean((2, 3))))
+
+
+def tiny(seed: int = 0, **options: Any) -> TinyNet:
+    torch.manual_seed(seed)
+    return TinyNet(**options)
+
+
+def toy_config(**changes: Any) -> TrainConfig:
+    values: dict[str, Any] = {"epochs": 3, "batch_size": 10, "learning_rate": 0.01, "precision": "fp32", "seed": 7}
+    values |= {"augment": EVERYTHING, "ema_decay": 0.5, "schedule": "one-cycle", "clip_norm": 5.0}
+    return TrainConfig(**(values | changes))
+
+
+def run_toy(out: Path | None, *, resume: bool = False, model: nn.Module | None = None, **changes: Any) -> Any:
+    """One complete small run."""
+    patches = toy_set()
+    return fit.fit(
+        tiny() if model is None else model,
+        Classification(patches.classes),
+        patches.where(split="train"),
+        patches.where(split="val"),
+        toy_config(**changes),
+        out=out,
+        progress=False,
+        resume=resume,
+    )
+
+
+# what a child counts: every optimiser step, and every moment at which a save touches the disk
+_MOMENTS = (("fsync", os), ("rename", os), ("replace", os), ("symlink", os))
+
+
+def child(out: str, kill_at: int, changes: dict[str, Any], count_file: str | None) -> None:
+    """Train in ``out``; SIGKILL oneself at the ``kill_at``-th event, half-way into a file where one is written."""
+    torch.set_num_threads(1)
+    events = 0
+
+    def event() -> None:
+        nonlocal events
+        events += 1
+        if events == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(function: Any) -> Any:
+        def counted(*args: Any, **options: Any) -> Any:
+            event()
+            return function(*args, **options)
+
+        return counted
+
+    def half_written(path: Path, payload: bytes) -> None:
+        with open(path, "wb") as file:
+            file.write(payload[: len(payload) // 2])
+            file.flush()
+            event()
+            file.write(payload[len(payload) // 2 :])
+            file.flush()
+            os.fsync(file.fileno())
+
+    for name, module in _MOMENTS:
+        setattr(module, name, before(getattr(module, name)))
+    checkpoint._write_synced = half_written
+    checkpoint.shutil.rmtree = before(checkpoint.shutil.rmtree)
+    state.TrainState.take_step = before(state.TrainState.take_step)
+    run_toy(Path(out), resume=True, **changes)
+    if count_file:
+        Path(count_file).write_text(str(events))
+
+
+def in_child(out: Path, kill_at: int = 0, count_file: Path | None = None, **changes: Any) -> int:
+    """Run ``child`` in a process of its own; returns its exit code (-9 when killed)."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["medcore.training.fit", "torch._dynamo"])  # imported once, for all children
+    name = None if count_file is None else str(count_file)
+    process = context.Process(target=child, args=(str(out), kill_at, changes, name))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def final_tensors(out: Path) -> dict[str, Tensor]:
+    """Weights and optimiser state of the last checkpoint of a run."""
+    folder = checkpoint.find(out, "last")
+    return checkpoint.read_checkpoint(folder)[0] | checkpoint.read_checkpoint(folder, checkpoint.STATE)[0]
