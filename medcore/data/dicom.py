@@ -91,6 +91,7 @@ def _grey_dicom(
     bits = int(dataset.BitsStored)
     stored = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if int(dataset.PixelRepresentation) else (0, 2**bits - 1)
     pixels = _linear(values.astype(np.float64), *stored)
+    pixels = 255 - pixels if float(dataset.get("RescaleSlope", 1) or 1) < 0 else pixels
     return pixels, f"DICOM without window: {bits} stored bits scaled to 0..255", None
 
 

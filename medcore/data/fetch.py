@@ -54,7 +54,8 @@ def fetch(name: str, *, progress: bool = True, budget: int | None = None) -> Pat
         raise MedcoreError(f"{name} is a phantom: it is made on this machine, there is nothing to download")
     if not facts.files:
         raise MedcoreError(
-            f"{name} may not be downloaded by a program: {facts.how}. Put it into '{data_home() / name}' as\n{facts.layout}"
+            f"{name} may not be downloaded by a program: {facts.how}. Put it into '{data_home() / name}' "
+            f"as\n{facts.layout}"
         )
     return fetch_card(facts, data_home() / name, progress=progress, budget=budget)
 
@@ -74,7 +75,7 @@ def fetch_card(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".fetch.lock"):
         done = _read_done(folder)
-        missing = [file for file in facts.files if done.get(file.name) != file.checksum]
+        missing = [file for file in facts.files if not _is_there(file, folder, done)]
         _check_room(facts.name, folder, missing, budget)
         for file in missing:
             path = download(file, folder, progress=progress, pause_s=pause_s)
@@ -126,8 +127,8 @@ class _Resuming:
                 idle = idle + 1 if self._have() <= have else 0
                 if idle >= ATTEMPTS:
                     raise MedcoreError(
-                        f"{self.file.name}: the connection to {urlsplit(url).hostname} failed {ATTEMPTS} times without a "
-                        f"new byte ({reason}); {self._have():,} bytes are kept, run the same command again to go on"
+                        f"{self.file.name}: the connection to {urlsplit(url).hostname} failed {ATTEMPTS} times without "
+                        f"a new byte ({reason}); {self._have():,} bytes are kept, run the same command again to go on"
                     )
                 time.sleep(self.pause_s)
         shutil.move(self.part, output_file)
@@ -164,8 +165,8 @@ class _Resuming:
         total = start + int(length) if length and length.isdigit() else self.file.size
         if self.file.size and total != self.file.size:
             raise MedcoreError(
-                f"{self.file.name}: {answer.url} offers {total:,} bytes, but the card says {self.file.size:,}; it is not "
-                "downloaded, because the published file has changed"
+                f"{self.file.name}: {answer.url} offers {total:,} bytes, but the card says {self.file.size:,}; it is "
+                "not downloaded, because the published file has changed"
             )
         if total is not None and total > self.limit:
             raise MedcoreError(f"{self.file.name}: {total:,} bytes are more than the limit of {self.limit:,}")
@@ -191,13 +192,18 @@ def _check_room(name: str, folder: Path, files: list[RemoteFile], budget: int | 
     limit = room if budget is None else min(room, budget)
     if need > limit:
         raise MedcoreError(
-            f"{name} needs up to {need / 1e9:.1f} GB in '{folder}', but the limit is {limit / 1e9:.1f} GB; make room, raise "
-            "the budget, or set MEDCORE_DATA to another disk"
+            f"{name} needs up to {need / 1e9:.1f} GB in '{folder}', but the limit is {limit / 1e9:.1f} GB; make room, "
+            "raise the budget, or set MEDCORE_DATA to another disk"
         )
 
 
+def _is_there(file: RemoteFile, folder: Path, done: dict[str, str]) -> bool:
+    target = folder / (file.name if file.unpack_to is None else file.unpack_to)
+    return done.get(file.name) == file.checksum and target.exists()
+
+
 def _read_done(folder: Path) -> dict[str, str]:
-    """Checksums of what was fetched and unpacked before; a file that was removed since counts as missing."""
+    """Checksums of what was fetched and unpacked before."""
     with contextlib.suppress(OSError, ValueError):
         values = json.loads((folder / ".fetched.json").read_text())
         return {str(key): str(value) for key, value in values.items()}

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from medcore.errors import MedcoreError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom"})
 MAX_PIXELS = 64_000_000  # 8000 × 8000: above it a "small" file is more likely a decompression bomb than a patch
 _EXIF_ORIENTATION = 0x0112
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_pixels is stricter, and an error
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 _DIRECT_MODES = {
     "1": "1 bit to 0 and 255",

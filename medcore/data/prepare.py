@@ -158,11 +158,14 @@ def _settle_masks(listing: Listing, decoding: DecodeOptions, progress: bool) -> 
         results = map_threads(_attempt(lambda item: _mask_values(item, decoding)), listing.items)
         bar = tqdm(results, f"{listing.card.name}: masks", len(listing.items), disable=not progress, leave=False)
         found: set[int] = set()
+        usable = []
         for item, values in zip(listing.items, bar, strict=True):
             if isinstance(values, MedcoreError):
                 _report(listing, item, values)
             else:
                 found |= values
+                usable.append(item)
+        listing.items = usable
         rule = mask_rules.settle(rule, found, listing.card.name)
     recipe = {**listing.card.recipe, "mask_rule": rule.describe()}
     classes = listing.card.classes or list(rule.classes)
@@ -173,8 +176,7 @@ def _settle_masks(listing: Listing, decoding: DecodeOptions, progress: bool) -> 
 def _mask_values(item: Item, decoding: DecodeOptions) -> set[int]:
     if item.mask is None:
         raise MedcoreError(f"image '{item.columns['source']}' has no mask")
-    values = decode_mask(item.mask, decoding)
-    return set(np.unique(values[..., 0] if values.ndim == 3 else values).tolist())
+    return set(np.unique(mask_rules.grey_values(decode_mask(item.mask, decoding), item.mask)).tolist())
 
 
 def _check_disk(folder: Path, count: int, plan: Plan, *, masks: bool) -> None:

@@ -69,13 +69,15 @@ def settle(rule: MaskRule, values: set[int], name: str) -> MaskRule:
     if rule.kind != "auto":
         return rule
     indexes = sorted(values - {IGNORE})
-    if values <= {0, 255} or (len(indexes) == 1 and len(values) <= 2):
+    if values <= {0, 255}:
         return MaskRule("binary", rule.classes if len(rule.classes) == 2 else BINARY)
     count = max(len(rule.classes), indexes[-1] + 1)
-    if indexes[-1] >= 64 or (rule.classes and indexes[-1] >= len(rule.classes)):
+    gaps = not rule.classes and indexes != list(range(count))
+    if gaps or (rule.classes and indexes[-1] >= len(rule.classes)):
+        fit = "are no class indexes without gaps" if gaps else f"do not fit {len(rule.classes)} classes"
         raise MedcoreError(
-            f"{name}: masks hold the values {_some(indexes)}, which do not fit {len(rule.classes) or 'up to 64'} "
-            "classes; say what they mean with mask_map, as in {0: 'background', 128: 'gland', 255: 'ignore'}"
+            f"{name}: masks hold the values {_some(indexes)}, which {fit}; say "
+            "what they mean with mask_map, as in {0: 'background', 128: 'gland', 255: 'ignore'}"
         )
     names = rule.classes or (*BINARY,) if count == 2 else rule.classes or _numbered(count)
     return MaskRule("index", tuple(names))
@@ -93,19 +95,25 @@ def apply(rule: MaskRule, values: np.ndarray, path: Path, mask_label: int | None
     Raises:
         MedcoreError: A value or colour is not in the map.
     """
-    if values.ndim == 3 and rule.kind != "map":
-        if not (values == values[..., :1]).all():
-            raise MedcoreError(
-                f"mask '{path}' is in colours; say what they mean with mask_map, as in {{'#000000': 'background', "
-                "'#ff0000': 'gland'}"
-            )
-        values = values[..., 0]
+    values = values if rule.kind == "map" else grey_values(values, path)
     if rule.kind == "binary":
         return np.where(values > 0, 1 if mask_label is None else mask_label, 0).astype(np.uint8)
     if rule.kind == "index":
         _refuse_unknown(values, set(range(len(rule.classes))) | {IGNORE}, path)
         return values.astype(np.uint8)
     return _look_up(rule, values, path)
+
+
+def grey_values(values: np.ndarray, path: Path) -> np.ndarray:
+    """One channel of a mask that was saved with three equal ones; real colours are refused. **Shape** ``(H, W)``."""
+    if values.ndim == 2:
+        return values
+    if not (values == values[..., :1]).all():
+        raise MedcoreError(
+            f"mask '{path}' is in colours; say what they mean with mask_map, as in {{'#000000': 'background', "
+            "'#ff0000': 'gland'}"
+        )
+    return values[..., 0]
 
 
 def _look_up(rule: MaskRule, values: np.ndarray, path: Path) -> np.ndarray:

@@ -1,0 +1,178 @@
+"""Images and masks: layouts, the mask rules, the grade table, and every fault named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medcore.data.load import load
+from medcore.data.readers.masks import IGNORE, MaskRule, apply, rule_from_options, settle
+from medcore.errors import MedcoreError
+
+HALF = np.zeros((10, 12), np.uint8)
+HALF[:5] = 255
+
+
+def picture(path: Path, mask: np.ndarray | None = None, size: tuple[int, int] = (10, 12)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(path.name)).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels if mask is None else mask).save(path)
+
+
+def folders(tmp_path: Path, mask: np.ndarray = HALF, *, masks: str = "mask") -> Path:
+    root = tmp_path / "seg"
+    for split, names in (("train", ["a", "b"]), ("val", ["c"]), ("test", ["d"])):
+        for name in names:
+            picture(root / split / "images" / f"{name}.jpg")
+            picture(root / split / masks / f"{name}.png", mask)
+    return root
+
+
+@pytest.mark.parametrize("masks", ["mask", "masks"])
+def test_split_folders(tmp_path: Path, tmp_data: Path, masks: str) -> None:
+    patches = load(folders(tmp_path, masks=masks), progress=False)
+    assert dict(zip(patches.column("image"), patches.splits, strict=True)) == {
+        "a": "train", "b": "train", "c": "val", "d": "test"}  # fmt: skip
+    assert patches.classes == ["background", "foreground"] and patches.card.task == "segmentation"
+    assert np.array_equal(patches.take_masks()[0], HALF > 0)
+    assert (patches.labels == -1).all() and not patches.card.patients_known
+    assert "everything else is foreground" in patches.card.recipe["mask_rule"]
+
+
+def test_sizes_that_differ_are_padded_and_ignored(tmp_path: Path, tmp_data: Path) -> None:
+    root = folders(tmp_path)
+    picture(root / "train/images/big.png", size=(14, 11))
+    picture(root / "train/mask/big.png", np.full((14, 11), 255, np.uint8))
+    patches = load(root, progress=False)
+    assert patches.shape == (14, 12, 3)
+    row = patches.column("image").tolist().index("a")
+    assert (patches.take([row])[0, 10:] == 255).all() and (patches.take_masks([row])[0, 10:] == IGNORE).all()
+    assert np.array_equal(patches.take_masks([row])[0, :10], HALF > 0)
+    assert (patches.column("height")[row], patches.column("width")[row]) == (10, 12)
+
+
+def test_scaled_masks_get_no_new_class(tmp_path: Path, tmp_data: Path) -> None:
+    mask = (np.indices((10, 12)).sum(0) % 3).astype(np.uint8)
+    patches = load(folders(tmp_path, mask), progress=False, size=(23, 31))
+    assert set(np.unique(patches.take_masks())) == {0, 1, 2}
+    assert patches.classes == ["background", "class 1", "class 2"]
+
+
+def test_tiles_cover_everything(tmp_path: Path, tmp_data: Path) -> None:
+    patches = load(folders(tmp_path), progress=False, policy="tile", size=8, overlap=2)
+    one = patches.table[patches.table.image == "a"]
+    assert sorted(zip(one.x, one.y, strict=True)) == [(0, 0), (0, 2), (4, 0), (4, 2)]
+    tile = patches.where(image="a", x=4, y=2)
+    assert np.array_equal(tile.take_masks()[0], (HALF > 0)[2:10, 4:12])
+
+
+def test_glas_names_and_grades(tmp_path: Path, tmp_data: Path) -> None:
+    root = tmp_path / "glas"
+    objects = np.zeros((10, 12), np.uint8)
+    objects[1:3], objects[5:8] = 1, 2  # each gland has its own number
+    for name in ("train_1", "testA_2", "testB_3"):
+        picture(root / f"{name}.bmp")
+        picture(root / f"{name}_anno.bmp", objects)
+    (root / "Grade.csv").write_text("name, patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)\n"
+                                    "train_1, 7, benign, adenomatous\ntestA_2, 8, malignant, x\n"
+                                    "testB_3, 8, malignant, y\n")  # fmt: skip
+    patches = load(root, progress=False)
+    rows = patches.table.set_index("image")
+    assert rows.split.to_dict() == {"testA_2": "test", "testB_3": "test", "train_1": "train"}
+    assert rows.patient.to_dict() == {"testA_2": "8", "testB_3": "8", "train_1": "7"} and patches.card.patients_known
+    assert rows.grade["train_1"] == "benign" and rows["grade_sirinukunwattana_et_al_2015"]["train_1"] == "adenomatous"
+    assert patches.classes == ["background", "gland"] and np.array_equal(patches.take_masks()[0], objects > 0)
+    graded = load(root, progress=False, mask_classes="grade")
+    assert graded.classes == ["background", "benign", "malignant"]
+    assert set(np.unique(graded.where(image="train_1").take_masks())) == {0, 1}
+    assert set(np.unique(graded.where(image="testA_2").take_masks())) == {0, 2}
+    (root / "Grade.csv").write_text("name,patient,grade\ntrain_1,7,benign\n")
+    with pytest.raises(MedcoreError, match=r"2 have none \(testA_2\.bmp, testB_3\.bmp\); complete Grade\.csv"):
+        load(root, progress=False, mask_classes="grade")
+    assert any("2 images have no row in the grade table" in text for text in load(root, progress=False).card.warnings)
+
+
+def test_colour_masks_need_a_map(tmp_path: Path, tmp_data: Path) -> None:
+    colours = np.zeros((10, 12, 3), np.uint8)
+    colours[:3, :, 0], colours[7:, :, 2] = 255, 255
+    root = folders(tmp_path, colours)
+    with pytest.raises(MedcoreError, match=r"in colours; say what they mean with mask_map"):
+        load(root, progress=False)
+    named = {"#000000": "ground", "#ff0000": "gland", "#0000ff": "ignore"}
+    patches = load(root, progress=False, mask_map=named)
+    assert patches.classes == ["ground", "gland"]
+    expected = np.where(colours[..., 0] > 0, 1, np.where(colours[..., 2] > 0, IGNORE, 0))
+    assert np.array_equal(patches.take_masks()[0], expected)
+    with pytest.raises(MedcoreError, match=r"holds the value #0000ff|holds the value 255, which no class has"):
+        load(root, progress=False, mask_map={"#000000": "ground", "#ff0000": "gland"})
+
+
+def test_palette_masks_are_indexes(tmp_path: Path, tmp_data: Path) -> None:
+    root = folders(tmp_path)
+    index = (np.indices((10, 12)).sum(0) % 3).astype(np.uint8)
+    for path in root.glob("*/mask/*.png"):
+        image = Image.fromarray(index).convert("P")
+        image.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0])
+        image.save(path)
+    patches = load(root, progress=False, classes=["ground", "benign", "malignant"])
+    assert patches.classes[2] == "malignant" and np.array_equal(patches.take_masks()[0], index)
+
+
+FAULTS = {
+    "mask missing": (lambda root: (root / "train/mask/a.png").unlink(), r"image 'train/images/a\.jpg' has no mask"),
+    "image missing": (lambda root: (root / "train/images/a.jpg").unlink(), r"mask 'train/mask/a\.png' has no image"),
+    "mask of another size": (lambda root: picture(root / "val/mask/c.png", HALF[:9]),
+                             r"c\.png' is 12×9, but its image is 12×10"),
+    "a broken mask": (lambda root: (root / "val/mask/c.png").write_bytes(b"x"), r"mask/c\.png' is not an image"),
+    "same name twice": (lambda root: picture(root / "val/mask/c.tif", HALF), r"same name; keep one"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_named_or_skipped(tmp_path: Path, tmp_data: Path, fault: str) -> None:
+    root = folders(tmp_path)
+    damage, message = FAULTS[fault]
+    damage(root)
+    with pytest.raises(MedcoreError, match=message):
+        load(root, progress=False)
+    if fault != "same name twice":
+        patches = load(root, progress=False, on_error="skip")
+        assert len(patches) == 3 and len(patches.card.excluded) == 1
+
+
+def test_images_without_foreground_are_named_and_one_class_is_refused(tmp_path: Path, tmp_data: Path) -> None:
+    root = folders(tmp_path)
+    picture(root / "train/mask/b.png", HALF * 0)
+    warnings = load(root, progress=False).card.warnings
+    assert any("1 images have no foreground in their mask (train/images/b.jpg)" in text for text in warnings)
+    with pytest.raises(MedcoreError, match="all masks together hold only one class"):
+        load(folders(tmp_path / "none", HALF * 0), progress=False)
+
+
+def test_unknown_mask_values(tmp_path: Path, tmp_data: Path) -> None:
+    root = folders(tmp_path, (np.indices((10, 12)).sum(0) * 11).astype(np.uint8))
+    with pytest.raises(MedcoreError, match=r"masks hold the values 0, 11, 22.*mask_map"):
+        load(root, progress=False)
+    with pytest.raises(MedcoreError, match=r"holds the value 33"):
+        load(root, progress=False, mask_map={0: "ground", 11: "a", 22: "b"})
+    index = folders(tmp_path / "i", (np.indices((10, 12)).sum(0) % 3).astype(np.uint8))
+    with pytest.raises(MedcoreError, match=r"values 0, 1, 2, which do not fit 2 classes"):
+        load(index, progress=False, classes=["a", "b"])
+
+
+def test_rules_by_hand() -> None:
+    path = Path("m.png")
+    assert settle(MaskRule(), {0, 255}, "s").kind == "binary"
+    assert settle(MaskRule(), {0, 1}, "s").classes == ("background", "foreground")
+    with pytest.raises(MedcoreError, match="values 0, 7, which are no class indexes without gaps"):
+        settle(MaskRule(), {0, 7}, "s")
+    assert settle(MaskRule(), {0, 1, 2, 255}, "s").classes == ("background", "class 1", "class 2")
+    rule = rule_from_options(None, {0: "a", "2": "b", 255: "ignore"})
+    assert apply(rule, np.array([[0, 2, 255]]), path).tolist() == [[0, 1, 255]]
+    with pytest.raises(MedcoreError, match="neither a mask value"):
+        rule_from_options(None, {"red": "a"})
+    with pytest.raises(MedcoreError, match="not among the classes a"):
+        rule_from_options(["a"], {1: "b"})
+    with pytest.raises(MedcoreError, match="value 3, which no class has"):
+        apply(settle(MaskRule(classes=("a", "b", "c")), {0, 1, 2}, "s"), np.array([[3]]), path)
