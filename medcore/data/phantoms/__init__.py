@@ -1,0 +1,12 @@
+"""Procedural image sets with known truth: the embedded default of every lesson and test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from medcore.data.patchset import PatchSet
+from medcore.data.phantoms.crc import make_crc
+
+PHANTOMS: dict[str, Callable[..., PatchSet]] = {"phantom-crc": make_crc}
+
+__all__ = ["PHANTOMS", "make_crc"]

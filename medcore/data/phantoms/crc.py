@@ -1,0 +1,123 @@
+"""phantom-crc: patches of nine colorectal tissues, with the class names and the imbalance of NCT-CRC-HE.
+
+- Stain, scanner, cell size and the mix of tissues belong to the patient: a model that knows the patient guesses better,
+  so a random split flatters against a split by patient.
+- The field of view is always 80 µm; ``size`` sets how finely it is scanned.
+
+    python -c "from medcore.data.phantoms import make_crc; print(make_crc(patients=6))"
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
+from medcore.data.phantoms.crc_tissues import CLASSES, compose, habit_of
+from medcore.data.phantoms.optics import Slide, photograph, stain_slide
+from medcore.data.phantoms.tissue import Field, generator
+from medcore.data.stain import REFERENCE_STAINING
+from medcore.errors import MedcoreError
+
+FIELD_UM = 80.0
+FREQUENCY = {"ADI": 9, "BACK": 6, "DEB": 8, "LYM": 12, "MUC": 7, "MUS": 13, "NORM": 11, "STR": 14, "TUM": 20}
+DIRT = (0.56, 0.58, 0.59)
+LICENCE = "CC0-1.0, synthetic"
+
+
+def make_crc(
+    *,
+    patients: int = 27,
+    images_per_patient: int = 80,
+    size: int = 64,
+    seed: int = 0,
+    stain_spread: float = 0.3,
+    class_focus: float = 1.0,
+    mixing: float = 0.45,
+) -> PatchSet:
+    """Draw phantom-crc.
+
+    Args:
+        patients: How many patients, 1 to 999.
+        images_per_patient: Mean number of patches per patient; single patients have 0.7 to 1.3 times as many.
+        size: Side of a patch in pixels, 16 to 512; the field of view stays 80 µm.
+        seed: Any patch is a function of (seed, patient, index) and of the parameters below and ``size``.
+        stain_spread: Spread of the log of stain strength between patients; hue and lamp vary in proportion.
+        class_focus: Dirichlet concentration of a patient's mix of tissues: small = few tissues per patient.
+        mixing: Share of patches that also show a piece (10 to 42 %) of a neighbouring tissue; label = the larger part.
+
+    Returns:
+        The set in memory; besides the usual columns ``purity``, the share of the patch that is the labelled tissue.
+
+    Raises:
+        MedcoreError: A parameter is out of its range.
+    """
+    recipe = dict(locals())
+    check_range("make_crc", patients=(patients, 1, 999), images_per_patient=(images_per_patient, 1, 9999))
+    check_range("make_crc", size=(size, 16, 512))
+    field = Field(2 * size, 2 * size / FIELD_UM)
+    images, rows = [], []
+    for patient in range(patients):
+        slide, habit = slide_of(seed, patient, stain_spread), habit_of(seed, patient)
+        labels = labels_of(seed, patient, images_per_patient, class_focus)
+        for index, label in enumerate(labels.tolist()):
+            rng = generator(seed, "crc", patient, index)
+            maps, purity = compose(rng, field, habit, CLASSES[label], mixing)
+            images.append(photograph(rng, list(maps), slide, field, size))
+            rows.append({"label": label, **names(patient, index), "purity": purity})
+    return PatchSet.from_arrays(np.stack(images), pd.DataFrame(rows), card(size, recipe))
+
+
+def names(patient: int, index: int) -> dict[str, str]:
+    """Patient, image and source of one image."""
+    name = f"P{patient + 1:03d}"
+    return {"patient": name, "image": f"{name}-{index:04d}", "source": f"{name}/{name}-{index:04d}.png"}
+
+
+def slide_of(seed: int, patient: int, stain_spread: float) -> Slide:
+    """The slide of a patient."""
+    vectors = np.vstack([REFERENCE_STAINING.matrix, DIRT])
+    return stain_slide(
+        generator(seed, "crc-slide", patient),
+        vectors,
+        hue_spread=0.2 * stain_spread,
+        strength_spread=stain_spread,
+        lamp_spread=20 * stain_spread,
+    )
+
+
+def labels_of(seed: int, patient: int, images_per_patient: int, class_focus: float) -> np.ndarray:
+    """Class indexes of a patient's patches; the first three go round, so that few patients already show all classes.
+
+    **Shape** ``(n,)`` int64.
+    """
+    rng = generator(seed, "crc-mix", patient)
+    count = max(1, round(images_per_patient * rng.uniform(0.7, 1.3)))
+    frequency = np.array([FREQUENCY[name] for name in CLASSES], dtype=float)
+    mix = rng.dirichlet(class_focus * len(CLASSES) * frequency / frequency.sum())
+    labels = rng.choice(len(CLASSES), size=max(count, 3), p=mix)
+    labels[:3] = (3 * patient + np.arange(3)) % len(CLASSES)
+    return labels[:count]
+
+
+def card(size: int, recipe: dict[str, int | float]) -> Card:
+    """The card of the set."""
+    return Card(
+        name="phantom-crc",
+        title="Nine colorectal tissues, procedural H&E patches",
+        classes=list(CLASSES),
+        abnormal=["TUM"],
+        licence=LICENCE,
+        citation="Class names after Kather et al. 2018, doi:10.5281/zenodo.1214456; no image of that set was used",
+        pixel_size_um=FIELD_UM / size,
+        synthetic=True,
+        recipe={"reader": "make_crc", **recipe},
+    )
+
+
+def check_range(maker: str, **ranges: tuple[float, float, float]) -> None:
+    """Raise a ``MedcoreError`` unless every (value, least, most) is in order."""
+    for name, (value, least, most) in ranges.items():
+        if not least <= value <= most:
+            raise MedcoreError(f"{maker}: {name}={value!r} is out of range; choose {least} to {most}")

@@ -1,0 +1,107 @@
+"""From stain concentrations to pixels: a slide's stain, the light through it, lens, sensor and JPEG.
+
+A slide belongs to one patient: its stain vectors, their strength, the lamp and the scanner's habits are drawn once per
+patient. That is what makes memorising patients pay, and why a split must never mix them.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from medcore.data.phantoms.tissue import Field
+
+WARMTH = np.array([0.6, 0.1, -1.0])  # how a lamp's channels move when it gets warmer
+
+
+@dataclass(frozen=True)
+class Slide:
+    """How one patient's slide was stained and scanned.
+
+    Attributes:
+        matrix: Unit absorption rows. **Shape** ``(S, 3)``.
+        strength: Factor on each stain's concentration. **Shape** ``(S,)``.
+        lamp: Intensity of empty glass per channel, 0 to 255. **Shape** ``(3,)``.
+        gamma: Contrast curve of the scanner; 1 is linear.
+        blur: Sigma of the lens in micrometres.
+        grain: Standard deviation of the sensor noise in grey levels.
+        quality: JPEG quality, 1 to 95.
+    """
+
+    matrix: np.ndarray
+    strength: np.ndarray
+    lamp: np.ndarray
+    gamma: float
+    blur: float
+    grain: float
+    quality: int
+
+
+def stain_slide(
+    rng: np.random.Generator,
+    vectors: np.ndarray,
+    *,
+    hue_spread: float = 0.06,
+    strength_spread: float = 0.25,
+    lamp_spread: float = 6.0,
+    blur: tuple[float, float] = (0.3, 0.6),
+    grain: tuple[float, float] = (2.0, 5.0),
+) -> Slide:
+    """Stain and scan a patient's slide in its own way.
+
+    Args:
+        rng: The patient's generator.
+        vectors: Textbook absorption rows. **Shape** ``(S, 3)``.
+        hue_spread: Standard deviation of the change of each vector component.
+        strength_spread: Standard deviation of the log of each stain's strength.
+        lamp_spread: Standard deviation of the lamp's channels in grey levels.
+        blur: Range of the lens blur in micrometres.
+        grain: Range of the sensor noise in grey levels.
+    """
+    matrix = np.maximum(vectors + hue_spread * rng.standard_normal(vectors.shape), 0.01)
+    return Slide(
+        matrix=matrix / np.linalg.norm(matrix, axis=1, keepdims=True),
+        strength=np.exp(strength_spread * rng.standard_normal(len(vectors))),
+        lamp=np.clip(243 + lamp_spread * (rng.standard_normal() * WARMTH + 0.3 * rng.standard_normal(3)), 205, 254),
+        gamma=float(np.exp(0.08 * rng.standard_normal())),
+        blur=float(rng.uniform(*blur)),
+        grain=float(rng.uniform(*grain)),
+        quality=int(rng.integers(70, 92)),
+    )
+
+
+def photograph(
+    rng: np.random.Generator, concentrations: list[np.ndarray], slide: Slide, field: Field, size: int
+) -> np.ndarray:
+    """Send light through a slide and take its picture.
+
+    Args:
+        rng: The image's generator (section thickness, focus and sensor noise differ from image to image).
+        concentrations: One map per stain of the slide. **Shape** ``(P, P)`` each, P a multiple of ``size``.
+        slide: The patient's slide.
+        field: The canvas.
+        size: Side of the picture in pixels.
+
+    Returns:
+        uint8 pixels. **Shape** ``(size, size, 3)``.
+    """
+    thickness = slide.strength * np.exp(0.07 * rng.standard_normal())
+    stack = np.stack(concentrations, axis=-1)
+    density = stack @ (thickness[:, None] * slide.matrix).astype(np.float32)
+    light = np.exp(-density * slide.gamma)  # Beer-Lambert; a power of the light is a factor on its density
+    focus = slide.blur * field.scale * rng.uniform(0.8, 1.6)
+    light = ndimage.gaussian_filter(light, (focus, focus, 0), truncate=3)
+    light = light.reshape(size, field.pixels // size, size, -1, 3).mean(axis=(1, 3)) * slide.lamp
+    light += slide.grain * rng.standard_normal(light.shape, dtype=np.float32)
+    return jpeg(np.clip(light + 0.5, 0, 255).astype(np.uint8), slide.quality)
+
+
+def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """The image after JPEG compression, without colour subsampling. **Shape** ``(H, W, 3)`` uint8."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "jpeg", quality=quality, subsampling=0)
+    return np.asarray(Image.open(buffer))
