@@ -48,7 +48,7 @@ def scale(values: np.ndarray, value_range: tuple[float, float] | None, path: Pat
     conversions = [f"{values.dtype.name} values {low:g}..{high:g} scaled to 0..255"]
     if values.min() < low or values.max() > high:
         conversions.append(f"values outside {low:g}..{high:g} clipped")
-    return pixels, tuple(conversions), float(values.max())
+    return pixels, tuple(conversions), None if value_range else float(values.max())
 
 
 def _default_range(values: np.ndarray, path: Path) -> tuple[float, float]:

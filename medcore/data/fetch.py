@@ -30,7 +30,7 @@ from medcore.errors import MedcoreError
 
 MAX_BYTES = 30_000_000_000  # no file of a card without a size may be larger
 ATTEMPTS = 5  # without a single new byte
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # what a dropped connection can lose
 _TIMEOUT_S = (15, 60)  # connect, read
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 

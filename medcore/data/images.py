@@ -76,7 +76,8 @@ class Decoded:
         pixels: uint8, upright. **Shape** ``(H, W, C)``, C 1 or 3.
         conversions: What was changed, each named once.
         size: Height and width of the file in pixels, upright; larger than ``pixels`` after a reduced JPEG decode.
-        highest: Highest value in a file with more than 8 bits a channel, for the check of the range; else None.
+        highest: Highest value in a file with more than 8 bits a channel that was scaled by the default range, so that
+            an unused range can be noticed; else None.
     """
 
     pixels: np.ndarray

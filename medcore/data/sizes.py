@@ -56,10 +56,9 @@ def target_size(sizes: np.ndarray, policy: str, size: int | tuple[int, int] | No
 
 def check_size(size: Any) -> tuple[int, int]:
     """A side or a (height, width) as two whole numbers of at least 1."""
-    pair = (
-        (size, size) if isinstance(size, (int, np.integer)) else tuple(size) if isinstance(size, (list, tuple)) else ()
-    )
-    if len(pair) != 2 or not all(isinstance(side, (int, np.integer)) and 1 <= side <= 65535 for side in pair):
+    pair = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+    whole = all(isinstance(side, (int, np.integer)) and not isinstance(side, bool) for side in pair)
+    if len(pair) != 2 or not whole or not all(1 <= side <= 65535 for side in pair):
         raise MedcoreError(f"size must be a number of pixels or (height, width), 1 to 65535, not {size!r}")
     return int(pair[0]), int(pair[1])
 
