@@ -243,3 +243,39 @@ def test_order_does_not_depend_on_threads(tmp_path: Path, tmp_data: Path, monkey
     monkeypatch.setattr(prepare_module.os, "cpu_count", lambda: 1)
     single = load(root, progress=False)
     assert single.path != several.path and single.fingerprint == several.fingerprint
+
+
+def test_resize_is_pillows_antialiased_bilinear(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "s", [(37, 50)] * 2)
+    expected = np.asarray(Image.open(root / "a/0.png").resize((20, 11), Image.Resampling.BILINEAR))
+    assert np.array_equal(load(root, progress=False, size=(11, 20)).take([0])[0], expected)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_pixel_bomb_in_a_folder_is_an_error_or_a_listed_exclusion(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "s")
+    Image.new("1", (10_000, 10_000)).save(root / "a/bomb.png")
+    with pytest.raises(MedcoreError, match=r"bomb\.png' has 10000×10000 = 100 million pixels"):
+        load(root, progress=False)
+    card = load(root, progress=False, on_error="skip").card
+    assert [entry["file"] for entry in card.excluded] == ["a/bomb.png"]
+
+
+def test_a_damaged_cache_file_is_made_again(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "s")
+    first = load(root, progress=False)
+    assert first.path is not None
+    expected = first.fingerprint
+    first.path.write_bytes(first.path.read_bytes()[:-500])
+    assert load(root, progress=False).fingerprint == expected
+
+
+def test_arrays_follow_size_policy_and_channels(tmp_path: Path, tmp_data: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 9, 12), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(5) % 2)
+    tiles = load(tmp_path / "x.npz", progress=False, size=6, policy="tile", channels=3)
+    assert tiles.shape == (6, 6, 3) and len(tiles) == 5 * 4
+    assert tiles.card.conversions == {"grey repeated to three channels": 5}
+    assert np.array_equal(tiles.where(source="000003", x=6, y=3).take()[0, ..., 1], images[3, 3:9, 6:12])
+    with pytest.raises(MedcoreError, match="holds arrays, not image files"):
+        load(tmp_path / "x.npz", window=(40, 400))

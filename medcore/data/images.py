@@ -103,7 +103,9 @@ def probe(path: str | os.PathLike[str], options: DecodeOptions | None = None) ->
         with Image.open(path) as image:
             width, height = image.size
             _check_pixels(path, height, width, options)
-            if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # these four turn by 90 degrees
+            # PNG: getexif() would decode the pixels to look for a late chunk
+            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+            if exif.get(_EXIF_ORIENTATION, 1) >= 5:  # these four turn by 90 degrees
                 width, height = height, width
             return Header(height, width, 1 if image.mode in _GREY_MODES else 3)
     except Exception as error:

@@ -47,7 +47,7 @@ def medmnist_cards() -> list[DatasetCard]:
     return [
         DatasetCard(
             name,
-            f"MedMNIST: {what}, 28×28",
+            f"MedMNIST: {what}",
             list(classes),
             list(titles),
             abnormal=list(abnormal),

@@ -81,9 +81,12 @@ def load(
     settings = {"policy": policy, "size": size, "channels": channels, "overlap": overlap, "decoding": vars(decoding),
                 "on_error": on_error, "options": options, "card": card}  # fmt: skip
     target = data_home() / "prepared" / f"{_safe(listing.card.name)}-{_key(listing, settings)}.npz"
+    if listing.rows is not None and decoding != DecodeOptions():
+        raise MedcoreError(f"'{path}' holds arrays, not image files: {', '.join(_DECODING)} have no meaning for it")
     with _lock(target):
-        if target.is_file():
-            return PatchSet.open(target)
+        cached = _cached(target)
+        if cached is not None:
+            return cached
         return prepare(
             listing,
             target,
@@ -151,7 +154,16 @@ def _load_phantom(name: str, size: Any, seed: int, options: dict[str, Any]) -> P
     key = _digest({"options": wanted, "code": _code_hash("phantoms")})
     target = data_home() / "prepared" / f"{name}-{key}.npz"
     with _lock(target):
-        return PatchSet.open(target) if target.is_file() else maker(**wanted).save(target)
+        return _cached(target) or maker(**wanted).save(target)
+
+
+def _cached(target: Path) -> PatchSet | None:
+    """What was prepared before; a damaged file is dropped, because it can be made anew."""
+    try:
+        return PatchSet.open(target) if target.is_file() else None
+    except MedcoreError:
+        target.unlink()
+        return None
 
 
 def _with_facts(made: Any, facts: dict[str, Any] | None) -> Any:

@@ -54,7 +54,7 @@ def prepare(
         MedcoreError: An image is bad (and ``on_error`` is ``raise``), nothing is left, or the disk is too small.
     """
     if listing.rows is not None:
-        return _prepare_arrays(listing, target, policy, size, progress)
+        return _prepare_arrays(listing, target, policy, size, channels, progress)
     headers = _probe_all(listing, decoding, progress)
     policy = "pad" if listing.mask_rule is not None and policy == "resize" and size is None else policy
     extents = np.array([(header.height, header.width) for header in headers])
@@ -311,38 +311,33 @@ class _Notes:
             )
 
 
-def _prepare_arrays(listing: Listing, target: Path, policy: str, size: Any, progress: bool) -> PatchSet:
+def _prepare_arrays(
+    listing: Listing, target: Path, policy: str, size: Any, channels: int | None, progress: bool
+) -> PatchSet:
     rows = listing.rows
     assert rows is not None
     goal = rows.shape[:2] if size is None else sizes.check_size(size)
-    if goal != rows.shape[:2] and (policy == "tile" or rows.masks is not None and policy == "fit"):
-        raise MedcoreError(f"policy {policy!r} is not available for a .npz; use resize, crop or pad")
-    recipe = {
-        "policy": policy if goal != rows.shape[:2] else "unchanged",
-        "size": list(goal),
-        "channels": rows.shape[2],
-    }
+    depth = channels or rows.shape[2]
+    recipe = {"policy": policy if goal != rows.shape[:2] else "unchanged", "size": list(goal), "channels": depth,
+              "source_size": [*rows.shape[:2], *rows.shape[:2]]}  # fmt: skip
     listing.card = replace(listing.card, recipe={**listing.card.recipe, **recipe})
-    names, count = list(rows.columns), len(rows.columns["label"])
-    writer = PatchSetWriter(target, shape=(*goal, rows.shape[2]), card=listing.card, masks=rows.masks is not None)
+    count, done = len(rows.columns["label"]), 0
+    counts: Counter[str] = Counter()
+    writer = PatchSetWriter(target, shape=(*goal, depth), card=listing.card, masks=rows.masks is not None)
     with writer, tqdm(total=count, desc=f"{listing.card.name}: images", disable=not progress) as bar:
-        done = 0
         for chunk in rows.chunks():
-            span = range(done, done + len(chunk))
-            table = [{name: rows.columns[name][k].item() for name in names} for k in span]
-            masks = None if rows.masks is None else rows.masks[done : done + len(chunk)].astype(np.uint8)
-            pieces = [_fit(chunk[k], None if masks is None else masks[k], policy, goal) for k in range(len(chunk))]
-            _flush(
-                writer,
-                [(pixels, mask, {**row, **more}) for (pixels, mask, more), row in zip(pieces, table, strict=True)],
-            )
-            done += len(chunk)
+            batch: list[sizes.Piece] = []
+            for pixels in chunk[: count - done]:
+                row = {name: values[done].item() for name, values in rows.columns.items()}
+                mask = None if rows.masks is None else rows.masks[done]
+                image = as_channels(Decoded(pixels), depth)
+                counts.update(image.conversions)
+                for part, part_mask, more in sizes.pieces(image.pixels, mask, policy, goal):
+                    batch.append((part, part_mask, {**row, **more}))
+                done += 1
+            _flush(writer, batch)
             bar.update(len(chunk))
         if done != count:
             raise MedcoreError(f"'{listing.root}' holds {done} images for {count} rows of its table")
-        writer.card = complete_card(listing, Counter())
+        writer.card = complete_card(listing, counts)
     return PatchSet.open(target)
-
-
-def _fit(pixels: np.ndarray, mask: np.ndarray | None, policy: str, goal: tuple[int, int]) -> sizes.Piece:
-    return next(iter(sizes.pieces(pixels, mask, policy, goal)))

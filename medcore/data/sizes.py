@@ -101,7 +101,7 @@ def pieces(
 def resize(pixels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Scale with an antialiasing bilinear filter. **Shape** ``(H, W, C)`` to ``(*size, C)``."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    scaled = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    scaled = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     return scaled[..., None] if scaled.ndim == 2 else scaled
 
 

@@ -111,7 +111,7 @@ def _plain(path: Path, members: dict[str, tuple[int, ...]], problems: Problems, 
         if column == "label":
             columns[column] = _labels(path, name, count)
         elif name == "masks":
-            masks = _whole(path, name)
+            masks = _masks(path, name)
         elif name != "images" and len(shape) == 1 and shape[0] == count:
             columns[column] = _whole(path, name)
     if "label" not in columns and masks is None:
@@ -138,6 +138,13 @@ def _plain(path: Path, members: dict[str, tuple[int, ...]], problems: Problems, 
 def _whole(path: Path, name: str) -> np.ndarray:
     with np.load(path, allow_pickle=False) as archive:
         return np.asarray(archive[name])
+
+
+def _masks(path: Path, name: str) -> np.ndarray:
+    values = _whole(path, name)
+    if values.dtype.kind not in "iub" or values.min(initial=0) < 0 or values.max(initial=0) > 255:
+        raise MedcoreError(f"{path}, '{name}' must hold class indexes 0..254 and 255 for 'ignore', not {values.dtype}")
+    return values.astype(np.uint8)
 
 
 def _labels(path: Path, name: str, count: int) -> np.ndarray:

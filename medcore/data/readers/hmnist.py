@@ -50,7 +50,8 @@ def read_hmnist(path: Path, problems: Problems) -> Listing:
     label = order[codes]
     source = np.array([f"row {row + 2}" for row in range(len(label))], dtype=str)
     columns: dict[str, np.ndarray] = {"label": label, "source": source, "split": np.full(len(label), "", dtype=str)}
-    joined = _join(path, label, facts.classes)
+    beside = metadata_file(path.parent)
+    joined = _join(beside, label, facts.classes) if beside else None
     columns |= joined or {"patient": source}
     problems.warn(
         f"the pixels of {path.name} are {shape[1]}×{shape[0]}: fine structure of the 600×450 originals "
@@ -64,7 +65,7 @@ def read_hmnist(path: Path, problems: Problems) -> Listing:
         recipe={"reader": "hmnist", "lesions": "joined by row with the metadata" if joined else "not known"},
     )  # fmt: skip
     rows = ArrayRows(columns, shape, lambda: (pixels.reshape(-1, *shape) for pixels, _ in _rows(path)))
-    return Listing(path, card, rows=rows, problems=problems)
+    return Listing(path, card, rows=rows, problems=problems, also=[beside] if beside else [])
 
 
 def _header(path: Path) -> list[str]:
@@ -109,12 +110,9 @@ def _checked(values: np.ndarray, width: int, path: Path, first: int) -> tuple[np
     return pixels.astype(np.uint8), labels
 
 
-def _join(path: Path, label: np.ndarray, classes: list[str]) -> dict[str, np.ndarray] | None:
+def _join(metadata: Path, label: np.ndarray, classes: list[str]) -> dict[str, np.ndarray] | None:
     """Columns of the metadata beside the table; None unless every row agrees."""
-    beside = metadata_file(path.parent)
-    if beside is None:
-        return None
-    table = read_metadata_table(beside)
+    table = read_metadata_table(metadata)
     if len(table.rows) != len(label) or (as_labels(table, classes) != label).any():
         return None
     extra = {name: typed(table.column(name)) for name in table.header if name not in ("image_id", "lesion_id", "dx")}

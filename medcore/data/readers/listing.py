@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -118,22 +119,20 @@ def split_name(text: str) -> str | None:
 
 def image_files(folder: Path, problems: Problems, *, recursive: bool = True) -> list[Path]:
     """The image files below a folder, sorted; hidden files and tables are passed over, others counted in a warning."""
-    found = sorted(folder.rglob("*") if recursive else folder.iterdir())
-    files = [path for path in found if not _hidden(path, folder) and path.is_file()]
-    others = Counter(
-        path.suffix.lower() or "no ending"
-        for path in files
-        if not is_image(path) and path.suffix.lower() not in _COMPANIONS
-    )
+    found: list[str] = []
+    others: Counter[str] = Counter()
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _hidden(name)] if recursive else []
+        for name in names:
+            ending = os.path.splitext(name)[1].lower()
+            if ending in SUFFIXES and not _hidden(name):
+                found.append(os.path.join(where, name))
+            elif ending not in _COMPANIONS and not _hidden(name):
+                others[ending or "no ending"] += 1
     if others:
         listed = ", ".join(f"{ending}: {count}" for ending, count in sorted(others.items()))
         problems.warn(f"{folder.name}: {sum(others.values())} files are no images by their ending ({listed}); ignored")
-    return [path for path in files if is_image(path)]
-
-
-def is_image(path: Path) -> bool:
-    """Whether the ending of a file is one of an image format that can be read."""
-    return path.suffix.lower() in SUFFIXES
+    return [Path(name) for name in sorted(found)]
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -141,9 +140,8 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def _hidden(path: Path, below: Path) -> bool:
-    parts = path.relative_to(below).parts
-    return any(part.startswith((".", "__MACOSX")) for part in parts) or path.name.lower() in _IGNORED_NAMES
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX")) or name.lower() in _IGNORED_NAMES
 
 
 def listed(values: list[Any], limit: int = 5) -> str:
