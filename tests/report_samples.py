@@ -63,7 +63,7 @@ def curve() -> str:
     """A small vector figure as matplotlib writes it."""
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(4.2, 3.4))
+    figure, ax = plt.subplots(figsize=(4.2, 3.4), layout="constrained")
     rate = np.linspace(0, 1, 40)
     ax.plot(rate, rate**0.15, label="small CNN")
     ax.plot([0, 1], [0, 1], ls=":", color="0.5")
@@ -114,14 +114,20 @@ def sample_notebook(failing: bool = False) -> Any:
         code("from medcore.reporting.run import Run\nfrom medcore import plots", count=1),
         code('data = "phantom-crc"  # a set\'s name or a path\nepochs = 10  # passes', count=2, tags=("parameters",)),
         code('# Parameters\ndata = "phantom-crc"\nepochs = 12', count=3, tags=("injected-parameters",)),
-        code('run = Run.start("06_patch_classification", globals())', stream("stdout", "device cpu, seed 0\n"), count=4),
+        code(
+            'run = Run.start("06_patch_classification", globals())', stream("stdout", "device cpu, seed 0\n"), count=4
+        ),
         new_markdown_cell(TEXT),
         code("plots.show(plots.examples(patches), alt=…)", display(image, described), count=5),
         new_markdown_cell("The classes differ in **texture** more than in colour, so a colour baseline should fail."),
         code("history = fit(model, objective, train, validation, config)", stream("stderr", bars + "\n"), count=6),
     ]
     if failing:
-        trace = ["\x1b[0;31mRuntimeError\x1b[0m Traceback (most recent call last)", "Cell In[7], line 1", "RuntimeError: boom"]
+        trace = [
+            "\x1b[0;31mRuntimeError\x1b[0m Traceback (most recent call last)",
+            "Cell In[7], line 1",
+            "RuntimeError: boom",
+        ]
         failure = new_output("error", ename="RuntimeError", evalue="loss is not finite at epoch 3", traceback=trace)
         cells += [
             new_markdown_cell("## Test patients"),
@@ -138,11 +144,15 @@ def sample_notebook(failing: bool = False) -> Any:
             count=7,
         ),
         new_markdown_cell("The curve leaves the diagonal at once: few false alarms for most of the sensitivity."),
-        code("table", new_output("execute_result", data={"text/html": frame_html(), "text/plain": ""}, execution_count=8)),
+        code(
+            "table", new_output("execute_result", data={"text/html": frame_html(), "text/plain": ""}, execution_count=8)
+        ),
         new_markdown_cell("## Failures and limits\n\nMucus and adipose tissue are confused most often."),
         code("print(report)", stream("stdout", "\n".join(f"case {i}: {i * 7 % 13}" for i in range(70))), count=9),
         new_markdown_cell(EXERCISE),
-        new_markdown_cell("## References\n\n- Kather et al. 2019, [10.1371/journal.pmed.1002730](https://doi.org/10.1371/journal.pmed.1002730)"),
+        new_markdown_cell(
+            "## References\n\n- Kather et al. 2019, [10.1371/journal.pmed.1002730](https://doi.org/10.1371/journal.pmed.1002730)"
+        ),
     ]
     return new_notebook(cells=cells)
 
@@ -205,4 +215,4 @@ def sample_results(**changes: Any) -> dict[str, Any]:
         "seconds": 131.4,
         "peak_memory_bytes": 1_830_000_000,
     }  # fmt: skip
-    return new_results("06_patch_classification", **{**values, **changes})
+    return new_results("06_patch_classification") | values | changes

@@ -61,13 +61,12 @@ def text_of(value: Any) -> str:
     return "".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _numbered(
-    source: str, alt: str, about: dict[str, Any], size: tuple[int, int] | None, narrative: Narrative
-) -> str:
+def _numbered(source: str, alt: str, about: dict[str, Any], size: tuple[int, int] | None, narrative: Narrative) -> str:
     narrative.figures += 1
     number = narrative.figures
     anchor = f"{narrative.prefix}figure-{number}"
-    caption = f"<b>Figure {number}.</b> {html.escape(str(about.get('caption') or ''))}".rstrip()
+    text = html.escape(str(about.get("caption") or ""))
+    caption = f"<b>Figure {number}.</b> {text}" if text else f"<b>Figure {number}</b>"
     if not alt:
         narrative.miss(f"figure {number}")
         caption += ' <span class="missing">This figure carries no description.</span>'
@@ -99,7 +98,7 @@ def _png_size(content: str) -> tuple[int, int] | None:
         head = base64.b64decode(content[:64] + "==="[: -len(content[:64]) % 4])
     except binascii.Error:
         return None
-    return struct.unpack(">II", head[16:24]) if head[:4] == b"\x89PNG" else None  # type: ignore[return-value]
+    return struct.unpack(">II", head[16:24]) if head[:4] == b"\x89PNG" else None
 
 
 def _svg_size(svg: str) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 
 from medcore.reporting.narrative import Narrative
-from medcore.reporting.sanitise import Link, clean, only_anchors
+from medcore.reporting.sanitise import Link, as_attributes, clean, only_anchors
 
 MISSING = '<span class="missing">This image carries no description.</span>'
 DISPLAYED_MATH = re.compile(r"(<p>\s*)?(<math display=\"block\">.*?</math>)(\s*</p>)?", re.DOTALL)
@@ -96,7 +96,7 @@ class _Writer(HTMLParser):
         if (attrs.get("alt") or "").strip():
             return source
         self.narrative.miss("an image in text or HTML")
-        return source.replace("<img", '<img alt=""', 1).replace(' alt=""', "", source.count(' alt=""')) + MISSING
+        return f"<img{as_attributes(**{**attrs, 'alt': ''})}>{MISSING}"
 
     def _link(self, attrs: dict[str, str | None], source: str) -> str:
         target = attrs.get("href") or ""

@@ -1,5 +1,6 @@
-"""The first screen of a report, from ``results.json``: what came out, how sure that is, on which data, and whether the run
-and its split can be trusted. Everything here is plain text; the templates escape it.
+"""The first screen of a report, from ``results.json``: what came out, how sure that is, on which data.
+
+Everything here is plain text; the templates escape it.
 """
 
 from __future__ import annotations
@@ -58,11 +59,11 @@ def status_facts(verdict: Verdict) -> dict[str, Any]:
 
 def headline(results: Mapping[str, Any]) -> dict[str, Any] | None:
     """The first metric with the baselines of the same name beside it, ready to be drawn on one axis."""
-    metrics = _rows(results.get("metrics"))
+    metrics = rows_of(results.get("metrics"))
     if not metrics:
         return None
     first = metrics[0]
-    rivals = [row for row in _rows(results.get("baselines")) if _same_question(row, first)]
+    rivals = [row for row in rows_of(results.get("baselines")) if _same_question(row, first)]
     rows = [{"who": "this run", "ours": True, **first}] + [{"who": shown(row.get("baseline")), **row} for row in rivals]
     low, high = _axis(rows)
     return {
@@ -78,12 +79,11 @@ def headline(results: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def other_metrics(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The metrics after the headline, each with its baselines in words."""
-    baselines = _rows(results.get("baselines"))
+    baselines = rows_of(results.get("baselines"))
     rows = []
-    for row in _rows(results.get("metrics"))[1:]:
-        beside = [
-            f"{shown(rival.get('baseline'))} {estimate_text(rival)}" for rival in baselines if _same_question(rival, row)
-        ]
+    for row in rows_of(results.get("metrics"))[1:]:
+        rivals = [rival for rival in baselines if _same_question(rival, row)]
+        beside = [f"{shown(rival.get('baseline'))} {estimate_text(rival)}" for rival in rivals]
         rows.append({**_estimate(row), "name": metric_name(row.get("name", "")), "beside": beside})
     return rows
 
@@ -94,7 +94,7 @@ def _same_question(rival: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 def _estimate(row: Mapping[str, Any]) -> dict[str, Any]:
     facts = {key: shown(row.get(key)) for key in ("unit", "split", "method")}
-    return {**facts, "n": count(row.get("n")), "text": estimate_text(dict(row)), "note": str(row.get("note") or "")}
+    return {**facts, "n": count(row.get("n")), "text": estimate_text(row), "note": str(row.get("note") or "")}
 
 
 def _drawn(row: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def data_facts(data: Mapping[str, Any]) -> Facts:
         ("Patients" if not known else f"{group.capitalize()}s", patients),
         ("Classes", ", ".join(classes) + (" (* abnormal)" if abnormal else "")),
         ("Pixel size", f"{pixel:g} µm" if isinstance(pixel, (int, float)) else ""),
-        ("Left out", f"{len(data['excluded'])} images, listed below" if data.get("excluded") else ""),
+        ("Left out", f"{len(data['excluded'])} (listed below)" if data.get("excluded") else ""),
         ("Converted", "; ".join(f"{what}: {number}" for what, number in _mapping(data.get("conversions")).items())),
         ("Licence", str(data.get("licence") or "")),
         ("Cite as", str(data.get("citation") or "")),
@@ -217,7 +217,8 @@ def _facts(value: Any) -> Facts:
     return pairs
 
 
-def _rows(value: Any) -> list[Mapping[str, Any]]:
+def rows_of(value: Any) -> list[Mapping[str, Any]]:
+    """A list of records, whatever stands in the file."""
     return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
 
 

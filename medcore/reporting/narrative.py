@@ -1,4 +1,4 @@
-"""What a page knows while it is being written: headings for the contents, numbers of figures, what lacks a description."""
+"""What a page knows while it is being written: headings, numbers of figures, what lacks a description."""
 
 from __future__ import annotations
 

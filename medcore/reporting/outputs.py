@@ -15,7 +15,7 @@ from medcore.reporting.narrative import Narrative
 WIDGET = "application/vnd.jupyter.widget-view+json"
 RESULTS = "application/vnd.medcore.results+json"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 PROGRESS = re.compile(r"\s*\d+%\||\d+it \[|\d+/\d+ \[")
 LONG_OUTPUT = 40  # lines of printed text beyond which the beginning is folded
 TAIL = 12  # lines of a long output that stay visible
@@ -87,7 +87,8 @@ def settled(text: str) -> str:
     for line in ANSI.sub("", text.replace("\r\n", "\n")).split("\n"):
         states = [state for state in line.split("\r") if state.strip()]
         lines.append(states[-1] if states else "")
-    finished = [line for line, following in zip(lines, [*lines[1:], ""], strict=True) if not _superseded(line, following)]
+    pairs = zip(lines, [*lines[1:], ""], strict=True)
+    finished = [line for line, following in pairs if not _superseded(line, following)]
     return CONTROL.sub("", "\n".join(finished))
 
 
@@ -123,4 +124,3 @@ def _widget(text: str) -> str:
     if PROGRESS.search(text) or "Progress" in text or text.startswith("HBox"):
         return ""
     return '<p class="note">An interactive control stands here in JupyterLab.</p>'
-

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from medcore import __version__
+from medcore.reporting.outputs import CONTROL
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template; the result is one page that needs no other file."""
-    return str(_environment().get_template(template).render(css=style(), version=__version__, **values))
+    """Fill a template; the result is one page that needs no other file and can be written as UTF-8."""
+    page = str(_environment().get_template(template).render(css=style(), version=__version__, **values))
+    return CONTROL.sub("", page).encode("utf-8", "replace").decode("utf-8")
 
 
 @cache
@@ -31,5 +33,9 @@ def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )

@@ -14,11 +14,11 @@ from typing import Any
 
 from medcore.reporting.highlight import CLASSES
 
-TEXT = """a abbr b blockquote br caption code col colgroup dd del details dfn div dl dt em figcaption figure h1 h2 h3 h4 h5
-h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead time tr u ul
-var wbr"""
-MATH = """math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle merror mpadded mphantom msub msup msubsup munder mover
-munderover mmultiscripts mprescripts mtable mtr mtd"""
+TEXT = """a abbr b blockquote br caption code col colgroup dd del details dfn div dl dt em figcaption figure h1 h2 h3
+h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead
+time tr u ul var wbr"""
+MATH = """math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle merror mpadded mphantom msub msup msubsup munder
+mover munderover mmultiscripts mprescripts mtable mtr mtd"""
 DROPPED = """script style svg iframe object embed noscript template textarea title select button form noembed noframes
 xmp plaintext audio video canvas annotation-xml annotation maction"""
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-Status = Literal["ok", "raised", "timed out", "killed", "out of memory", "interrupted"]
 KEY = "medcore"  # where our engine leaves the verdict, in the notebook's metadata
 MEMORY_NAMES = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
-MEMORY_TEXT = re.compile(r"out of memory|can't allocate memory|unable to allocate|cannot allocate memory", re.IGNORECASE)
+MEMORY_TEXT = re.compile(r"out of memory|(can't|unable to|cannot) allocate", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,12 @@ class Verdict:
     """How an execution ended.
 
     Attributes:
-        status: In one word or three.
+        status: ``ok``, ``raised``, ``timed out``, ``killed``, ``out of memory`` or ``interrupted``.
         cell: Number of the cell (from 1, all cells counted) in which it ended; None when it reached the end.
         error: What went wrong, in a sentence; None when nothing did.
     """
 
-    status: Status
+    status: str
     cell: int | None = None
     error: str | None = None
 
@@ -61,7 +60,7 @@ def error_of(cell: dict[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def status_of_error(name: str, message: str) -> Status:
+def status_of_error(name: str, message: str) -> str:
     """An exception's status: memory and interruption have words of their own."""
     if name in MEMORY_NAMES or MEMORY_TEXT.search(message):
         return "out of memory"

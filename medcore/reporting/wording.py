@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -28,20 +29,22 @@ def metric_name(name: str) -> str:
     return METRICS.get(str(name)) or " ".join(METRICS.get(word, word) for word in words)
 
 
-def estimate_text(row: dict[str, Any]) -> str:
+def estimate_text(row: Mapping[str, Any]) -> str:
     """``0.83 (0.79–0.87)`` with as many digits as the interval's width allows; plain words when there is none."""
-    value, low, high = row.get("value"), row.get("low"), row.get("high")
+    value, low, high = (row.get(key) for key in ("value", "low", "high"))
     if not _number(value):
         return "not estimable"
-    if not _number(low) or not _number(high):
+    if low is None or high is None or not _number(low) or not _number(high):
         return f"{value:.3g}" if isinstance(value, float) else str(value)
     digits = interval_digits(float(high) - float(low))
     return f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
 def interval_digits(width: float) -> int:
-    """Decimals worth printing for an interval of this width: two significant digits of the width, at least two."""
-    return 2 if width <= 0 else max(0 if width > 100 else 2, min(6, 1 - math.floor(math.log10(width))))
+    """Decimals worth printing for an interval of this width: never fewer than two below ten, never noise."""
+    if width <= 0:
+        return 2
+    return min(6, max(2 if width < 10 else 0, math.ceil(-math.log10(width))))
 
 
 def _number(value: Any) -> bool:

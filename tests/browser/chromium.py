@@ -49,13 +49,13 @@ class Tab:
         while not any(message.get("method") == event for message in self.events):
             self.events.append(json.loads(self.socket.recv()))
 
-    def open(self, page: Path, *, dark: bool = False, width: int = 1280, height: int = 900, phone: bool = False) -> None:
+    def open(
+        self, page: Path, *, dark: bool = False, width: int = 1280, height: int = 900, phone: bool = False
+    ) -> None:
         """Load a file in a given theme and window."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         self.events.clear()
         self.call("Page.navigate", url=page.resolve().as_uri())
         self.wait_for("Page.loadEventFired")
@@ -79,7 +79,11 @@ class Tab:
             params = event.get("params", {})
             if event.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
                 texts.append(params["entry"]["text"])
-            if event.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Page.javascriptDialogOpening"):
+            if event.get("method") in (
+                "Runtime.exceptionThrown",
+                "Runtime.consoleAPICalled",
+                "Page.javascriptDialogOpening",
+            ):
                 texts.append(json.dumps(params)[:300])
         return texts
 
@@ -88,7 +92,10 @@ class Tab:
         self.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         self.evaluate(AXE.read_text(encoding="utf-8") + "; true")
         result = json.loads(self.evaluate("axe.run().then(r => JSON.stringify(r.violations))"))
-        return [f"{v['id']}: {v['help']} at {[n['target'] for n in v['nodes'][:3]]} {v['nodes'][0]['failureSummary'][:200]}" for v in result]
+        return [
+            f"{v['id']}: {v['help']} at {[n['target'] for n in v['nodes'][:3]]} {v['nodes'][0]['failureSummary'][:200]}"
+            for v in result
+        ]
 
     def screenshot(self, target: Path, *, full: bool = False) -> Path:
         """A PNG of the window or of the whole page."""
@@ -127,7 +134,9 @@ def _page_address(process: subprocess.Popen[str]) -> str:
     for line in process.stderr:
         if "DevTools listening on ws://" in line:
             host = line.split("ws://")[1].split("/")[0]
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://{host}/json/list") as answer:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+                f"http://{host}/json/list"
+            ) as answer:
                 pages = [page for page in json.load(answer) if page["type"] == "page"]
             return str(pages[0]["webSocketDebuggerUrl"])
         if time.monotonic() > deadline:

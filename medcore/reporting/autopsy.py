@@ -1,0 +1,111 @@
+"""Why a kernel died: killed by somebody, by the system for lack of memory, or by a crash of its own."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+from medcore.reporting.status import Verdict
+
+NEARLY_ALL = 0.92  # share of the memory limit that, once reached by a killed kernel, explains the kill
+OOM_COUNTERS = (
+    Path("/proc/vmstat"),
+    Path("/sys/fs/cgroup/memory.events"),
+    Path("/sys/fs/cgroup/memory/memory.oom_control"),
+)
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def oom_kills() -> int:
+    """Processes that the system has killed for lack of memory since it started; 0 where nobody counts."""
+    return max((_counter(path) for path in OOM_COUNTERS), default=0)
+
+
+def _counter(path: Path) -> int:
+    try:
+        lines = path.read_text().splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def memory_limit() -> int:
+    """Memory that this process and its children may use (bytes): the machine's or its control group's."""
+    import psutil
+
+    limits = [psutil.virtual_memory().total]
+    for path in LIMITS:
+        try:
+            limits.append(int(path.read_text()))
+        except (OSError, ValueError):  # absent, or the word "max"
+            continue
+    return min(limits)
+
+
+class MemoryWatch:
+    """Largest memory of a process and its children, looked at twice a second while the context is open."""
+
+    def __init__(self, interval: float = 0.5) -> None:
+        self.peak = 0
+        self.pid: int | None = None
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.wait(self._interval):
+            if self.pid is not None:
+                self.peak = max(self.peak, resident(self.pid))
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process and all its children (bytes); 0 when it is gone."""
+    import psutil
+
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    total = 0
+    for process in family:
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
+
+
+def cause_of_death(code: int | None, cell: int | None, peak: int, oom_before: int) -> Verdict:
+    """What a dead kernel's exit code and the memory counters say.
+
+    Args:
+        code: Exit code of the kernel, negative for a signal, None when unknown.
+        cell: The cell that ran (from 1).
+        peak: Largest memory seen (bytes).
+        oom_before: ``oom_kills()`` before the kernel started.
+    """
+    limit = memory_limit()
+    used = f"; it was using {peak / 1e9:.1f} of {limit / 1e9:.1f} GB" if peak else ""
+    killed = code is None or code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    if killed and (oom_kills() > oom_before or peak >= NEARLY_ALL * limit):
+        return Verdict("out of memory", cell, f"the system killed the kernel for lack of memory{used}")
+    how = f"the kernel ended by {_signal_name(code)}" if code is not None and code < 0 else "the kernel ended"
+    how += f" with exit code {code}" if code is not None and code >= 0 else ""
+    return Verdict("killed", cell, f"{how}{used}")
+
+
+def _signal_name(code: int) -> str:
+    try:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"signal {-code}"

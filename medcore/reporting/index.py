@@ -1,0 +1,149 @@
+"""``index.html``: every run below a folder, newest first, with status, headline, data, commit, time and a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from medcore.data.npzfile import atomic_path
+from medcore.data.paths import reports_home
+from medcore.reporting.folders import LOCK, PARTIAL, PREVIOUS, REPLACED, REPORT
+from medcore.reporting.front import rows_of, status_facts
+from medcore.reporting.pages import render
+from medcore.reporting.results import FILE_NAME
+from medcore.reporting.status import Verdict
+from medcore.reporting.thumbnail import thumbnail_uri
+from medcore.reporting.wording import duration, estimate_text, metric_name, moment
+
+INDEX, STUDY = "index.html", "study.html"
+DEPTH = 4  # folders below the root in which runs are looked for
+PICTURES = 80  # newest runs that are shown with a picture
+
+
+def index_root(out: Path) -> Path:
+    """Where the index over all runs stands: the reports folder when ``out`` is below it, else ``out`` itself."""
+    home = reports_home().resolve()
+    return home if home in out.resolve().parents else out
+
+
+def write_index(root: Path) -> Path:
+    """Write ``root/index.html`` over all runs below ``root``; returns its path."""
+    rows = sorted((row_of(folder, root) for folder in run_folders(root)), key=lambda row: row["started"], reverse=True)
+    for row in rows[:PICTURES]:
+        row["picture"] = thumbnail_uri(row["path"])
+    with atomic_path(root / INDEX) as temporary:
+        temporary.write_text(render("index.html.j2", groups=_groups(rows, root), count=len(rows)), encoding="utf-8")
+    return root / INDEX
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """Folders below ``root`` that hold a run, or the remains of one."""
+    for place, folders, files in os.walk(root):
+        depth = len(Path(place).relative_to(root).parts)
+        folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(REPLACED)]
+        if FILE_NAME in files or place.endswith(PARTIAL):
+            folders.clear()
+            yield Path(place)
+        elif depth >= DEPTH:
+            folders.clear()
+
+
+def row_of(folder: Path, root: Path) -> dict[str, Any]:
+    """What the index says of one run; a run whose results cannot be read is shown as such."""
+    results, readable = _read(folder)
+    data = results["data"]
+    report = folder / REPORT
+    return {
+        "path": folder,
+        "group": folder.parent,
+        "title": str(results.get("title") or results.get("notebook") or folder.name),
+        "name": folder.name,
+        "kind": "last good run" if folder.name.endswith(PREVIOUS) else "",
+        "href": quote(report.relative_to(root).as_posix()) if report.exists() else "",
+        "status": status_facts(_verdict(folder, results, readable)),
+        "summary": str(results.get("summary") or ""),
+        "headline": _headline(results),
+        "data": str(data.get("name") or data.get("title") or ""),
+        "synthetic": bool(data.get("synthetic")),
+        "commit": str(results["environment"].get("commit") or ""),
+        "started": str(results.get("started") or ""),
+        "when": moment(results.get("started")),
+        "took": duration(results.get("seconds")),
+        "profile": str(results["parameters"].get("profile") or ""),
+        "picture": "",
+        "alt": str(results["picture"].get("alt", "")),
+    }
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], bool]:
+    """Results of a run, of whatever shape they are, and whether they could be read."""
+    results, readable = {}, True
+    try:
+        results = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError):
+        readable = False
+    if not isinstance(results, dict):
+        results, readable = {}, False
+    for key in ("environment", "parameters", "picture", "data"):
+        if not isinstance(results.get(key), dict):
+            results[key] = {}
+    return results, readable
+
+
+def _verdict(folder: Path, results: dict[str, Any], readable: bool) -> Verdict:
+    if folder.name.endswith(PARTIAL):
+        ended = Verdict("killed", None, "its runner ended before it did")
+        return Verdict("running") if _held(folder.parent) else ended
+    cell, error = results.get("cell"), results.get("error")
+    status = str(results.get("status") or "unknown") if readable else "unreadable"
+    return Verdict(status, cell if isinstance(cell, int) else None, str(error) if error else None)
+
+
+def _held(out: Path) -> bool:
+    """Whether somebody is writing to an output folder."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def _headline(results: dict[str, Any]) -> dict[str, str] | None:
+    """The main metric, and the best baseline of the same name."""
+    metrics, baselines = rows_of(results.get("metrics")), rows_of(results.get("baselines"))
+    if not metrics:
+        return None
+    first = metrics[0]
+    rivals = [row for row in baselines if _comparable(row, first)]
+    best = max(rivals, key=lambda row: row["value"], default=None)
+    beside = f"{best.get('baseline')} {estimate_text(best)}" if best else ""
+    return {"name": metric_name(first.get("name", "")), "text": estimate_text(first), "beside": beside}
+
+
+def _comparable(row: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    same = all(row.get(key) == first.get(key) for key in ("name", "unit", "split"))
+    return same and isinstance(row.get("value"), (int, float))
+
+
+def _groups(rows: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:
+    """Runs of one output folder together, the newest folder first."""
+    newest = {row["group"]: index for index, row in reversed(list(enumerate(rows)))}
+    ordered = sorted(rows, key=lambda row: (newest[row["group"]], row["name"]))
+    groups = []
+    for place, members in groupby(ordered, key=lambda row: row["group"]):
+        study = place / STUDY
+        href = quote(study.relative_to(root).as_posix()) if study.exists() else ""
+        name = place.relative_to(root).as_posix() if place != root else "These runs"
+        groups.append({"name": name, "study": href, "rows": list(members)})
+    return groups

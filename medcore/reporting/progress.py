@@ -1,0 +1,81 @@
+"""What the terminal shows while notebooks run: a bar each on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from medcore.errors import MedcoreError
+from medcore.reporting.folders import REPORT
+from medcore.reporting.outputs import settled
+from medcore.reporting.wording import duration
+
+if TYPE_CHECKING:
+    from medcore.reporting.finish import Outcome
+
+
+class Progress:
+    """Bars and lines of up to ``jobs`` notebooks at a time, safe to call from their threads."""
+
+    def __init__(self, jobs: int, shown: bool) -> None:
+        self.shown = shown
+        self.bars: dict[int, Any] = {}
+        self.lock = threading.Lock()
+        self.live = shown and sys.stderr.isatty()
+
+    def step(self, slot: int, name: str, event: dict[str, Any]) -> None:
+        """A notebook has reached a cell."""
+        with self.lock:
+            if slot not in self.bars:
+                self._begin(slot, name, event["of"])
+            bar = self.bars[slot]
+            if bar is not None:
+                bar.n = event["cell"] - 1
+                bar.refresh()
+
+    def _begin(self, slot: int, name: str, cells: int) -> None:
+        from tqdm import tqdm
+
+        self.bars[slot] = None
+        if self.live:
+            style = "{desc}: cell {n_fmt} of {total_fmt} |{bar}| {elapsed}"
+            self.bars[slot] = tqdm(total=cells, desc=name, position=slot, leave=False, bar_format=style)
+        elif self.shown:
+            print(f"{name}: started", flush=True)
+
+    def done(self, slot: int, outcome: Outcome) -> None:
+        """A notebook has ended: one line that says how."""
+        with self.lock:
+            bar = self.bars.pop(slot, None)
+            if bar is not None:
+                bar.close()
+        mark = "✓" if outcome.status == "ok" else "✕"
+        where = f" in cell {outcome.cell}" if outcome.cell else ""
+        parts = [f"{mark} {outcome.notebook.stem}: {outcome.status}{where}", duration(outcome.seconds)]
+        parts += [outcome.headline]
+        parts += [outcome.error or "", str(outcome.folder / REPORT) if outcome.folder else "no report written"]
+        parts.append(outcome.note)
+        self.say(" · ".join(part for part in parts if part))
+
+    def say(self, line: str) -> None:
+        """One line, above the bars; what a file name or an exception holds cannot steer the terminal."""
+        if not self.shown:
+            return
+        line = settled(" ".join(line.split("\n"))).encode("utf-8", "replace").decode("utf-8")
+        if self.live:
+            from tqdm import tqdm
+
+            tqdm.write(line)
+        else:
+            print(line, flush=True)
+
+    @contextmanager
+    def complaining(self, what: str) -> Iterator[None]:
+        """Say that something could not be written instead of failing."""
+        try:
+            yield
+        except (MedcoreError, OSError) as error:
+            self.say(f"✕ {what} could not be written: {error}")
