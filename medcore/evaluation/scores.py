@@ -1,6 +1,6 @@
 """What a model said about known cases, with patient and split attached: the input of every chooser and metric.
 
-- A chooser (threshold, temperature, aggregation, number of neighbours, checkpoint) calls :func:`refuse_test_data` first.
+- A chooser (of a threshold, temperature, aggregation, checkpoint, ...) calls :func:`refuse_test_data` first.
 - An evaluator takes any side.
 
     scores = Scores.from_set(ps, probabilities)
@@ -63,7 +63,8 @@ class Scores:
                 f"scores: score has shape {self.score.shape}, but there are {len(self.classes)} classes "
                 f"{self.classes}; give (N,) for two classes or (N, {len(self.classes)})"
             )
-        broken = np.flatnonzero(~np.isfinite(self.score.reshape(len(self), -1)).all(axis=1)) if len(self) else []
+        finite = np.isfinite(self.score) if self.score.ndim == 1 else np.isfinite(self.score).all(axis=1)
+        broken = np.flatnonzero(~finite)
         if len(broken):
             raise MedcoreError(
                 f"scores: the score of case {broken[0]} is {self.score[broken[0]]} ({len(broken)} of {len(self)} are "
@@ -160,7 +161,7 @@ class Scores:
 
 def _column(name: str, values: np.ndarray, dtype: type, count: int) -> np.ndarray:
     try:
-        column = np.atleast_1d(np.asarray(values)).astype(dtype)
+        column: np.ndarray = np.atleast_1d(np.asarray(values)).astype(dtype)
     except (TypeError, ValueError) as error:
         raise MedcoreError(f"scores: {name} cannot be read as {dtype.__name__} ({error})") from None
     if len(column) != count:
@@ -182,6 +183,6 @@ def refuse_test_data(scores: Scores, what: str) -> None:
     if refused.any():
         marks = ", ".join(f"{(scores.split == mark).sum()} {mark!r}" for mark in np.unique(scores.split[refused]))
         raise TestDataRefused(
-            f"{what} can only be chosen on cases marked 'train' or 'val'; of {len(scores)} cases these are not: {marks}. "
-            "Choose on scores.where('val') and apply the result to the test cases"
+            f"{what} can only be chosen on cases marked 'train' or 'val'; of {len(scores)} cases these are not: {marks}"
+            ". Choose on scores.where('val') and apply the result to the test cases"
         )

@@ -1,0 +1,185 @@
+"""Metrics of a confusion matrix, for one matrix or for a thousand resampled ones at once.
+
+- Rows are the truth, columns the decision; entries are counts or weights. **Shape** ``(..., K, K)`` in, ``(...)`` out.
+- numpy arrays and torch tensors both work; what has no value (0 / 0) is NaN here and is explained by the callers
+  that face a reader (``intervals``, ``metrics``).
+- A class without a single true case does not enter a mean over classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from medcore.errors import MedcoreError
+
+Array = Any  # numpy.ndarray or torch.Tensor
+Metric = Callable[[Array], Array]
+
+
+def confusion_matrix(truth: np.ndarray, decision: np.ndarray, classes: int) -> np.ndarray:
+    """Count the decisions per true class.
+
+    Args:
+        truth: Class indexes. **Shape** ``(N,)``.
+        decision: Class indexes. **Shape** ``(N,)``.
+        classes: K.
+
+    Returns:
+        Counts, rows = truth. **Shape** ``(K, K)`` int64.
+
+    Raises:
+        MedcoreError: Lengths differ or an index is outside 0…K-1.
+    """
+    truth, decision = class_indexes("truth", truth, classes), class_indexes("decision", decision, classes)
+    if len(truth) != len(decision):
+        raise MedcoreError(f"confusion_matrix: {len(truth)} truths but {len(decision)} decisions")
+    return np.bincount(truth * classes + decision, minlength=classes**2).reshape(classes, classes)
+
+
+def class_indexes(name: str, values: np.ndarray, classes: int) -> np.ndarray:
+    """Class indexes as int64.
+
+    Raises:
+        MedcoreError: A value is no whole number between 0 and ``classes - 1``.
+    """
+    given = np.asarray(values)
+    indexes = given.astype(np.int64)
+    wrong = np.flatnonzero((indexes != given) | (indexes < 0) | (indexes >= classes))
+    if len(wrong):
+        raise MedcoreError(f"{name}[{wrong[0]}] is {given[wrong[0]]}; class indexes go from 0 to {classes - 1}")
+    return indexes
+
+
+def accuracy(confusion: Array) -> Array:
+    """Share of right decisions."""
+    return _diagonal(confusion).sum(-1) / confusion.sum(-1).sum(-1)
+
+
+def recalls(confusion: Array) -> Array:
+    """Sensitivity of each class. **Shape** ``(..., K)``; NaN for a class without cases."""
+    return _diagonal(confusion) / confusion.sum(-1)
+
+
+def balanced_accuracy(confusion: Array) -> Array:
+    """Mean sensitivity over the classes that have cases."""
+    return _mean_over_present(_diagonal(confusion), confusion.sum(-1), confusion)
+
+
+def macro_f1(confusion: Array) -> Array:
+    """Mean F1 over the classes that have cases."""
+    return _mean_over_present(2 * _diagonal(confusion), confusion.sum(-1) + confusion.sum(-2), confusion)
+
+
+def matthews(confusion: Array) -> Array:
+    """Matthews correlation, its K-class form R_K; -1 to 1.
+
+    **Reference** Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006.
+    """
+    rows, columns = confusion.sum(-1), confusion.sum(-2)
+    total = rows.sum(-1)
+    covariance = _diagonal(confusion).sum(-1) * total - (rows * columns).sum(-1)
+    spread = (total**2 - (rows**2).sum(-1)) * (total**2 - (columns**2).sum(-1))
+    return covariance / spread**0.5
+
+
+def kappa(confusion: Array) -> Array:
+    """Cohen's kappa: agreement beyond chance; at most 1.
+
+    **Reference** Cohen 1960, doi:10.1177/001316446002000104.
+    """
+    rows, columns = confusion.sum(-1), confusion.sum(-2)
+    total = rows.sum(-1)
+    chance = (rows * columns).sum(-1) / total**2
+    return (_diagonal(confusion).sum(-1) / total - chance) / (1 - chance)
+
+
+def quadratic_kappa(confusion: Array) -> Array:
+    """Kappa for ordered classes: a disagreement weighs the square of its distance in classes; at most 1.
+
+    **Reference** Cohen 1968, doi:10.1037/h0026256.
+    """
+    rows, columns = confusion.sum(-1), confusion.sum(-2)
+    places = np.arange(confusion.shape[-1])
+    weights = _like((places[:, None] - places[None, :]) ** 2.0, confusion)
+    expected = rows[..., :, None] * columns[..., None, :] / rows.sum(-1)[..., None, None]
+    return 1 - (weights * confusion).sum(-1).sum(-1) / (weights * expected).sum(-1).sum(-1)
+
+
+def sensitivity(confusion: Array, positive: int = 1) -> Array:
+    """Share of the positive cases that were called positive (recall)."""
+    return confusion[..., positive, positive] / confusion[..., positive, :].sum(-1)
+
+
+def specificity(confusion: Array, positive: int = 1) -> Array:
+    """Share of the negative cases that were called negative."""
+    negatives = confusion.sum(-1).sum(-1) - confusion[..., positive, :].sum(-1)
+    false = confusion[..., :, positive].sum(-1) - confusion[..., positive, positive]
+    return (negatives - false) / negatives
+
+
+def ppv(confusion: Array, positive: int = 1) -> Array:
+    """Share of the positive calls that were right (precision), at the prevalence of these data."""
+    return confusion[..., positive, positive] / confusion[..., :, positive].sum(-1)
+
+
+def npv(confusion: Array, positive: int = 1) -> Array:
+    """Share of the negative calls that were right, at the prevalence of these data."""
+    calls = confusion.sum(-1).sum(-1) - confusion[..., :, positive].sum(-1)
+    missed = confusion[..., positive, :].sum(-1) - confusion[..., positive, positive]
+    return (calls - missed) / calls
+
+
+def f1(confusion: Array, positive: int = 1) -> Array:
+    """Harmonic mean of sensitivity and PPV of one class."""
+    hits = confusion[..., positive, positive]
+    return 2 * hits / (confusion[..., positive, :].sum(-1) + confusion[..., :, positive].sum(-1))
+
+
+OVERALL: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+    "mcc": matthews,
+    "kappa": kappa,
+    "quadratic_kappa": quadratic_kappa,
+}
+OF_ONE_CLASS: dict[str, Callable[[Array, int], Array]] = {
+    "sensitivity": sensitivity,
+    "specificity": specificity,
+    "ppv": ppv,
+    "npv": npv,
+    "f1": f1,
+}
+FROM_MINUS_ONE = ("mcc", "kappa", "quadratic_kappa")
+
+
+def metric_function(name: str, positive: int = 1) -> Metric:
+    """The metric of that name as a function of the confusion matrix alone.
+
+    Raises:
+        MedcoreError: There is no such metric.
+    """
+    if name in OVERALL:
+        return OVERALL[name]
+    if name in OF_ONE_CLASS:
+        of_one = OF_ONE_CLASS[name]
+        return lambda confusion: of_one(confusion, positive)
+    raise MedcoreError(f"metric {name!r} is none of {', '.join([*OVERALL, *OF_ONE_CLASS])}")
+
+
+def _diagonal(confusion: Array) -> Array:
+    places = np.arange(confusion.shape[-1])
+    return confusion[..., places, places]
+
+
+def _mean_over_present(numerator: Array, denominator: Array, confusion: Array) -> Array:
+    present = confusion.sum(-1) > 0
+    ratio = numerator / (denominator + (denominator == 0))
+    return (ratio * present).sum(-1) / present.sum(-1)
+
+
+def _like(values: np.ndarray, other: Array) -> Array:
+    return values if isinstance(other, np.ndarray) else other.new_tensor(values)
