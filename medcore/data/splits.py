@@ -36,18 +36,19 @@ class Fold:
 def group_names(ps: PatchSet) -> np.ndarray:
     """What must stay together: the patient, or the source image where no patient is known.
 
+    A ``linked`` column (from ``fix_splits``, which joins patients that share a copied image) goes before both.
+
     Returns:
-        (N,) array of str. Rows with an empty patient are each a group of their own image.
+        (N,) array of str. Rows with an empty patient are each a group of their own source image.
     """
-    table = ps.table
-    source = table["source"].astype(str)
-    if "image" in table:
-        source = source + "/" + table["image"].astype(str)
+    if "linked" in ps.columns:
+        return ps.column("linked").astype(str)
+    source = pd.Series(ps.column("source").astype(str))
     if source.nunique() <= 1:  # one array file holds everything: each row is an image
-        source = pd.Series([f"row {row}" for row in range(len(table))])
+        source = pd.Series([f"row {row}" for row in range(len(ps))])
     if not ps.card.patients_known:
         return source.to_numpy(dtype=str)
-    patient = table["patient"].astype(str)
+    patient = pd.Series(ps.patients.astype(str))
     return patient.where(patient != "", "no patient: " + source).to_numpy(dtype=str)
 
 
@@ -266,7 +267,7 @@ def _cautions(ps: PatchSet, sides: np.ndarray, groups: np.ndarray) -> list[str]:
     """What a reader must know about this split."""
     notes = []
     unit = unit_of(ps)
-    if not ps.card.patients_known:
+    if not ps.card.patients_known and not any("NO PATIENT INFORMATION" in text for text in ps.card.warnings):
         notes.append("No patients are known: each source image was treated as one, so results may flatter.")
     torn = pd.Series(sides).groupby(groups).nunique().gt(1).sum()
     if torn:
