@@ -1,0 +1,365 @@
+"""Reports: nothing hostile survives, everything a reviewer needs is there, and the page is small."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nbformat.v4 import new_markdown_cell, new_notebook, new_output
+from report_samples import ALT, code, display, estimate, png, sample_notebook, sample_results, stream
+
+from medcore.errors import MedcoreError
+from medcore.reporting.body import write_body
+from medcore.reporting.figures import figure_fragment
+from medcore.reporting.fragments import page_fragment
+from medcore.reporting.front import front
+from medcore.reporting.markdown import markdown_fragment
+from medcore.reporting.mathml import block_math, inline_math
+from medcore.reporting.narrative import Narrative
+from medcore.reporting.outputs import RESULTS, settled
+from medcore.reporting.report import find_results, report_page
+from medcore.reporting.sanitise import clean
+from medcore.reporting.status import Verdict, verdict_of
+from medcore.reporting.wording import duration, estimate_text, memory, metric_name
+
+SHELL_LIMIT = 60_000  # bytes of a report without its figures
+DATA_URI = re.compile(r"data:image/[^\"]+")
+RUNS = re.compile(r"<script|<iframe|<object|<embed|<form|<svg|<style|<link|javascript:|\bon\w+\s*=", re.IGNORECASE)
+
+
+def body_of(page: str) -> str:
+    return page.split("</head>")[1]
+
+
+def test_a_report_holds_what_a_reviewer_needs_in_order() -> None:
+    page = report_page(sample_notebook(), sample_results())
+    wanted = [
+        "Made on synthetic phantoms",
+        "<h1>06 · Patch classification</h1>",
+        "On 24 test patients the small CNN",
+        "✓ ok",
+        "audit: passed",
+        '<td class="num">0.83 (0.79–0.87)</td>',
+        '<th scope="row">colour histogram</th>',
+        "Only 24 patients were tested.",
+        "9f2c41d07a6be0f3",
+        "Why the patient is the unit</h2>",
+        "Reporting checklist</h2>",
+        "<code>epochs</code>",
+        "medcore reports 06 -p epochs=12",
+    ]
+    places = [page.find(text) for text in wanted]
+    assert -1 not in places, wanted[places.index(-1)]
+    assert places == sorted(places)
+
+
+def test_the_policy_of_the_page_allows_neither_scripts_nor_requests() -> None:
+    page = report_page(sample_notebook(), sample_results())
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+    assert policy is not None
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policy[1]
+    assert "script-src" not in policy[1]
+    assert not re.search(r"(src|srcset)=\"(?!data:)", page)
+    assert not re.search(r"url\(|@import|@font-face", page)
+
+
+def test_the_shell_is_small() -> None:
+    page = report_page(sample_notebook(), sample_results())
+    shell = len(DATA_URI.sub("", page).encode())
+    print(f"report {len(page.encode()) / 1000:.0f} kB, shell {shell / 1000:.1f} kB")
+    assert shell <= SHELL_LIMIT
+
+
+def test_every_heading_and_anchor_is_unique_and_no_level_is_skipped() -> None:
+    page = report_page(sample_notebook(), sample_results())
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    targets = set(re.findall(r'href="#([^"]+)"', page))
+    assert targets <= set(ids)
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
+HOSTILE_HTML = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)><script>alert(1)</script></svg>",
+    "<iframe src='https://example.org'></iframe>",
+    '<a href="javascript:alert(1)">x</a>',
+    '<a href=" jAvAsCrIpT\n:alert(1)">x</a>',
+    '<a href="data:text/html,<script>alert(1)</script>">x</a>',
+    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
+    "<style>@import 'https://example.org/x.css'</style>",
+    "<link rel=stylesheet href=https://example.org/x.css>",
+    '<p style="position:fixed;inset:0;background:url(https://example.org/x)">x</p>',
+    "<form action=https://example.org><input name=a><button>send</button></form>",
+    "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
+    "<details open ontoggle=alert(1)>x</details>",
+    "<template><script>alert(1)</script></template>",
+    '<img src="https://example.org/x.png" srcset="https://example.org/y.png 2x">',
+    '<video poster="https://example.org/x.png"><source src=https://example.org/x></video>',
+    '<base href="https://example.org/"><meta http-equiv=refresh content="0;url=https://example.org">',
+    "<xmp><img src=x onerror=alert(1)></xmp>",
+    "<!--<img src='--><img src=x onerror=alert(1)>'>-->",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE_HTML)
+def test_hostile_html_is_taken_apart_wherever_it_comes_from(hostile: str) -> None:
+    cells = [
+        new_markdown_cell(f"# {hostile}\n\nText {hostile} text\n\n| a |\n|--|\n| {hostile} |\n\n$x {hostile}$"),
+        code("1", display({"text/html": f"<p>{hostile}</p>"}), display({"text/markdown": f"**x** {hostile}"})),
+        code("2", display({"image/svg+xml": f"<svg xmlns='x'>{hostile}</svg>"}, {"image/svg+xml": {"alt": hostile}})),
+        code("3", stream("stdout", hostile), stream("stderr", hostile)),
+        code("4", new_output("error", ename=hostile, evalue=hostile, traceback=[hostile])),
+        code(hostile),
+    ]
+    body = body_of(report_page(new_notebook(cells=cells), sample_results(summary=hostile)))
+    tags = "".join(re.findall(r"<[a-zA-Z][^>]*>", DATA_URI.sub("", body)))
+    tags = re.sub(r'(alt|aria-label)="[^"]*"', "", tags)  # a description may name anything, it is quoted
+    assert not RUNS.search(tags), RUNS.search(tags)
+    assert "https://example.org" not in tags.replace('href="https://example.org/crc"', "")
+
+
+@given(st.text(max_size=80))
+@settings(max_examples=150, deadline=None)
+def test_any_text_is_shown_as_it_is(text: str) -> None:
+    """No text can open a tag: a parser that knows HTML finds the same words again."""
+    from html.parser import HTMLParser
+
+    class Words(HTMLParser):
+        seen = ""
+
+        def handle_data(self, data: str) -> None:
+            self.seen += data
+
+    from medcore.reporting.outputs import stream_fragment
+
+    words = Words()
+    words.feed(stream_fragment("stdout", f"begin{text}end"))
+    words.close()
+    assert words.seen.split() == settled(f"begin{text}end").split()
+
+
+@given(st.text(alphabet=st.sampled_from("<>/\"'= abimgsrcp&;#!-x`$*[]()\n"), max_size=120))
+@settings(max_examples=150, deadline=None)
+def test_any_markdown_gives_balanced_html(text: str) -> None:
+    """What a cell holds can not close an element of the page around it."""
+    fragment = markdown_fragment(text, Narrative())
+    assert page_fragment(fragment, Narrative()).count("</div>") <= fragment.count("<div")
+    for tag in ("div", "table", "details", "span"):
+        assert fragment.count(f"<{tag}") == fragment.count(f"</{tag}>")
+    assert not RUNS.search("".join(re.findall(r"<[^>]*>", fragment)))
+
+
+def test_formulas_become_mathml_and_broken_ones_stay_readable() -> None:
+    assert "<mfrac>" in block_math(r"\frac{a}{b}") and "xmlns" not in block_math("x")
+    assert inline_math("a < b").count("&lt;") == 1
+    assert "&lt;script" in inline_math(r"\begin{matrix <script>")
+    assert "<mi>" in markdown_fragment("for $p(i)$ and $$x^2$$", Narrative())
+
+
+def test_links_lead_into_the_page_to_the_web_or_nowhere() -> None:
+    fragment = markdown_fragment("## My Part\n[a](#My-Part) [b](02_x.ipynb) [c](https://doi.org/1)", Narrative())
+    assert 'id="s-my-part"' in fragment and 'href="#s-my-part"' in fragment
+    assert "02_x.ipynb" not in fragment and 'href="https://doi.org/1"' in fragment
+
+
+def test_solutions_stay_folded_and_their_code_is_kept() -> None:
+    page = report_page(sample_notebook(), {})
+    assert re.search(r"<details><summary>Solution</summary>.*assign_splits.*?</details>", page, re.DOTALL)
+
+
+def test_a_progress_bar_leaves_its_last_state_only() -> None:
+    page = report_page(sample_notebook(), {})
+    assert "100/100" in page and "55/100" not in page
+    assert settled("a\rb\rc\nd\x1b[31mred\x1b[0m\r\n") == "c\ndred\n"
+    assert settled("x:  10%|# | 1/10\nx:  20%|## | 2/10\nend") == "x:  20%|## | 2/10\nend"
+
+
+def test_alt_text_reaches_the_page_and_its_absence_is_seen() -> None:
+    page = report_page(sample_notebook(), {}, strict=True)
+    assert f'alt="{ALT}"' in page and "carries no description" not in page
+    bare = new_notebook(cells=[code("plot()", display({"image/png": png()}))])
+    assert "This figure carries no description." in report_page(bare, {})
+    with pytest.raises(MedcoreError, match="cell 1: figure 1"):
+        report_page(bare, {}, strict=True)
+
+
+@pytest.mark.parametrize("alt", ["", "  ", "image", "No description has been provided for this image", None])
+def test_placeholders_count_as_no_description(alt: str | None) -> None:
+    narrative = Narrative()
+    figure_fragment({"image/png": png()}, {"image/png": {"alt": alt}}, narrative)
+    assert narrative.undescribed
+
+
+def test_a_figure_keeps_its_shown_size() -> None:
+    fragment = figure_fragment({"image/png": png(900, 420)}, {"image/png": {"alt": "a", "width": 450}}, Narrative())
+    assert 'width="450" height="210"' in fragment
+
+
+def test_an_image_that_is_none_is_said_to_be_unreadable() -> None:
+    narrative = Narrative()
+    assert "unreadable" in figure_fragment({"image/png": '"><script>'}, {"image/png": {"alt": "a"}}, narrative)
+    assert narrative.undescribed
+
+
+def test_tables_scroll_and_have_no_empty_header() -> None:
+    fragment = page_fragment("<table><tr><th></th><th>a</th></tr><tr><th>b</th><td>1</td></tr></table>", Narrative())
+    assert fragment.startswith('<div class="scroll" tabindex="0" role="region" aria-label="table 1"')
+    assert "<th></th>" not in fragment and "<th>b</th>" in fragment
+
+
+def test_styles_and_classes_of_a_cell_cannot_dress_up_as_ours() -> None:
+    left = clean('<span class="badge good" id="content" style="color:red">✓ ok</span>')
+    assert left.replace(' class=""', "") == "<span>✓ ok</span>"
+
+
+def test_a_failed_run_shows_what_failed_and_where() -> None:
+    results = sample_results(metrics=[], baselines=[], summary="")
+    page = report_page(sample_notebook(failing=True), results)
+    assert "✕ raised" in page and "stopped by an error in cell 11" in page
+    assert page.count("loss is not finite at epoch 3") >= 2
+    assert page.index("The run stopped here") < page.index("Never reached.")
+    assert "· not run" in page and "\x1b" not in page
+
+
+def test_results_cannot_claim_a_success_that_the_notebook_denies() -> None:
+    page = report_page(sample_notebook(failing=True), sample_results(status="ok"))
+    assert "✓ ok" not in page and "did not succeed" in page
+
+
+def cells_of(*cells: object) -> dict:
+    return json.loads(nbformat.writes(new_notebook(cells=list(cells))))
+
+
+NOT_RUN = "this cell and those below it have not been run"
+MEMORY = new_output("error", ename="OutOfMemoryError", evalue="CUDA out of memory", traceback=[])
+ERROR = new_output("error", ename="ValueError", evalue="bad\nworse", traceback=[])
+
+
+@pytest.mark.parametrize(
+    ("notebook", "expected"),
+    [
+        (cells_of(code("a"), code("b")), Verdict("ok")),
+        (cells_of(new_markdown_cell("x"), code("a", ERROR)), Verdict("raised", 2, "ValueError: bad")),
+        (cells_of(code("a", ERROR, tags=("raises-exception",))), Verdict("ok")),
+        (cells_of(code("a"), code("b", count=None)), Verdict("interrupted", 2, NOT_RUN)),
+        (cells_of(code("  ", count=None)), Verdict("ok")),
+        (cells_of(code("a", MEMORY)), Verdict("out of memory", 1, "OutOfMemoryError: CUDA out of memory")),
+        (
+            cells_of(code("a", new_output("error", ename="KeyboardInterrupt", evalue="", traceback=[]))),
+            Verdict("interrupted", 1, "KeyboardInterrupt"),
+        ),
+    ],
+)  # fmt: skip
+def test_the_status_is_read_from_the_cells(notebook: dict, expected: Verdict) -> None:
+    assert verdict_of(notebook) == expected
+
+
+def test_cells_that_papermill_calls_completed_but_never_ran_are_found() -> None:
+    notebook = cells_of(code("a"), code("b", count=None))
+    for cell in notebook["cells"]:
+        cell["metadata"]["papermill"] = {"status": "completed", "exception": None}
+    assert verdict_of(notebook).status == "interrupted"
+
+
+def test_results_are_found_beside_the_notebook_or_inside_it_but_not_those_of_another(tmp_path: Path) -> None:
+    inside = new_notebook(cells=[code("run.finish()", display({RESULTS: {"notebook": "x", "summary": "inside"}}))])
+    assert find_results(inside, tmp_path, "out")["summary"] == "inside"
+    (tmp_path / "results.json").write_text(json.dumps({"notebook": "other", "summary": "wrong"}))
+    assert find_results(inside, tmp_path, "out")["summary"] == "inside"
+    inside.metadata["papermill"] = {"input_path": "notebooks/other.ipynb"}
+    assert find_results(inside, tmp_path, "out")["summary"] == "wrong"
+    (tmp_path / "results.json").write_text("{ broken")
+    assert find_results(new_notebook(), tmp_path, "out") == {}
+
+
+def test_nbconvert_knows_the_exporter(tmp_path: Path) -> None:
+    nbformat.write(sample_notebook(), tmp_path / "06_patch_classification.ipynb")
+    (tmp_path / "results.json").write_text(json.dumps(sample_results()), encoding="utf-8")
+    command = [sys.executable, "-m", "nbconvert", "--to", "medcore", "06_patch_classification.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "06_patch_classification.html").read_text(encoding="utf-8")
+    assert "On 24 test patients" in page and "<script" not in page
+    bare = new_notebook(cells=[code("plot()", display({"image/png": png()}))])
+    nbformat.write(bare, tmp_path / "bare.ipynb")
+    strict = [*command[:-1], "--ReportExporter.strict=True", "bare.ipynb"]
+    refused = subprocess.run(strict, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0 and "without a description" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"metrics": "no list", "data": 3, "checklist": {"a": 1}, "changed": None, "parameters": [1]},
+        {"metrics": [{}], "baselines": [None, {"name": 3}], "audit": [], "environment": "x"},
+        {"metrics": [{"name": "auroc", "value": "0.9", "low": None}], "data": {"splits": [1, {"a": None}]}},
+    ],
+)  # fmt: skip
+def test_results_of_any_shape_give_a_page(broken: dict) -> None:
+    assert "</html>" in report_page(sample_notebook(), broken)
+
+
+def test_a_value_that_cannot_be_estimated_is_said_in_words() -> None:
+    facts = front(sample_results(), Verdict("ok"), "")
+    row = next(row for row in facts["metrics"] if row["name"] == "sensitivity")
+    assert row["text"] == "not estimable" and row["note"] == "no positive patient in this split"
+
+
+def test_only_baselines_of_the_same_question_stand_beside_the_headline() -> None:
+    mine = estimate("auroc", 0.9, 0.85, 0.95)
+    other = [
+        estimate("auroc", 0.7, 0.6, 0.8, baseline="patches", unit="patch"),
+        estimate("auroc", 0.8, 0.7, 0.9, baseline="colour"),
+    ]
+    facts = front(sample_results(metrics=[mine], baselines=other), Verdict("ok"), "")
+    assert [row["who"] for row in facts["headline"]["rows"]] == ["this run", "colour"]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (0.8312, 0.791, 0.8704, "0.83 (0.79–0.87)"),
+        (0.94312, 0.9402, 0.9461, "0.943 (0.940–0.946)"),
+        (0.5, 0.1, 0.9, "0.50 (0.10–0.90)"),
+        (12.34, 3.0, 25.0, "12 (3–25)"),
+        (1.0, 1.0, 1.0, "1.00 (1.00–1.00)"),
+        (0.5, None, None, "0.5"),
+        (None, None, None, "not estimable"),
+        (float("nan"), 0, 1, "not estimable"),
+    ],
+)
+def test_numbers_have_the_digits_that_their_interval_allows(value: float, low: float, high: float, text: str) -> None:
+    assert estimate_text({"value": value, "low": low, "high": high}) == text
+
+
+def test_words_for_metrics_times_and_sizes() -> None:
+    assert metric_name("balanced_accuracy") == "balanced accuracy" and metric_name("auroc") == "AUROC"
+    assert [duration(s) for s in (0.2, 59.6, 131, 7500, None, 0)] == [
+        "1 s",
+        "1 min 00 s",
+        "2 min 11 s",
+        "2 h 05 min",
+        "",
+        "",
+    ]
+    assert memory(1_830_000_000) == "1.8 GB" and memory(12_000_000) == "12 MB" and memory(0) == ""
+
+
+def test_many_headings_of_the_same_name_stay_apart() -> None:
+    body = write_body(new_notebook(cells=[new_markdown_cell("## A\n\n## A\n\n#### A\n\n## <b>x</b> & y")]))
+    assert [(h.level, h.anchor) for h in body.narrative.headings] == [
+        (2, "s-a"),
+        (2, "s-a-2"),
+        (3, "s-a-3"),
+        (2, "s-x-y"),
+    ]

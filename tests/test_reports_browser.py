@@ -1,0 +1,249 @@
+"""Every page in a real browser: nothing leaves it, nothing runs in it, everybody can read it."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_markdown_cell, new_notebook, new_output
+from report_samples import code, display, png, sample_notebook, sample_results, stream
+
+from medcore.reporting.browser import find_browser, print_pdf
+from medcore.reporting.index import write_index
+from medcore.reporting.report import report_page
+from medcore.reporting.results import write_results
+from medcore.reporting.study import write_study
+from medcore.reporting.thumbnail import write_thumbnail
+
+sys.path.insert(0, str(Path(__file__).parent / "browser"))
+from chromium import AXE, Tab, browser  # noqa: E402
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(find_browser() is None, reason="no Chromium found: install one or set MEDCORE_BROWSER"),
+]
+NAMES = ("01_preprocessing", "02_autoencoder", "06_patch_classification")
+SAMPLE = Path(__file__).parents[1] / "reports" / "sample"
+PLACEHOLDERS = ("no description", "image", "figure", "plot")
+
+HOSTILE = [
+    "<script>window.pwned=1</script>",
+    "<img src=x onerror='window.pwned=1'>",
+    "\"><script>window.pwned=1</script>",
+    "'><svg onload=window.pwned=1>",
+    "</title><script>window.pwned=1</script>",
+    "</style><script>window.pwned=1</script>",
+    "</pre></code></details></main><h1>broken out</h1>",
+    "<!-- <script>",
+    "--><script>window.pwned=1</script>",
+    "<![CDATA[<script>window.pwned=1</script>]]>",
+    "javascript:window.pwned=1",
+    "{{ 7 * 7 }} {% for x in y %} {{ cycler.__init__.__globals__ }}",
+    "${7*7} #{7*7} <%= 7*7 %>",
+    "$\\href{javascript:window.pwned=1}{x}$",
+    "$$\\begin{matrix}</math><script>window.pwned=1</script>\\end{matrix}$$",
+    "[x](javascript:window.pwned=1)",
+    "![x](https://example.org/leak.png)",
+    "<iframe src=https://example.org></iframe>",
+    "<style>body{display:none}</style>",
+    "<link rel=stylesheet href=https://example.org/x.css>",
+    "<meta http-equiv=refresh content='0;url=https://example.org'>",
+    "<base href=https://example.org/>",
+    "<details open ontoggle=window.pwned=1>",
+    "&lt;script&gt;window.pwned=1&lt;/script&gt;",
+    "\u202egnp.exe\u202c \u2066x\u2069",
+    "Zalgo t̷̢̧o̶͝ \U0001f9ec \u0000\u0001\u001b[2J\u0085",
+    "x" * 3000,
+    "../../../etc/passwd\\..\\..",
+    "patient;DROP TABLE patients;--",
+    "|a|b|\n|--|--|\n# heading\n\n- list `code` **bold** ~~x~~",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Tab]:
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An index, a study and two reports: one good, one failed."""
+    root = tmp_path_factory.mktemp("reports")
+    for name in NAMES:
+        folder = root / "today" / name
+        folder.mkdir(parents=True)
+        notebook = sample_notebook(failing=name == NAMES[1])
+        failed = {"status": "raised", "cell": 11, "error": "RuntimeError: boom", "metrics": [], "baselines": []}
+        results = sample_results(notebook=name, title=name, **(failed if name == NAMES[1] else {}))
+        results["picture"] = write_thumbnail(notebook, folder)
+        write_results(folder, results)
+        nbformat.write(notebook, folder / "notebook.ipynb")
+        (folder / "report.html").write_text(report_page(notebook, results, name=name), encoding="utf-8")
+    study = write_study(root / "today")
+    assert study is not None
+    folder = root / "today"
+    found = {"index": write_index(root), "study": study, "good": folder / NAMES[0] / "report.html"}
+    return found | {"failed": folder / NAMES[1] / "report.html"}
+
+
+def check_page(tab: Tab) -> None:
+    """What holds for every page: silent, self-contained, no wider than the window, every image described."""
+    assert tab.requests() == []
+    assert tab.complaints() == []
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+    alts = tab.evaluate("[...document.images].map(image => image.alt)")
+    assert all(alt.strip() and not alt.strip().lower().startswith(PLACEHOLDERS) for alt in alts), alts
+    assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["laptop", "phone"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("name", ["index", "study", "good", "failed"])
+def test_pages_are_silent_and_accessible(tab: Tab, pages: dict[str, Path], name: str, dark: bool, phone: bool) -> None:
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: npm ci --prefix tests/browser")
+    tab.open(pages[name], dark=dark, width=390 if phone else 1280, phone=phone)
+    check_page(tab)
+    assert tab.axe() == []
+    check_page(tab)  # also with every fold open
+
+
+@pytest.mark.parametrize("page", sorted(SAMPLE.rglob("*.html")), ids=lambda page: str(page.relative_to(SAMPLE)))
+def test_sample_reports_are_silent_and_accessible(tab: Tab, page: Path) -> None:
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: npm ci --prefix tests/browser")
+    for dark in (False, True):
+        tab.open(page, dark=dark)
+        check_page(tab)
+        assert tab.axe() == []
+
+
+def test_the_test_would_notice_a_request_a_script_and_a_poor_page(tab: Tab, tmp_path: Path) -> None:
+    """The instrument is tested too: what it must find, it finds."""
+    poor = tmp_path / "poor.html"
+    poor.write_text(
+        "<img src=missing.png><script>console.error('x'); window.pwned = 1</script><p style=color:#eee>pale</p>"
+    )
+    tab.open(poor)
+    assert tab.requests() and tab.complaints() and tab.evaluate("window.pwned") == 1
+    if AXE.exists():
+        assert {line.split(":")[0] for line in tab.axe()} >= {"image-alt", "color-contrast", "html-has-lang"}
+
+
+def test_a_figure_is_enlarged_and_closed_by_keyboard(tab: Tab, pages: dict[str, Path]) -> None:
+    tab.open(pages["good"])
+    width = "document.querySelector('#s-figure-2 img').getBoundingClientRect().width"
+    small = tab.evaluate(width)
+    tab.evaluate("document.querySelector('#s-figure-2 .zoom').focus()")
+    press(tab, "Enter")
+    assert tab.evaluate(width) > 1.5 * small
+    assert tab.evaluate("getComputedStyle(document.querySelector('#s-figure-2')).position") == "fixed"
+    press(tab, "Tab")
+    assert tab.evaluate("document.activeElement.textContent") == "Close figure 2"
+    press(tab, "Enter")
+    assert tab.evaluate(width) == small
+
+
+def press(tab: Tab, key: str) -> None:
+    """Press a key as a person does."""
+    codes = {"Enter": 13, "Tab": 9}
+    text = {"text": "\r"} if key == "Enter" else {}
+    tab.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=codes[key], **text)
+    tab.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=codes[key])
+    tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def test_everything_that_does_something_is_reached_by_the_tab_key(tab: Tab, pages: dict[str, Path]) -> None:
+    tab.open(pages["good"])
+    wanted = tab.evaluate("document.querySelectorAll('a[href]:not(.close), summary, [tabindex=\"0\"]').length")
+    seen = set()
+    for _ in range(wanted + 30):
+        press(tab, "Tab")
+        seen.add(tab.evaluate("(e => [...document.querySelectorAll('*')].indexOf(e))(document.activeElement)"))
+    visible = tab.evaluate(
+        "[...document.querySelectorAll('a[href]:not(.close), summary, [tabindex=\"0\"]')]"
+        ".filter(e => e.checkVisibility()).map(e => [...document.querySelectorAll('*')].indexOf(e))"
+    )
+    assert set(visible) <= seen
+
+
+def spoiled(value: Any, hostile: str) -> Any:
+    """The same structure with every text, names of fields included where they are free, replaced."""
+    if isinstance(value, dict):
+        free = "value" not in value
+        return {key: spoiled(item, hostile) for key, item in value.items()} | ({hostile: hostile} if free else {})
+    if isinstance(value, list):
+        return [spoiled(item, hostile) for item in value]
+    return hostile if isinstance(value, str) else value
+
+
+def hostile_notebook(text: str) -> Any:
+    """A notebook with one text in every place that a file name, label or patient can reach."""
+    picture = {"image/png": png(120, 60)}
+    cells = [
+        new_markdown_cell(f"# {text}\n\n## {text}\n\nPatient {text} and `{text}`\n\n| a |\n|--|\n| {text} |"),
+        code(f"label = {text!r}", stream("stdout", text), stream("stderr", text)),
+        code("picture", display(picture, {"image/png": {"alt": f"Shows {text}", "caption": text}})),
+        code("html", display({"text/html": f"<table><tr><th>{text}</th><td>{text}</td></tr></table><p>{text}</p>"})),
+        code("text", display({"text/plain": text}), display({"text/markdown": text}), display({"text/latex": text})),
+        code("svg", display({"image/svg+xml": f"<svg>{text}</svg>"}, {"image/svg+xml": {"alt": f"Shows {text}"}})),
+        code("raise", new_output("error", ename=text, evalue=text, traceback=[text])),
+        new_markdown_cell("## The last heading"),
+    ]
+    return new_notebook(cells=cells)
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_a_hostile_string_in_every_field_runs_nothing_and_breaks_nothing(
+    tab: Tab, pages: dict[str, Path], tmp_path: Path, number: int
+) -> None:
+    text = HOSTILE[number]
+    results = {**spoiled(sample_results(), text), "picture": {}}
+    page = tmp_path / "hostile.html"
+    page.write_text(report_page(hostile_notebook(text), results), encoding="utf-8")
+    for phone in (True, False):
+        tab.open(page, width=390 if phone else 1280, phone=phone)
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+    assert tab.evaluate("window.pwned") is None
+    assert tab.requests() == []
+    assert tab.complaints() == []
+    for tag in ("header", "nav", "main", "article", "footer"):
+        assert tab.evaluate(f"document.querySelectorAll('.page {tag}, body > {tag}').length") == 1, tag
+    assert tab.evaluate("document.querySelectorAll('h1').length") == 1
+    assert "The last heading" in tab.evaluate("document.querySelector('article').textContent")
+    assert tab.evaluate("document.querySelector('footer').getBoundingClientRect().height") > 0
+    shown = tab.evaluate("document.querySelector('.summary').textContent")
+    assert "".join(shown.split()) == "".join(
+        "".join(c for c in text if c.isprintable() or c.isspace() or ord(c) > 0x9F).split()
+    )
+
+
+def test_an_index_of_hostile_names_runs_nothing_and_its_links_work(tab: Tab, tmp_path: Path) -> None:
+    for number, text in enumerate(HOSTILE):
+        name = "".join(c for c in text if c not in "/\\\0")[:60].strip(". ") or "x"
+        folder = tmp_path / f"run {number} {name}" / f"{number} {name}"
+        folder.mkdir(parents=True)
+        (folder / "report.html").write_text("<title>found</title>")
+        (folder / "results.json").write_text(json.dumps(spoiled(sample_results(), text)), encoding="utf-8")
+    index = write_index(tmp_path)
+    tab.open(index)
+    assert tab.evaluate("window.pwned") is None and tab.requests() == [] and tab.complaints() == []
+    links = tab.evaluate("[...document.querySelectorAll('.runs a')].map(a => a.href)")
+    assert len(links) == len(HOSTILE) == tab.evaluate("document.querySelectorAll('.runs tbody tr').length")
+    for link in links:
+        tab.call("Page.navigate", url=link)
+    from urllib.parse import unquote, urlparse
+
+    assert all(Path(unquote(urlparse(link).path)).is_file() for link in links)
+
+
+def test_a_page_prints_to_pdf(pages: dict[str, Path], tmp_path: Path) -> None:
+    target = print_pdf(pages["study"], tmp_path / "study.pdf")
+    content = target.read_bytes()
+    assert content.startswith(b"%PDF-") and content.count(b"/Type /Page\n") >= 4
+    assert [path.name for path in tmp_path.iterdir()] == ["study.pdf"]

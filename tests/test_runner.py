@@ -1,0 +1,384 @@
+"""The runner tells the truth about every way in which a notebook can end, and never loses a good report."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from report_samples import sample_notebook, sample_results
+
+from medcore.errors import MedcoreError
+from medcore.reporting import autopsy, folders, shares
+from medcore.reporting.finish import Outcome, finish
+from medcore.reporting.folders import begin, commit, sole_writer
+from medcore.reporting.progress import Progress
+from medcore.reporting.results import read_results, write_results
+from medcore.reporting.runner import run_notebooks
+from medcore.reporting.status import KEY
+
+pytestmark = pytest.mark.xdist_group("runner")  # one worker, so that the notebooks run once
+
+SOURCES = {
+    "fine": "v = os.environ\nprint('threads', v['OMP_NUM_THREADS'], v['OMP_WAIT_POLICY'], v['MEDCORE_RUN_DIR'])",
+    "raises": "print('before')\n1 / 0",
+    "killed": "os.kill(os.getpid(), 9)",
+    "exits": "os._exit(3)",
+    "memory": "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\nlarge = bytearray(8 << 30)",
+}
+IMPORTS = "import os, resource, time"
+
+
+def write_notebook(folder: Path, name: str, source: str) -> Path:
+    """A notebook with a title, a parameters cell, one cell of interest and one that follows."""
+    cells = [
+        new_markdown_cell(f"# Title of {name}"),
+        new_code_cell("x = 1  # a number", metadata={"tags": ["parameters"]}),
+        new_code_cell(f"{IMPORTS}\n{source}"),
+        new_code_cell("print('reached the end with', x)"),
+    ]
+    spec = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=spec), folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+@pytest.fixture(scope="module")
+def endings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """One run over notebooks that end in different ways; a folder's name is as hostile as a file system allows."""
+    place = tmp_path_factory.mktemp("nb {x} <b>&'\"")
+    notebooks = {write_notebook(place, name, source): {"x": 2} for name, source in SOURCES.items()}
+    outcomes = run_notebooks(notebooks, out=place / "out", jobs=3, progress=False)
+    return {outcome.notebook.stem: outcome for outcome in outcomes}
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "error"),
+    [
+        ("fine", "ok", None),
+        ("raises", "raised", "ZeroDivisionError: division by zero"),
+        ("killed", "killed", "signal 9"),
+        ("exits", "killed", "exit code 3"),
+        ("memory", "out of memory", "MemoryError"),
+    ],
+)
+def test_every_ending_has_its_true_status_everywhere(
+    endings: dict[str, Outcome], name: str, status: str, error: str | None
+) -> None:
+    outcome = endings[name]
+    cell = None if status == "ok" else 4  # the injected parameters are the third
+    assert (outcome.status, outcome.cell) == (status, cell)
+    assert outcome.folder is not None
+    results = read_results(outcome.folder)
+    assert (results["status"], results["cell"], results["error"]) == (status, cell, outcome.error)
+    assert error is None or error in results["error"]
+    page = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    assert f"Title of {name}" in page
+    assert ("✓ ok" in page) == (status == "ok")
+    assert status == "ok" or f"in cell {cell}" in page
+    index = (outcome.folder.parent / "index.html").read_text(encoding="utf-8")
+    assert f">{'✓' if status == 'ok' else '✕'} {status}<" in index
+
+
+@pytest.mark.parametrize("name", ["raises", "killed", "exits", "memory"])
+def test_cells_that_never_ran_are_not_called_completed(endings: dict[str, Outcome], name: str) -> None:
+    folder = endings[name].folder
+    assert folder is not None
+    cells = nbformat.read(folder / "notebook.ipynb", as_version=4).cells
+    assert [cell.metadata.papermill.status for cell in cells][-3:] == ["completed", "failed", "not run"]
+    assert not cells[-1].outputs
+
+
+def test_parameters_arrive_and_kernels_share_the_cores_asleep(endings: dict[str, Outcome]) -> None:
+    folder = endings["fine"].folder
+    assert folder is not None
+    cells = nbformat.read(folder / "notebook.ipynb", as_version=4).cells
+    assert "reached the end with 2" in cells[-1].outputs[0].text
+    said = cells[-2].outputs[0].text
+    share = max(1, shares.available_cores() // 3)
+    assert f"threads {min(share, int(os.environ.get('OMP_NUM_THREADS', share)))} passive" in said
+    assert said.strip().endswith(str(folder)), "paths are printed as they are after the rename"
+
+
+def test_nothing_partial_is_left(endings: dict[str, Outcome]) -> None:
+    folder = endings["fine"].folder
+    assert folder is not None
+    left = [path.name for path in folder.parent.iterdir() if path.is_dir()]
+    assert sorted(left) == sorted(SOURCES)
+    assert not (folder / "kernel.log").exists()
+
+
+def test_a_time_limit_ends_a_notebook_and_the_last_good_run_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    good = out / "slow"
+    good.mkdir(parents=True)
+    write_results(good, sample_results(notebook="slow"))
+    (good / "report.html").write_text("the good report")
+    slow = write_notebook(tmp_path, "slow", "print('tick', flush=True)\ntime.sleep(600)")
+    (outcome,) = run_notebooks({slow: {}}, out=out, timeout=2, progress=False)
+    assert (outcome.status, outcome.cell) == ("timed out", 3)
+    assert "limit of 2 s" in str(outcome.error)
+    assert "timed out" in (good / "report.html").read_text(encoding="utf-8")
+    assert "tick" in (good / "report.html").read_text(encoding="utf-8")
+    assert (out / "slow.previous" / "report.html").read_text() == "the good report"
+    assert "last good run" in (out / "index.html").read_text(encoding="utf-8")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from medcore.reporting.runner import run_notebooks
+outcomes = run_notebooks({Path(name): {} for name in sys.argv[2:]}, out=Path(sys.argv[1]), jobs=1)
+print([outcome.status for outcome in outcomes])
+"""
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A run in a process of its own that has reached an endless cell; a second notebook waits."""
+    wait = f"Path({str(tmp_path / 'reached')!r}).touch()\nprint('tick', flush=True)\ntime.sleep(600)"
+    first = write_notebook(tmp_path, "endless", "from pathlib import Path\n" + wait)
+    second = write_notebook(tmp_path, "waiting", "pass")
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "out"), str(first), str(second)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (tmp_path / "reached").exists():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+            pytest.fail(process.communicate()[0])
+    yield process, tmp_path / "out"
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_readable_files(running: tuple[subprocess.Popen[str], Path], sent: int) -> None:
+    process, out = running
+    with pytest.raises(MedcoreError, match="is writing there now"), sole_writer(out):
+        pass
+    process.send_signal(sent)
+    said, _ = process.communicate(timeout=60)
+    assert "['interrupted', 'interrupted']" in said and "waiting: interrupted" in said
+    results = read_results(out / "endless")
+    assert (results["status"], results["cell"]) == ("interrupted", 3)
+    assert "tick" in (out / "endless" / "report.html").read_text(encoding="utf-8")
+    assert not (out / "waiting").exists() and (out / "index.html").exists()
+
+
+def test_a_killed_runner_leaves_no_process_and_nothing_that_looks_whole(
+    running: tuple[subprocess.Popen[str], Path],
+) -> None:
+    import psutil
+
+    process, out = running
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive
+    assert [path.name for path in out.iterdir() if path.is_dir()] == ["endless.partial"]
+    from medcore.reporting.index import write_index
+
+    assert "its runner ended before it did" in write_index(out).read_text(encoding="utf-8")
+    with sole_writer(out):  # the lock died with the runner
+        assert begin(out / "endless").name == "endless.partial"
+
+
+# --- what needs no kernel ---------------------------------------------------------------------------------------------
+
+
+def finished(folder: Path, notebook: Any = None, results: dict[str, Any] | None = None) -> Outcome:
+    """Finish a run whose execution is already there."""
+    partial = begin(folder)
+    notebook = notebook or sample_notebook()
+    notebook.metadata.setdefault(KEY, {"status": "ok", "cell": None, "error": None})
+    nbformat.write(notebook, partial / "notebook.ipynb")
+    if results is not None:
+        write_results(partial, results)
+    return finish(Path("x.ipynb"), {}, partial, folder, time.monotonic())
+
+
+def test_a_full_disk_leaves_the_earlier_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "x"
+    assert finished(folder, results=sample_results()).status == "ok"
+    before = (folder / "report.html").read_bytes()
+    write = Path.write_text
+
+    def full(self: Path, *args: Any, **kwargs: Any) -> int:
+        if self.name == "report.html":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    outcome = finished(folder, results=sample_results(summary="new"))
+    assert outcome.status != "ok" and outcome.folder is None
+    assert "No space left" in str(outcome.error) and "as it was" in str(outcome.error)
+    assert (folder / "report.html").read_bytes() == before
+    assert read_results(folder)["summary"] != "new"
+
+
+def test_a_page_that_cannot_be_drawn_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> str:
+        raise KeyError("template")
+
+    monkeypatch.setattr("medcore.reporting.finish.compose", broken)
+    outcome = finished(tmp_path / "x", results=sample_results())
+    assert outcome.folder == tmp_path / "x" and "could not be drawn" in outcome.note
+    assert read_results(tmp_path / "x")["metrics"]
+
+
+def test_a_worker_that_vanished_is_reported_as_killed_with_its_cell(tmp_path: Path) -> None:
+    notebook = sample_notebook()
+    for number, cell in enumerate(notebook.cells):
+        cell.metadata["papermill"] = {"status": "running" if number == 5 else "completed"}
+    partial = begin(tmp_path / "x")
+    nbformat.write(notebook, partial / "notebook.ipynb")
+    (partial / "kernel.log").write_text("terminate called after throwing an instance of 'std::bad_alloc'\n")
+    outcome = finish(Path("x.ipynb"), {}, partial, tmp_path / "x", time.monotonic())
+    assert (outcome.status, outcome.cell) == ("killed", 6)
+    assert "std::bad_alloc" in str(outcome.error)
+
+
+def test_a_notebook_without_finish_is_not_passed_off_as_complete(tmp_path: Path) -> None:
+    finished(tmp_path / "x", results=sample_results(status="running"))
+    results = read_results(tmp_path / "x")
+    assert results["status"] == "ok" and any("run.finish()" in text for text in results["warnings"])
+
+
+def test_file_names_that_are_no_text_do_not_stop_a_report(tmp_path: Path) -> None:
+    broken = os.fsdecode(b"caf\xe9.png")
+    notebook = sample_notebook()
+    notebook.cells[4].outputs[0].text = "fine"
+    partial = begin(tmp_path / "x")
+    notebook.metadata[KEY] = {"status": "ok", "cell": None, "error": None}
+    nbformat.write(notebook, partial / "notebook.ipynb")
+    text = json.dumps(sample_results(warnings=[broken]))  # escaped, as another program may write it
+    (partial / "results.json").write_text(text)
+    outcome = finish(Path("x.ipynb"), {}, partial, tmp_path / "x", time.monotonic())
+    assert outcome.status == "ok"
+    assert "caf?.png" in (tmp_path / "x" / "report.html").read_text(encoding="utf-8")
+
+
+def test_commit_restores_what_a_crash_left_between_two_renames(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    finished(folder, results=sample_results())
+    folder.rename(tmp_path / "x.replaced")
+    begin(folder)
+    assert read_results(folder)["status"] == "ok" and not (tmp_path / "x.replaced").exists()
+
+
+def test_good_runs_replace_and_failed_ones_keep_the_last_good_one(tmp_path: Path) -> None:
+    def run(mark: str, good: bool) -> None:
+        partial = begin(tmp_path / "x")
+        write_results(partial, sample_results(summary=mark, status="ok" if good else "raised"))
+        commit(partial, tmp_path / "x", good)
+
+    for mark, good in (("one", True), ("two", False), ("three", False)):
+        run(mark, good)
+    assert read_results(tmp_path / "x")["summary"] == "three"
+    assert read_results(tmp_path / "x.previous")["summary"] == "one"
+    run("four", True)
+    assert read_results(tmp_path / "x")["summary"] == "four"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_wrong_plans_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    first, second = write_notebook(tmp_path, "n", "1"), write_notebook(tmp_path / "a", "n", "1")
+    with pytest.raises(MedcoreError, match="both write to 'n'"):
+        run_notebooks({first: {}, second: {}}, out=tmp_path / "out")
+    with pytest.raises(MedcoreError, match="not a name for a parameter"):
+        run_notebooks({first: {"x=__import__('os').system('id');y": 1}}, out=tmp_path / "out")
+    with pytest.raises(MedcoreError, match="does not exist"):
+        run_notebooks({tmp_path / "none.ipynb": {}}, out=tmp_path / "out")
+    with pytest.raises(MedcoreError, match="must not end in"):
+        run_notebooks({write_notebook(tmp_path, "x.partial", "1"): {}}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(MedcoreError, match="choose another --out"):
+        run_notebooks({write_notebook(tmp_path, "n", "1"): {}}, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("code", "peak", "counted", "status"),
+    [
+        (-9, 0, 1, "out of memory"),
+        (-9, 95, 0, "out of memory"),
+        (-9, 50, 0, "killed"),
+        (-11, 99, 1, "killed"),
+        (1, 0, 0, "killed"),
+        (None, 0, 0, "killed"),
+    ],
+)
+def test_why_a_kernel_died(
+    code: int | None, peak: int, counted: int, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill counts as lack of memory when the system counted one, or nearly all memory was in use."""
+    monkeypatch.setattr(autopsy, "oom_kills", lambda: counted)
+    monkeypatch.setattr(autopsy, "memory_limit", lambda: 100)
+    assert autopsy.cause_of_death(code, 4, peak, 0).status == status
+
+
+def test_counters_of_the_system_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "events").write_text("low 0\noom 3\noom_kill 2\n")
+    (tmp_path / "max").write_text("1000\n")
+    (tmp_path / "none").write_text("max\n")
+    monkeypatch.setattr(autopsy, "OOM_COUNTERS", (tmp_path / "events", tmp_path / "absent"))
+    monkeypatch.setattr(autopsy, "LIMITS", (tmp_path / "max", tmp_path / "none"))
+    assert autopsy.oom_kills() == 2 and autopsy.memory_limit() == 1000
+
+
+def test_the_memory_of_a_process_and_its_children_is_seen() -> None:
+    assert autopsy.resident(os.getpid()) > 10_000_000
+    assert autopsy.resident(2**22 + 1) == 0
+
+
+def test_a_kernel_gets_its_share_and_keeps_a_smaller_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "idle_cores", lambda: 8)
+    assert [shares.thread_share(jobs) for jobs in (1, 3, 16)] == [8, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    chosen = shares.kernel_environment(4)
+    assert chosen["OMP_NUM_THREADS"] == "2" and chosen["MKL_NUM_THREADS"] == "4"
+    assert chosen["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_several_gpus_are_dealt_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert [shares.gpu_for(slot, 3).get("CUDA_VISIBLE_DEVICES") for slot in range(3)] == ["4", "7", "4"]
+    assert shares.gpu_for(0, 1) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert shares.gpu_for(0, 3) == {}
+
+
+def test_what_an_exception_holds_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress(1, True).done(0, Outcome(Path("x.ipynb"), "raised", 3, "\x1b[2J\x9b31mwiped\nup", 1.0, None))
+    said = capsys.readouterr().out
+    assert "wiped up" in said and "\x1b" not in said and "\x9b" not in said and said.count("\n") == 1
+
+
+def test_the_lock_names_its_holder(tmp_path: Path) -> None:
+    with sole_writer(tmp_path):
+        with pytest.raises(MedcoreError, match=rf"process {os.getpid()}"), sole_writer(tmp_path):
+            pass
+    with sole_writer(tmp_path):
+        assert not list(tmp_path.glob(f"*{folders.PARTIAL}"))
+
+
+def test_the_command_line_side_is_light() -> None:
+    """A wrong parameter must be refused in a moment: nothing heavy is imported for it."""
+    check = (
+        "import sys, medcore.reporting.runner; print({'torch', 'nbconvert', 'papermill', 'IPython'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
