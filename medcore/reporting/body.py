@@ -15,6 +15,7 @@ from medcore.reporting.sanitise import Link, only_anchors
 from medcore.reporting.status import Verdict, source_of, verdict_of
 
 TITLE = re.compile(r"\A\s*#\s+(.+?)\s*#*\s*$", re.MULTILINE)
+IN_PAGE = re.compile(r'<a href="#([^"]*)">')
 LEFT_OUT = {"remove-cell", "remove_cell", "papermill-error-cell-tag"}
 MARKS = re.compile(r"[*_`$]|\[([^\]]*)\]\([^)]*\)")
 
@@ -54,7 +55,17 @@ def write_body(
             parts.append(markdown_fragment(source, narrative, cell.get("attachments"), link))
         elif cell["cell_type"] == "code":
             parts.append(_code_cell(cell, number, narrative, verdict, link))
-    return Body(title, "".join(parts), narrative, verdict)
+    return Body(title, without_dead_links("".join(parts), narrative), narrative, verdict)
+
+
+def without_dead_links(body: str, narrative: Narrative) -> str:
+    """Links to a section that is not there (a notebook that stopped early) become plain text."""
+    known = {html.escape(heading.anchor) for heading in narrative.headings}
+
+    def kept(found: re.Match[str]) -> str:
+        return "<a>" if found[1].startswith(narrative.prefix) and found[1] not in known else found[0]
+
+    return IN_PAGE.sub(kept, body)
 
 
 def plain(markdown: str) -> str:

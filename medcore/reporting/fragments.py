@@ -13,6 +13,7 @@ from medcore.reporting.sanitise import Link, as_attributes, clean, only_anchors
 MISSING = '<span class="missing">This image carries no description.</span>'
 DISPLAYED_MATH = re.compile(r"(<p>\s*)?(<math display=\"block\">.*?</math>)(\s*</p>)?", re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
+CHAPTER = "#/"  # begins a link to another chapter of the page, whose anchor follows
 LONG_FORMULA = 30  # visible characters beyond which a displayed formula may be wider than a phone
 NOT_EMBEDDED = '<span class="missing">[image that is not part of this file]</span>'
 
@@ -102,6 +103,8 @@ class _Writer(HTMLParser):
         target = attrs.get("href") or ""
         if not target.startswith("#"):
             return source
+        if target.startswith(CHAPTER):
+            return f'<a href="#{html.escape(target.removeprefix(CHAPTER))}">'
         return f'<a href="#{html.escape(self.narrative.anchor(unquote(target[1:])))}">'
 
 

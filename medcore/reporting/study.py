@@ -11,6 +11,7 @@ from medcore.data.npzfile import atomic_path
 from medcore.errors import MedcoreError
 from medcore.reporting.body import Body, write_body
 from medcore.reporting.folders import RUN_NOTEBOOK, SUFFIXES
+from medcore.reporting.fragments import CHAPTER
 from medcore.reporting.front import front
 from medcore.reporting.index import STUDY
 from medcore.reporting.narrative import Heading
@@ -54,7 +55,7 @@ def _links_between(names: list[str]) -> Link:
     def link(url: str) -> str | None:
         stem = Path(url.split("#")[0]).stem
         if url.endswith(".ipynb") and stem in names:
-            return f"#/c{names.index(stem) + 1}"
+            return f"{CHAPTER}c{names.index(stem) + 1}"
         return url if url.startswith("#") else None
 
     return link
