@@ -1,0 +1,202 @@
+"""Where is the decision threshold chosen? Here: on validation cases, by a named rule, and applied elsewhere.
+
+Rules:
+- ``"youden"``: largest sensitivity + specificity - 1.
+- ``"sensitivity>=0.95"``: as specific as possible while at least that sensitive.
+- ``"specificity>=0.90"``: as sensitive as possible while at least that specific.
+- ``"cost 5:1"``: a missed positive costs five times a false alarm; smallest total cost at the prevalence of the cases.
+
+    point = choose_threshold(scores.where("val"), "youden")
+    decision = point.apply(scores.where("test"))
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from medcore.errors import MedcoreError
+from medcore.evaluation.scores import Scores, refuse_test_data
+
+RULES = ("youden", "sensitivity>=0.95", "specificity>=0.90", "cost 5:1")
+_RULE = re.compile(
+    r"(youden)|(sensitivity|specificity)\s*>=\s*([0-9.]+)|cost\s+([0-9.]+)\s*:\s*([0-9.]+)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold, and everything a reviewer asks about it.
+
+    Attributes:
+        threshold: A case is called positive when its score is at least this.
+        rule: By which rule it was chosen.
+        chosen_on: On which side(s): ``train``, ``val``, ``train+val``.
+        n: On how many cases.
+        sensitivity: On those cases, 0 to 1.
+        specificity: On those cases, 0 to 1.
+        positives: How many of the cases were positive.
+        patients: From how many patients they come.
+        note: What the reader must know, empty when nothing.
+    """
+
+    threshold: float
+    rule: str
+    chosen_on: str
+    n: int
+    sensitivity: float
+    specificity: float
+    positives: int = 0
+    patients: int = 0
+    note: str = ""
+
+    def apply(self, scores: Scores | np.ndarray) -> np.ndarray:
+        """Decide: 1 where the score is at least the threshold, else 0. **Shape** ``(N,)`` int64.
+
+        Raises:
+            MedcoreError: A score is not finite.
+        """
+        values = scores.positive_score if isinstance(scores, Scores) else np.asarray(scores, dtype=float)
+        broken = np.flatnonzero(~np.isfinite(values))
+        if len(broken):
+            raise MedcoreError(f"threshold: scores[{broken[0]}] is {values[broken[0]]}; no decision can be made on it")
+        return (values >= self.threshold).astype(np.int64)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON types."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        share = f"{self.positives} of {self.n} {self.chosen_on} cases positive"
+        return (
+            f"threshold {self.threshold:.4g} by rule {self.rule!r} ({share}): "
+            f"sensitivity {self.sensitivity:.3f}, specificity {self.specificity:.3f} there"
+            + (f"; {self.note}" if self.note else "")
+        )
+
+
+class OperatingCurve(NamedTuple):
+    """All decisions that one score allows, from all called positive to none. Each **Shape** ``(T,)``."""
+
+    thresholds: np.ndarray
+    sensitivity: np.ndarray
+    specificity: np.ndarray
+
+
+def operating_curve(positive: np.ndarray, score: np.ndarray) -> OperatingCurve:
+    """Sensitivity and specificity at every threshold that makes a difference.
+
+    Thresholds lie halfway between neighbouring scores, so that a new case close to an old one falls on its side.
+
+    Args:
+        positive: Whether a case is positive; both kinds must occur. **Shape** ``(N,)`` bool.
+        score: Higher = more likely positive. **Shape** ``(N,)``.
+    """
+    positive, score = np.asarray(positive, dtype=bool), np.asarray(score, dtype=float)
+    values, index = np.unique(score, return_inverse=True)
+    halfway = values[:-1] / 2 + values[1:] / 2
+    halfway = np.where(halfway > values[:-1], halfway, values[1:])  # two scores without a number between them
+    thresholds = np.concatenate([values[:1], halfway, [np.nextafter(values[-1], np.inf)]])
+    hits = np.bincount(index[positive], minlength=len(values))
+    alarms = np.bincount(index[~positive], minlength=len(values))
+    missed, quiet = np.append(0, hits.cumsum()), np.append(0, alarms.cumsum())
+    return OperatingCurve(thresholds, 1 - missed / positive.sum(), quiet / (~positive).sum())
+
+
+def choose_threshold(scores: Scores, rule: str = "youden") -> OperatingPoint:
+    """Choose a threshold on validation cases.
+
+    Where several thresholds are equally good by the rule, the one with the most balanced sensitivity and specificity
+    is taken, then the lowest.
+
+    Args:
+        scores: Two classes, every case marked ``train`` or ``val``.
+        rule: See the top of this file.
+
+    Raises:
+        TestDataRefused: A case is marked ``test`` or not marked.
+        MedcoreError: Unknown rule, no case, one class only, or all scores equal.
+    """
+    refuse_test_data(scores, "a threshold")
+    name, first, second = parse_rule(rule)
+    positive, score = scores.positive, scores.positive_score
+    _explain_impossible(scores, positive, score)
+    curve = operating_curve(positive, score)
+    order = _by_rule(curve, name, first, second, float(positive.mean()))
+    best = int(order[0])
+    return OperatingPoint(
+        threshold=float(curve.thresholds[best]),
+        rule=rule,
+        chosen_on=scores.side,
+        n=len(scores),
+        sensitivity=float(curve.sensitivity[best]),
+        specificity=float(curve.specificity[best]),
+        positives=int(positive.sum()),
+        patients=scores.patients,
+        note=_note(curve, best),
+    )
+
+
+def parse_rule(rule: str) -> tuple[str, float, float]:
+    """Read a rule: its name and its one or two numbers (0 where it has none).
+
+    Raises:
+        MedcoreError: It is no rule, or its number is out of range.
+    """
+    found = _RULE.fullmatch(rule.strip()) if isinstance(rule, str) else None
+    if found is None:
+        raise MedcoreError(f"rule={rule!r} is not known; rules are written like {', '.join(map(repr, RULES))}")
+    if found[1]:
+        return "youden", 0.0, 0.0
+    name, numbers = (found[2].lower(), [found[3]]) if found[2] else ("cost", [found[4], found[5]])
+    try:
+        values = [float(number) for number in numbers]
+    except ValueError:
+        raise MedcoreError(f"rule={rule!r}: {numbers} are not numbers") from None
+    if name == "cost" and min(values) <= 0:
+        raise MedcoreError(f"rule={rule!r}: both costs must be above 0")
+    if name != "cost" and not 0 < values[0] <= 1:
+        raise MedcoreError(f"rule={rule!r}: {values[0]} must lie above 0 and at most at 1")
+    return name, values[0], values[-1]
+
+
+def _explain_impossible(scores: Scores, positive: np.ndarray, score: np.ndarray) -> None:
+    negative_name, positive_name = scores.classes
+    if not len(scores):
+        raise MedcoreError("a threshold cannot be chosen: there are no cases; is the validation side empty?")
+    if positive.all() or not positive.any():
+        there, missing = (positive_name, negative_name) if positive.all() else (negative_name, positive_name)
+        raise MedcoreError(
+            f"a threshold cannot be chosen: all {len(scores)} {scores.side} cases are {there!r}, none is {missing!r}; "
+            "put patients of both kinds on the validation side"
+        )
+    if score.min() == score.max():
+        raise MedcoreError(
+            f"a threshold cannot be chosen: all {len(scores)} scores are equal ({score[0]:g}), so they separate "
+            "nothing; did the model train, and is every image different?"
+        )
+
+
+def _by_rule(curve: OperatingCurve, name: str, first: float, second: float, prevalence: float) -> np.ndarray:
+    """Thresholds from best to worst."""
+    sensitivity, specificity, slack = curve.sensitivity, curve.specificity, 1e-9
+    if name == "youden":
+        goodness = sensitivity + specificity
+    elif name == "cost":
+        goodness = -(first * prevalence * (1 - sensitivity) + second * (1 - prevalence) * (1 - specificity))
+    elif name == "sensitivity":
+        goodness = np.where(sensitivity >= first - slack, specificity, -1.0)
+    else:
+        goodness = np.where(specificity >= first - slack, sensitivity, -1.0)
+    return np.lexsort([curve.thresholds, -np.minimum(sensitivity, specificity), -np.round(goodness, 12)])
+
+
+def _note(curve: OperatingCurve, best: int) -> str:
+    if curve.sensitivity[best] == 0:
+        return "the rule is met only by calling every case negative"
+    if curve.specificity[best] == 0:
+        return "the rule is met only by calling every case positive"
+    return ""
