@@ -181,7 +181,7 @@ def refuse_test_data(scores: Scores, what: str) -> None:
     """
     refused = ~np.isin(scores.split, CHOOSABLE)
     if refused.any():
-        marks = ", ".join(f"{(scores.split == mark).sum()} {mark!r}" for mark in np.unique(scores.split[refused]))
+        marks = ", ".join(f"{(scores.split == mark).sum()} {str(mark)!r}" for mark in np.unique(scores.split[refused]))
         raise TestDataRefused(
             f"{what} can only be chosen on cases marked 'train' or 'val'; of {len(scores)} cases these are not: {marks}"
             ". Choose on scores.where('val') and apply the result to the test cases"

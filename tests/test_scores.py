@@ -1,0 +1,89 @@
+"""Scores: what fits together is accepted, everything else is named."""
+
+import numpy as np
+import pytest
+
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError, TestDataRefused
+from medcore.evaluation.scores import Scores, refuse_test_data
+
+
+def make(**changes):
+    parts = {
+        "truth": [0, 1, 2, 1],
+        "score": np.eye(3)[[0, 1, 2, 0]],
+        "patient": ["a", "a", "b", "c"],
+        "split": ["val", "val", "test", "test"],
+        "classes": ("x", "y", "z"),
+    }
+    return Scores(**(parts | changes))
+
+
+def test_selecting_keeps_everything_together():
+    scores = make(ids=[7, 8, 9, 10]).where("test")
+    assert scores.truth.tolist() == [2, 1] and scores.patient.tolist() == ["b", "c"] and scores.ids.tolist() == [9, 10]
+    assert scores.predicted.tolist() == [2, 0]
+    assert (len(scores), scores.patients, scores.side) == (2, 2, "test")
+    assert len(make().select([])) == 0 and len(make().where("train")) == 0
+    assert make().side == "test+val"
+
+
+def test_one_against_the_rest_adds_the_scores_of_the_positives():
+    scores = make(score=[[0.2, 0.3, 0.5]] * 4).one_vs_rest("y", "z")
+    assert scores.positive.tolist() == [False, True, True, True]
+    assert scores.positive_score == pytest.approx([0.8] * 4)
+    assert scores.classes == ("rest", "y+z")
+
+
+def test_a_single_score_belongs_to_the_second_class():
+    scores = make(truth=[0, 1, 1, 0], score=[0.1, 0.9, 0.8, 0.3], classes=("n", "p"))
+    assert scores.positive_score.tolist() == [0.1, 0.9, 0.8, 0.3]
+    assert scores.one_vs_rest("n").positive_score.tolist() == [-0.1, -0.9, -0.8, -0.3]
+    with pytest.raises(MedcoreError, match="choose a threshold"):
+        _ = scores.predicted
+
+
+def test_joins_a_model_with_its_set():
+    card = Card("demo", classes=["x", "y"])
+    table = {"label": [0, 1, 1], "patient": ["a", "b", "b"], "split": ["val", "test", "test"]}
+    ps = PatchSet.from_arrays(np.zeros((3, 4, 4, 3), np.uint8), table, card).where(split="test")
+    scores = Scores.from_set(ps, np.array([0.2, 0.7]))
+    assert scores.ids.tolist() == [1, 2] and scores.classes == ("x", "y") and scores.patient.tolist() == ["b", "b"]
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"score": np.zeros((4, 2))}, r"score has shape \(4, 2\), but there are 3 classes"),
+        ({"score": np.zeros(4)}, r"score has shape \(4,\)"),
+        ({"score": np.zeros((3, 3))}, "score has 3 entries, but truth has 4"),
+        ({"patient": ["a"]}, "patient has 1 entries"),
+        ({"truth": [0, 1, 3, 1]}, "truth of case 2 is 3"),
+        ({"truth": [0, -1, 2, 1]}, "truth of case 1 is -1"),
+        ({"score": np.array([[0, 0, 0], [0, np.nan, 0], [0, 0, 0], [0, 0, 0]])}, "score of case 1 .*1 of 4"),
+        ({"score": [["a"] * 3] * 4}, "score cannot be read as float64"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes, said):
+    with pytest.raises(MedcoreError, match=said):
+        make(**changes)
+
+
+@pytest.mark.parametrize("positive", [("nobody",), (), ("x", "y", "z")])
+def test_unknown_or_empty_positives_are_refused(positive):
+    with pytest.raises(MedcoreError, match="must be some, not all"):
+        make().one_vs_rest(*positive)
+
+
+def test_a_question_with_two_answers_needs_two_classes():
+    with pytest.raises(MedcoreError, match="one_vs_rest"):
+        _ = make().positive
+
+
+def test_only_marked_cases_may_choose():
+    refuse_test_data(make().where("val"), "k")
+    with pytest.raises(TestDataRefused, match="k can only be chosen .* of 4 cases these are not: 2 'test'"):
+        refuse_test_data(make(), "k")
+    with pytest.raises(TestDataRefused, match="4 ''"):
+        refuse_test_data(make(split=[""] * 4), "k")
