@@ -69,6 +69,7 @@ def test_resize_is_the_default_for_mixed_sizes_and_says_so(tmp_path: Path, tmp_d
     assert patches.column("source_height").tolist() == [8, 30] and patches.column("source_width").tolist() == [10, 20]
     recipe = patches.card.recipe
     assert (recipe["policy"], recipe["size"], recipe["source_size"]) == ("resize", [224, 224], [8, 10, 30, 20])
+    assert recipe["scaled_or_cut"] and not load(folder(tmp_path / "t"), progress=False).card.recipe["scaled_or_cut"]
 
 
 def test_policies(tmp_path: Path, tmp_data: Path) -> None:
@@ -133,6 +134,7 @@ def test_sixteen_bit_sets_that_look_dark_say_so(tmp_path: Path, tmp_data: Path) 
     assert patches.shape == (8, 8, 1) and patches.card.conversions == {"uint16 values 0..65535 scaled to 0..255": 2}
     assert any("no deep image has a value above 3780" in text for text in patches.card.warnings)
     ranged = load(tmp_path / "d", progress=False, value_range=(0, 4095))
+    assert ranged.card.recipe["value_range"] == [0, 4095]
     assert ranged.take().max() == round(3780 * 255 / 4095) and not any("deep" in text for text in ranged.card.warnings)
 
 

@@ -78,6 +78,8 @@ def load(
     decoding = DecodeOptions(**{name: options.pop(name) for name in _DECODING if name in options})
     listing = readers.read(path, Problems(on_error), options)
     listing.card = _with_facts(listing.card, card)
+    given = {name: list(value) for name in ("value_range", "window") if (value := getattr(decoding, name))}
+    listing.card = replace(listing.card, recipe={**listing.card.recipe, **given})
     settings = {"policy": policy, "size": size, "channels": channels, "overlap": overlap, "decoding": vars(decoding),
                 "on_error": on_error, "options": options, "card": card}  # fmt: skip
     target = data_home() / "prepared" / f"{_safe(listing.card.name)}-{_key(listing, settings)}.npz"

@@ -123,7 +123,8 @@ def _report(listing: Listing, item: Item, error: MedcoreError) -> None:
 def _note_sizes(listing: Listing, extents: np.ndarray, plan: Plan, size: Any, headers: list[Header]) -> None:
     low, high = extents.min(axis=0), extents.max(axis=0)
     recipe = {
-        "policy": plan.policy if (extents != plan.size).any() else "unchanged",
+        "policy": plan.policy,
+        "scaled_or_cut": bool((extents != plan.size).any()),
         "size": list(plan.size),
         "channels": plan.channels,
         "source_size": [*low.tolist(), *high.tolist()],
@@ -318,8 +319,13 @@ def _prepare_arrays(
     assert rows is not None
     goal = rows.shape[:2] if size is None else sizes.check_size(size)
     depth = channels or rows.shape[2]
-    recipe = {"policy": policy if goal != rows.shape[:2] else "unchanged", "size": list(goal), "channels": depth,
-              "source_size": [*rows.shape[:2], *rows.shape[:2]]}  # fmt: skip
+    recipe = {
+        "policy": policy,
+        "scaled_or_cut": goal != rows.shape[:2],
+        "size": list(goal),
+        "channels": depth,
+        "source_size": [*rows.shape[:2], *rows.shape[:2]],
+    }
     listing.card = replace(listing.card, recipe={**listing.card.recipe, **recipe})
     count, done = len(rows.columns["label"]), 0
     counts: Counter[str] = Counter()
