@@ -7,3 +7,19 @@ For research and teaching; **not for clinical use**.
 """
 
 __version__ = "0.1.0"
+
+
+def load(checkpoint, which="best", *, device=None):  # type: ignore[no-untyped-def]
+    """A trained classifier ready to predict: ``medcore.load("runs/a").predict("new_images/")``.
+
+    Args:
+        checkpoint: A run's folder, its ``checkpoints`` folder, or one checkpoint.
+        which: ``best``, ``last`` or an epoch.
+        device: ``cpu``, ``cuda`` or ``mps``; None stays on the CPU.
+
+    Returns:
+        A ``medcore.evaluation.predictor.Predictor``.
+    """
+    from medcore.evaluation.predictor import load as load_predictor  # torch is imported only when it is needed
+
+    return load_predictor(checkpoint, which, device=device)

@@ -38,7 +38,7 @@ def test_there_are_notebooks_and_each_has_a_schema() -> None:
 @every_notebook
 def test_nothing_is_stored_but_sources(path: Path) -> None:
     notebook = read(path)
-    assert notebook.metadata == {"kernelspec": {"name": "python3"}}
+    assert notebook.metadata == {"kernelspec": {"language": "python", "name": "python3"}}
     for cell in notebook.cells:
         if cell.cell_type == "code":
             assert not cell.outputs and cell.execution_count is None

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from sklearn.model_selection import StratifiedKFold
 
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import Fold, patient_folds
 from medcore.errors import MedcoreError
+from medcore.evaluation.baselines import run_baselines
+from medcore.evaluation.predict import predict
 from medcore.evaluation.scores import Scores
+from medcore.models.classifier import build_classifier
+from medcore.training.config import TrainConfig
+from medcore.training.fit import fit
+from medcore.training.objectives import Classification
 
 Predictor = Callable[[PatchSet, PatchSet], np.ndarray]
 """From (train, held out) to class probabilities of the held-out images, **Shape** ``(n, K)``."""
@@ -81,3 +88,39 @@ def compare_splits(
         for name, predictor in predictors.items()
         for kind, drawn in folds.items()
     }
+
+
+def baseline_predictor(name: str, *, seed: int = 0) -> Predictor:
+    """One of the trivial baselines, such as ``majority`` or ``colour histogram``."""
+    return lambda train, held_out: run_baselines(train, held_out, names=[name], seed=seed)[name]
+
+
+def network_predictor(*, epochs: int, model: str = "small_cnn", seed: int = 0, device: str = "auto") -> Predictor:
+    """A network trained from random weights for a fixed number of epochs; nothing is chosen on the held-out images.
+
+    Args:
+        epochs: Passes over the training fold.
+        model: Architecture.
+        seed: First weights, order and augmentation.
+        device: Where to train.
+    """
+
+    def train_and_predict(train: PatchSet, held_out: PatchSet) -> np.ndarray:
+        torch.manual_seed(seed)
+        network = build_classifier(model, len(train.classes), in_channels=train.shape[2], image_size=train.shape[0])
+        config = TrainConfig(
+            epochs=epochs, learning_rate=2e-3, schedule="one-cycle", seed=seed, device=device, augment="flips",
+            monitor="val_loss",
+        )  # fmt: skip
+        # Epochs are compared on training images: picking one on the held-out fold would be a small leak of its own.
+        fit(
+            network,
+            Classification(train.classes),
+            train,
+            train.select(np.arange(min(64, len(train)))),
+            config,
+            progress=False,
+        )
+        return predict(network, held_out)
+
+    return train_and_predict

@@ -82,6 +82,7 @@ class PatchClassification(Parameters):
     epochs: Count | None = None
     batch_size: Count | None = None
     lr: Rate | None = None
+    augment: str | None = None
     augment_until: Annotated[int, Field(ge=0)] | None = None
     limit: Count | None = None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import os
 import random
+import shutil
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import Estimate
 from medcore.reporting import environment
 from medcore.reporting.checklist import fill_checklist
+from medcore.reporting.limits import limits_of
 from medcore.reporting.parameters import Parameters, did_you_mean, schema_for, validate
 from medcore.reporting.results import new_results, write_results
 from medcore.training.device import choose_device
@@ -161,6 +163,23 @@ class Run:
             print(text)
         else:
             display(Markdown(text))
+
+    @property
+    def unit(self) -> str:
+        """What the patients of the set are: ``patient``, ``lesion``, or ``image`` where none is known."""
+        data = self.results["data"]
+        return str(data.get("group", "image")) if data.get("patients_known") else "image"
+
+    def fresh_folder(self, name: str) -> Path:
+        """An empty folder of this run; what an earlier run left there is removed."""
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def limits(self) -> str:
+        """What the result does not show, as Markdown built from the facts of the run."""
+        return "\n".join(f"- {sentence}" for sentence in limits_of(self.results))
 
     def headline(self) -> pd.DataFrame:
         """Metrics and baselines in one table: model, metric, value with interval, n, unit, split, method."""

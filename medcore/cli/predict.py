@@ -1,0 +1,146 @@
+"""``medcore predict``: labels and confidences for new images, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from medcore.errors import MedcoreError
+
+MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the whole set is called unlike
+
+
+@click.command("predict")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="predictions.csv or .npz [default: print]."
+)
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes listed per image.")
+@click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), help="Images at a time [default: chosen by the image size].")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--heatmaps", type=click.Path(path_type=Path, file_okay=False), help="Folder for Grad-CAM overlays.")
+def command(
+    checkpoint: Path, images: tuple[str, ...], out: Path | None, top: int, on_error: str, batch_size: int | None,
+    device: str, heatmaps: Path | None,
+) -> int:  # fmt: skip
+    """Predict IMAGES (files, folders, globs, or one PatchSet .npz) with CHECKPOINT."""
+    if out is not None and out.suffix not in (".csv", ".npz"):
+        raise click.UsageError(f"--out {out}: the name must end in .csv or .npz")
+    from tqdm import tqdm
+
+    from medcore.data.patchset import PatchSet
+    from medcore.evaluation.predictor import find_images, load
+    from medcore.training.device import choose_device
+
+    predictor = load(checkpoint, device=str(choose_device(device)))
+    source: Any = find_images(images)
+    if len(images) == 1 and images[0].endswith(".npz"):
+        source = PatchSet.open(images[0])
+    top = min(top, len(predictor.classes))
+    tally = Tally()
+    batches = predictor.predict(source, on_error=on_error, batch_size=batch_size)
+    with tqdm(total=len(source), unit="image", disable=None) as bar:
+        stream = tally.watch(batches, bar)
+        if heatmaps is not None:
+            stream = with_heatmaps(predictor, stream, heatmaps)
+        write(stream, out, top, predictor.classes)
+    for line in tally.report(len(source)):
+        click.echo(line, err=True)
+    return 1 if tally.problems and on_error == "raise" else 0
+
+
+class Tally:
+    """What is said at the end: how many images, which could not be read, which look unlike the training set."""
+
+    def __init__(self) -> None:
+        self.done = self.unusual = 0
+        self.problems: list[tuple[str, str]] = []
+
+    def watch(self, batches: Iterator[Any], bar: Any) -> Iterator[Any]:
+        """Pass batches on and count them."""
+        for batch in batches:
+            self.done += len(batch.images)
+            self.unusual += int(batch.unusual.sum())
+            self.problems += batch.problems
+            bar.update(len(batch.images) + len(batch.problems))
+            yield batch
+
+    def report(self, asked: int) -> list[str]:
+        """Sentences for stderr."""
+        lines = [f"{self.done} of {asked} images predicted"]
+        lines += [f"skipped: {reason}" for _, reason in self.problems]
+        if self.done and self.unusual > max(1, MANY_UNUSUAL * self.done):
+            lines.append(
+                f"warning: {self.unusual} of {self.done} images look unlike the training images (1 % would be usual); "
+                "confidences mean little for them (column 'distance' above 1)"
+            )
+        return lines
+
+
+def write(batches: Iterator[Any], out: Path | None, top: int, classes: list[str]) -> None:
+    """Print, or write a file that appears only when it is complete."""
+    from medcore.data.npzfile import atomic_path
+
+    if out is None:
+        for batch in batches:
+            for row in rows_of(batch, top):
+                click.echo("  ".join(str(value) for value in row))
+    elif out.suffix == ".csv":
+        with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header(top))
+            for batch in batches:
+                writer.writerows([safe_cell(value) for value in row] for row in rows_of(batch, top))
+    else:
+        collected = list(batches)
+        if not any(batch.images for batch in collected):
+            raise MedcoreError("no image could be predicted; nothing is written")
+        with atomic_path(out) as temporary, open(temporary, "wb") as binary:
+            np.savez(
+                binary,
+                images=np.array([name for batch in collected for name in batch.images]),
+                probabilities=np.concatenate([batch.probabilities for batch in collected]),
+                classes=np.array(classes),
+            )
+
+
+def header(top: int) -> list[str]:
+    """Column names of the CSV."""
+    further = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("label", "confidence")]
+    return ["image", "label", "confidence", *further, "distance"]
+
+
+def rows_of(batch: Any, top: int) -> Iterator[list[Any]]:
+    """One CSV row per image."""
+    for n, (name, best) in enumerate(zip(batch.images, batch.top(top), strict=True)):
+        pairs = [value for label, share in best for value in (label, f"{share:.4f}")]
+        yield [name, *pairs, "" if batch.distance is None else f"{batch.distance[n]:.3f}"]
+
+
+def safe_cell(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets a leading apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+
+
+def with_heatmaps(predictor: Any, batches: Iterator[Any], folder: Path) -> Iterator[Any]:
+    """Write a Grad-CAM overlay beside each prediction."""
+    from PIL import Image
+
+    from medcore.evaluation.explain import overlay
+
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    for batch in batches:
+        if len(batch.images):
+            pictures = overlay(predictor.model, batch.pixels, batch.probabilities.argmax(1))
+            for name, picture in zip(batch.images, pictures, strict=True):
+                Image.fromarray(picture).save(folder / f"{number:06d}_{Path(name).stem}.png")
+                number += 1
+        yield batch

@@ -1,0 +1,287 @@
+"""Predictor: a checkpoint put to use on new images, from Python or by ``medcore predict``.
+
+    predictor = medcore.load("reports/a/06_patch_classification")
+    for batch in predictor.predict("new_images/"):
+        batch.labels, batch.confidence, batch.unusual
+
+- A checkpoint is enough: architecture, classes, normalisation, image size, preprocessing and temperature are inside.
+- ``equip`` adds, after training, what only the data can tell: the temperature (from validation images) and where the
+  training images lie in feature space, so that images unlike them are noticed.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medcore.data.images import SUFFIXES, DecodeOptions
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+from medcore.evaluation.predict import FileBatch, stream, stream_files
+from medcore.models.classifier import Classifier
+from medcore.training import checkpoint
+
+TYPICAL = 0.99  # share of the validation images that counts as usual
+
+
+@dataclass
+class Predictions:
+    """Answers for one stretch of images.
+
+    Attributes:
+        images: Paths or ids, in the order asked for.
+        probabilities: Calibrated where the checkpoint has a temperature. **Shape** ``(n, K)``, rows sum to 1.
+        classes: K class names.
+        distance: Feature distance from the training images, 1 = as far as 99 % of the validation images reach; None
+            where the checkpoint does not know. **Shape** ``(n,)``.
+        problems: Files that could not be read, with the reason (``on_error="skip"``).
+        pixels: What the model saw. **Shape** ``(n, H, W, C)`` uint8.
+    """
+
+    images: list[str]
+    probabilities: np.ndarray
+    classes: list[str]
+    distance: np.ndarray | None
+    problems: list[tuple[str, str]]
+    pixels: np.ndarray
+
+    @property
+    def labels(self) -> list[str]:
+        """The most likely class of each image."""
+        return [self.classes[k] for k in self.probabilities.argmax(1)] if len(self.images) else []
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of that class, 0 to 1. **Shape** ``(n,)``."""
+        return self.probabilities.max(1) if len(self.images) else np.zeros(0)
+
+    @property
+    def unusual(self) -> np.ndarray:
+        """Whether an image looks unlike the training images. **Shape** ``(n,)`` bool."""
+        return np.zeros(len(self.images), bool) if self.distance is None else self.distance > 1
+
+    def top(self, k: int) -> list[list[tuple[str, float]]]:
+        """The k most likely classes of each image with their probabilities."""
+        order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
+        return [
+            [(self.classes[c], float(row[c])) for c in best]
+            for row, best in zip(self.probabilities, order, strict=True)
+        ]
+
+
+class Predictor:
+    """A classifier out of a checkpoint.
+
+    Attributes:
+        model: In evaluation mode.
+        manifest: Everything the checkpoint says of itself.
+        path: The checkpoint's folder.
+    """
+
+    def __init__(self, loaded: checkpoint.Loaded, device: str | None = None) -> None:
+        if not isinstance(loaded.model, Classifier):
+            raise MedcoreError(
+                f"{loaded.path} holds a {loaded.manifest['architecture']['family']}, not a classifier; a segmentation "
+                "model is used with medcore.evaluation.sliding, an autoencoder with medcore.evaluation.anomaly"
+            )
+        self.model, self.manifest, self.path = loaded.model, loaded.manifest, loaded.path
+        self.device = device
+        self._features = _FeatureSpace.from_manifest(loaded.manifest)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the probabilities."""
+        return list(self.manifest["classes"])
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by; 1 when the checkpoint was never calibrated."""
+        return float(self.manifest.get("extra", {}).get("temperature", 1.0))
+
+    def predict(
+        self,
+        images: PatchSet | np.ndarray | str | PathLike[str] | Sequence[str | PathLike[str]],
+        *,
+        on_error: str = "raise",
+        batch_size: int | None = None,
+    ) -> Iterator[Predictions]:
+        """Answer for images, a batch at a time, in order and in constant memory.
+
+        Args:
+            images: A PatchSet, uint8 pixels ``(N, H, W, C)``, a file, a folder, a glob, or a list of files.
+            on_error: ``raise`` at an unreadable file, or ``skip`` it and list it in ``problems``.
+            batch_size: Images at a time; None chooses.
+
+        Raises:
+            MedcoreError: There are no images, one cannot be read, or their shape does not fit the model.
+        """
+        if isinstance(images, np.ndarray):
+            yield from self._arrays(_as_batches(images, batch_size or 256), [str(n) for n in range(len(images))])
+        elif isinstance(images, PatchSet):
+            self._check_shape(images.shape)
+            yield from self._arrays(images.chunks(batch_size or 256), images.column("source").tolist())
+        else:
+            yield from self._files(find_images(images), on_error, batch_size)
+
+    def _arrays(self, batches: Iterable[np.ndarray], names: list[str]) -> Iterator[Predictions]:
+        start = 0
+        for pixels in batches:
+            self._check_shape(pixels.shape[1:])
+            values = self._answer_pixels(pixels)
+            yield self._predictions(names[start : start + len(pixels)], values, pixels, [])
+            start += len(pixels)
+
+    def _answer_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        from medcore.data.card import Card
+
+        batch = PatchSet.from_arrays(pixels, {}, Card("new images"))
+        return stream(self._answer, batch, model=self.model, device=self.device, precision=self._precision)
+
+    def _files(self, paths: list[Path], on_error: str, batch_size: int | None) -> Iterator[Predictions]:
+        recipe = self.manifest.get("extra", {}).get("preprocessing", {})
+        batches: Iterator[FileBatch] = stream_files(
+            self.model,
+            paths,
+            shape=self._shape,
+            policy=recipe.get("policy", "resize"),
+            options=DecodeOptions(**{key: _pair(recipe[key]) for key in ("value_range", "window") if recipe.get(key)}),
+            function=self._answer,
+            on_error=on_error,
+            batch_size=batch_size,
+            device=self.device,
+            precision=self._precision,
+        )
+        for batch in batches:
+            problems = [(str(path), reason) for path, reason in batch.problems]
+            yield self._predictions([str(path) for path in batch.paths], batch.values, batch.pixels, problems)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        height, width, channels = self.manifest["image_shape"]
+        return height, width, channels
+
+    @property
+    def _precision(self) -> str:
+        return "fp32+channels_last"
+
+    def _answer(self, images: Tensor) -> Tensor:
+        """Probabilities and, in the last column, the feature distance. **Shape** ``(B, C, H, W) -> (B, K + 1)``."""
+        features = self.model.features(images)
+        probabilities = (self.model.head(features).float() / self.temperature).softmax(1)
+        distance = (
+            self._features.distance(features.float()) if self._features else probabilities.new_full((len(images),), -1)
+        )
+        return torch.cat([probabilities, distance[:, None]], dim=1)
+
+    def _predictions(
+        self, names: list[str], values: np.ndarray, pixels: np.ndarray, problems: list[tuple[str, str]]
+    ) -> Predictions:
+        values = values if len(names) else np.zeros((0, len(self.classes) + 1), np.float32)
+        distance = values[:, -1] if self._features else None
+        return Predictions(names, values[:, :-1], self.classes, distance, problems, pixels)
+
+    def _check_shape(self, shape: Sequence[int]) -> None:
+        if tuple(shape) != self._shape:
+            raise MedcoreError(
+                f"images have the shape {tuple(shape)}, but {self.path.name} was trained on {self._shape} (height, width, "
+                "channels); prepare the set with that size, or give image files, which are brought to it"
+            )
+
+
+def load(path: str | PathLike[str], which: str | int = "best", *, device: str | None = None) -> Predictor:
+    """A classifier ready to predict.
+
+    Args:
+        path: A run's folder, its ``checkpoints`` folder, or one checkpoint.
+        which: ``best``, ``last`` or an epoch.
+        device: ``cpu``, ``cuda``, ``mps``; None stays on the CPU.
+
+    Raises:
+        MedcoreError: Nothing is there, a byte changed, or it is not a classifier.
+    """
+    return Predictor(checkpoint.load(Path(path), which), device)
+
+
+def equip(run: str | PathLike[str], model: Classifier, train: PatchSet, validation: PatchSet, **extra: Any) -> None:
+    """Write into a checkpoint what prediction needs besides weights: preprocessing and the place in feature space.
+
+    Args:
+        run: A run's folder (its best checkpoint) or one checkpoint.
+        model: The model of that checkpoint.
+        train: Training images: the centre and spread of the features.
+        validation: Validation images: how far usual images lie.
+        **extra: Further facts, such as ``temperature`` and ``threshold``.
+    """
+    features = stream(model.features, train, model=model)
+    centre, spread = features.mean(0), features.std(0) + 1e-6
+    held_out = stream(model.features, validation, model=model)
+    space = _FeatureSpace(torch.tensor(centre), torch.tensor(spread), 1.0)
+    limit = float(np.quantile(space.distance(torch.tensor(held_out)).numpy(), TYPICAL))
+    keys = ("policy", "value_range", "window")
+    checkpoint.annotate(
+        run,
+        preprocessing={key: train.card.recipe[key] for key in keys if train.card.recipe.get(key)},
+        features={"centre": centre.tolist(), "spread": spread.tolist(), "limit": limit},
+        **extra,
+    )
+
+
+@dataclass
+class _FeatureSpace:
+    """Where training images lie: mean squared z-score per feature, in units of a limit."""
+
+    centre: Tensor
+    spread: Tensor
+    limit: float
+
+    @classmethod
+    def from_manifest(cls, manifest: dict[str, Any]) -> _FeatureSpace | None:
+        stored = manifest.get("extra", {}).get("features")
+        return cls(torch.tensor(stored["centre"]), torch.tensor(stored["spread"]), stored["limit"]) if stored else None
+
+    def distance(self, features: Tensor) -> Tensor:
+        """**Shape** ``(B, D) -> (B,)``; above 1 is unusual."""
+        z = (features - self.centre.to(features)) / self.spread.to(features)
+        return z.square().mean(1) / self.limit
+
+
+def find_images(images: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
+    """Image files of a file, a folder (with its subfolders, sorted), a glob or a list, in that order.
+
+    Raises:
+        MedcoreError: There is none, or a named file does not exist.
+    """
+    found: list[Path] = []
+    for item in [images] if isinstance(images, (str, PathLike)) else images:
+        path = Path(item)
+        if path.is_dir():
+            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        elif path.is_file():
+            found.append(path)
+        else:
+            matches = sorted(Path(match) for match in glob.glob(str(item), recursive=True))
+            if not matches:
+                raise MedcoreError(f"image '{item}' does not exist (no file, folder or glob of that name)")
+            found += [match for match in matches if match.is_file()]
+    if not found:
+        raise MedcoreError(f"no images in {images!s}; supported are {', '.join(sorted(SUFFIXES))}")
+    return found
+
+
+def _as_batches(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise MedcoreError(f"images must be uint8 of shape (N, H, W, C), not {images.dtype} {images.shape}")
+    return (images[start : start + size] for start in range(0, len(images), size))
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    first, second = values
+    return float(first), float(second)
