@@ -24,7 +24,7 @@ from medcore.reporting.folders import begin, commit, sole_writer
 from medcore.reporting.progress import Progress
 from medcore.reporting.results import read_results, write_results
 from medcore.reporting.runner import run_notebooks
-from medcore.reporting.status import KEY
+from medcore.reporting.status import KEY, Verdict
 
 pytestmark = pytest.mark.xdist_group("runner")  # one worker, so that the notebooks run once
 
@@ -158,7 +158,7 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     process.wait()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interruption_leaves_readable_files(running: tuple[subprocess.Popen[str], Path], sent: int) -> None:
     process, out = running
     with pytest.raises(MedcoreError, match="is writing there now"), sole_writer(out):
@@ -202,7 +202,7 @@ def finished(folder: Path, notebook: Any = None, results: dict[str, Any] | None 
     nbformat.write(notebook, partial / "notebook.ipynb")
     if results is not None:
         write_results(partial, results)
-    return finish(Path("x.ipynb"), {}, partial, folder, time.monotonic())
+    return finish(Path("x.ipynb"), {}, partial, folder, time.monotonic(), Verdict("ok"))
 
 
 def test_a_full_disk_leaves_the_earlier_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,13 +235,11 @@ def test_a_page_that_cannot_be_drawn_costs_no_result(tmp_path: Path, monkeypatch
 
 
 def test_a_worker_that_vanished_is_reported_as_killed_with_its_cell(tmp_path: Path) -> None:
-    notebook = sample_notebook()
-    for number, cell in enumerate(notebook.cells):
-        cell.metadata["papermill"] = {"status": "running" if number == 5 else "completed"}
     partial = begin(tmp_path / "x")
-    nbformat.write(notebook, partial / "notebook.ipynb")
+    nbformat.write(sample_notebook(), partial / "notebook.ipynb")
     (partial / "kernel.log").write_text("terminate called after throwing an instance of 'std::bad_alloc'\n")
-    outcome = finish(Path("x.ipynb"), {}, partial, tmp_path / "x", time.monotonic())
+    told = Verdict("killed", 6, "the process that ran it was killed")
+    outcome = finish(Path("x.ipynb"), {}, partial, tmp_path / "x", time.monotonic(), told)
     assert (outcome.status, outcome.cell) == ("killed", 6)
     assert "std::bad_alloc" in str(outcome.error)
 
@@ -261,7 +259,7 @@ def test_file_names_that_are_no_text_do_not_stop_a_report(tmp_path: Path) -> Non
     nbformat.write(notebook, partial / "notebook.ipynb")
     text = json.dumps(sample_results(warnings=[broken]))  # escaped, as another program may write it
     (partial / "results.json").write_text(text)
-    outcome = finish(Path("x.ipynb"), {}, partial, tmp_path / "x", time.monotonic())
+    outcome = finish(Path("x.ipynb"), {}, partial, tmp_path / "x", time.monotonic(), Verdict("ok"))
     assert outcome.status == "ok"
     assert "caf?.png" in (tmp_path / "x" / "report.html").read_text(encoding="utf-8")
 
@@ -329,13 +327,20 @@ def test_why_a_kernel_died(
     assert autopsy.cause_of_death(code, 4, peak, 0).status == status
 
 
-def test_counters_of_the_system_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counters_and_limits_of_the_system_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits of every control group around us count, of both versions."""
     (tmp_path / "events").write_text("low 0\noom 3\noom_kill 2\n")
-    (tmp_path / "max").write_text("1000\n")
-    (tmp_path / "none").write_text("max\n")
-    monkeypatch.setattr(autopsy, "OOM_COUNTERS", (tmp_path / "events", tmp_path / "absent"))
-    monkeypatch.setattr(autopsy, "LIMITS", (tmp_path / "max", tmp_path / "none"))
-    assert autopsy.oom_kills() == 2 and autopsy.memory_limit() == 1000
+    monkeypatch.setattr(autopsy, "KILL_COUNTERS", (tmp_path / "events", tmp_path / "absent"))
+    assert autopsy.oom_kills() == 2
+    groups = {"a/memory.max": "7000", "a/b/memory.max": "max", "memory/c/memory.limit_in_bytes": "9000"}
+    for name, limit in groups.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{limit}\n")
+    monkeypatch.setattr(autopsy, "GROUPS", tmp_path)
+    monkeypatch.setattr(autopsy, "OWN", tmp_path / "own")
+    for own, limit in (("0::/a/b\n", 7000), ("4:memory:/c/d\n3:cpu:/\n", 9000)):
+        (tmp_path / "own").write_text(own)
+        assert autopsy.memory_limit() == limit
 
 
 def test_the_memory_of_a_process_and_its_children_is_seen() -> None:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from medcore.reporting.status import Verdict
 
 NEARLY_ALL = 0.92  # share of the memory limit that, once reached by a killed kernel, explains the kill
-OOM_COUNTERS = (
-    Path("/proc/vmstat"),
-    Path("/sys/fs/cgroup/memory.events"),
-    Path("/sys/fs/cgroup/memory/memory.oom_control"),
-)
-LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # control groups, and the one we are in
+KILL_COUNTERS = (Path("/proc/vmstat"), GROUPS / "memory.events", GROUPS / "memory" / "memory.oom_control")
 
 
 def oom_kills() -> int:
     """Processes that the system has killed for lack of memory since it started; 0 where nobody counts."""
-    return max((_counter(path) for path in OOM_COUNTERS), default=0)
+    return max((_counter(path) for path in KILL_COUNTERS), default=0)
 
 
 def _counter(path: Path) -> int:
@@ -31,16 +28,31 @@ def _counter(path: Path) -> int:
 
 
 def memory_limit() -> int:
-    """Memory that this process and its children may use (bytes): the machine's or its control group's."""
+    """Memory that this process and its children may use (bytes): the machine's or that of a control group around it."""
     import psutil
 
     limits = [psutil.virtual_memory().total]
-    for path in LIMITS:
+    for path in _limit_files():
         try:
             limits.append(int(path.read_text()))
         except (OSError, ValueError):  # absent, or the word "max"
             continue
     return min(limits)
+
+
+def _limit_files() -> Iterator[Path]:
+    """Where the limits of our control group and of those around it stand, for both versions of control groups."""
+    try:
+        lines = OWN.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in [*lines, "0::/", "0:memory:/"]:
+        _, controllers, place = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root, name = (GROUPS / "memory", "memory.limit_in_bytes") if controllers else (GROUPS, "memory.max")
+        inner = root / place.lstrip("/")
+        yield from (group / name for group in (inner, *inner.parents) if group == root or root in group.parents)
 
 
 class MemoryWatch:
@@ -95,7 +107,7 @@ def cause_of_death(code: int | None, cell: int | None, peak: int, oom_before: in
         oom_before: ``oom_kills()`` before the kernel started.
     """
     limit = memory_limit()
-    used = f"; it was using {peak / 1e9:.1f} of {limit / 1e9:.1f} GB" if peak else ""
+    used = f"; it was last seen using {peak / 1e9:.1f} of {limit / 1e9:.1f} GB" if peak else ""
     killed = code is None or code in (-signal.SIGKILL, 128 + signal.SIGKILL)
     if killed and (oom_kills() > oom_before or peak >= NEARLY_ALL * limit):
         return Verdict("out of memory", cell, f"the system killed the kernel for lack of memory{used}")

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,13 @@ class ExecutionRecord(NotebookExecutionManager):
     last_save_time: Any
 
     def save(self, **kwargs: Any) -> None:
-        """Write the notebook, atomically and not more often than needed."""
+        """Write the notebook, atomically and not more often than needed; only the last time must succeed."""
         ended = self.nb.metadata.papermill.get("end_time") is not None
         waited = (self.now() - self.last_save_time).total_seconds()
         if self.save_to is None or not (ended or waited > SAVE_EVERY):
             return
-        save_notebook(self.nb, self.save_to)
+        with nullcontext() if ended else suppress(OSError):
+            save_notebook(self.nb, self.save_to)
         self.last_save_time = self.now()
 
     def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
@@ -94,6 +95,8 @@ class ReportClient(PapermillNotebookClient):
             except (RuntimeError, NoSuchKernel) as error:
                 self.verdict = Verdict("killed", self.nb_man.cell_number, f"the kernel did not start: {error}")
         self.nb.metadata[KEY] = {**self.verdict.as_dict(), "peak_memory_bytes": watch.peak}
+        if self.nb_man.listen:
+            self.nb_man.listen({"verdict": self.verdict.as_dict()})
         return self.nb
 
     def create_kernel_manager(self) -> Any:

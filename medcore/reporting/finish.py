@@ -46,7 +46,9 @@ class Outcome:
     note: str = ""
 
 
-def finish(notebook: Path, parameters: dict[str, Any], partial: Path, folder: Path, started: float) -> Outcome:
+def finish(
+    notebook: Path, parameters: dict[str, Any], partial: Path, folder: Path, started: float, told: Verdict
+) -> Outcome:
     """Write results and report of an execution and give the folder its name.
 
     What cannot be written (a full disk) keeps its partial name: the earlier run of that name stays as it was.
@@ -57,11 +59,12 @@ def finish(notebook: Path, parameters: dict[str, Any], partial: Path, folder: Pa
         partial: Folder that the execution wrote to.
         folder: Its final name.
         started: ``time.monotonic()`` at the start.
+        told: What the execution said of its end; counts when its notebook could not be saved.
     """
     seconds = time.monotonic() - started
-    verdict = Verdict("killed", None, "nothing was executed")
+    verdict = told
     try:
-        executed, verdict = _executed(notebook, partial)
+        executed, verdict = _executed(notebook, partial, told)
         results = _results(notebook, parameters, partial, verdict, seconds, executed)
         executed, results = _renamed(executed, partial.name, folder.name), _renamed(results, partial.name, folder.name)
         note = _write(partial, executed, results, notebook.stem)
@@ -70,7 +73,8 @@ def finish(notebook: Path, parameters: dict[str, Any], partial: Path, folder: Pa
         commit(partial, folder, good=verdict.status == "ok")
     except OSError as error:
         kept = f"; the earlier report in {folder} is as it was" if folder.exists() else ""
-        why = f"the report could not be written ({error}); what there is stands in {partial}{kept}"
+        before = f"{verdict.error}; " if verdict.error else ""
+        why = f"{before}the report could not be written ({error}); what there is stands in {partial}{kept}"
         status = verdict.status if verdict.status != "ok" else "raised"
         return Outcome(notebook, status, verdict.cell, why, seconds, None)
     return Outcome(notebook, verdict.status, verdict.cell, verdict.error, seconds, folder, _headline(results), note)
@@ -95,24 +99,17 @@ def _write(partial: Path, executed: dict[str, Any], results: dict[str, Any], nam
     return ""
 
 
-def _executed(source: Path, partial: Path) -> tuple[dict[str, Any], Verdict]:
+def _executed(source: Path, partial: Path, told: Verdict) -> tuple[dict[str, Any], Verdict]:
     """The executed notebook and its verdict; when its process died, what it had saved and where it was."""
     saved = partial / RUN_NOTEBOOK
     notebook = nbformat.read(saved if saved.exists() else source, as_version=4)
     if KEY not in notebook.metadata:
-        running = [n for n, cell in enumerate(notebook.cells, 1) if _mark(cell) == "running"]
-        why = "the process that ran it was killed" + ("" if saved.exists() else " before the first cell")
-        verdict = Verdict("killed", running[0] if running else None, why)
-        notebook.metadata[KEY] = verdict.as_dict()
+        notebook.metadata[KEY] = told.as_dict()
     verdict = verdict_of(notebook)
     if verdict.status == "killed" and (last := _last_line(partial / LOG)):
         verdict = Verdict("killed", verdict.cell, f"{verdict.error}; its last words: {last}")
         notebook.metadata[KEY]["error"] = verdict.error
     return notebook, verdict
-
-
-def _mark(cell: Any) -> str:
-    return str(cell.metadata.get("papermill", {}).get("status", ""))
 
 
 def _last_line(log: Path) -> str:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from medcore.reporting.finish import Outcome, finish
 from medcore.reporting.folders import SUFFIXES, begin, sole_writer
 from medcore.reporting.progress import Progress
 from medcore.reporting.shares import gpu_for, kernel_environment, thread_share
+from medcore.reporting.status import Verdict
 
 RUN_FOLDER_VARIABLE = "MEDCORE_RUN_DIR"
 OVERTIME = 120.0  # seconds after a notebook's own limit until its process is ended from outside
@@ -123,8 +125,8 @@ class _Crew:
                 outcome = Outcome(notebook, "interrupted", None, "not started", 0.0, None)
             else:
                 partial = begin(folder)
-                self._execute(notebook, parameters, partial, slot)
-                outcome = finish(notebook, parameters, partial, folder, started)
+                told = self._execute(notebook, parameters, partial, slot)
+                outcome = finish(notebook, parameters, partial, folder, started, told)
         except OSError as error:
             outcome = Outcome(notebook, "raised", None, f"{folder}: {error}", time.monotonic() - started, None)
         finally:
@@ -132,8 +134,9 @@ class _Crew:
         self.progress.done(slot, outcome)
         return outcome
 
-    def _execute(self, notebook: Path, parameters: dict[str, Any], partial: Path, slot: int) -> None:
-        """Run one worker to its end, telling the progress display where it is."""
+    def _execute(self, notebook: Path, parameters: dict[str, Any], partial: Path, slot: int) -> Verdict:
+        """Run one worker to its end, telling the progress display where it is; returns what it said last."""
+        verdict = Verdict("killed", None, "the process that ran it was killed")
         job = {"notebook": str(notebook.resolve()), "parameters": parameters, "folder": str(partial)}
         process = subprocess.Popen(
             [sys.executable, "-m", "medcore.reporting.worker"],
@@ -157,7 +160,12 @@ class _Crew:
             if self.stopping.is_set():
                 process.send_signal(signal.SIGINT)
             for line in process.stdout:
-                self.progress.step(slot, notebook.stem, json.loads(line))
+                event = json.loads(line)
+                if "verdict" in event:
+                    verdict = Verdict(**event["verdict"])
+                else:
+                    verdict = replace(verdict, cell=event["cell"])
+                    self.progress.step(slot, notebook.stem, event)
             process.wait()
         finally:
             limit.cancel()
@@ -165,6 +173,7 @@ class _Crew:
             for pipe in (process.stdin, process.stdout):
                 with suppress(OSError):
                     pipe.close()
+        return verdict
 
 
 def _kernel_variables(partial: Path) -> dict[str, str]:
