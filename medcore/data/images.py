@@ -48,7 +48,7 @@ class DecodeOptions:
         window: DICOM window (centre, width) in the units after rescaling (Hounsfield units in CT); None for the
             window in the file.
         max_pixels: Images with more pixels are refused.
-        fast_jpeg: Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size when it is going to be reduced that much.
+        fast_jpeg: Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size when it is going to be reduced twice that much.
     """
 
     value_range: tuple[float, float] | None = None
@@ -200,7 +200,7 @@ def _decode_pillow(path: Path, options: DecodeOptions, at_least: tuple[int, int]
         if image.format == "PNG" and deep.png_bits(path) == 16 and not image.mode.startswith("I"):
             conversions.append("16-bit colour cut to its high byte")
         if at_least is not None and options.fast_jpeg and image.format == "JPEG" and image.mode in ("L", "RGB"):
-            side = max(at_least)  # the image may still be turned by EXIF
+            side = 2 * max(at_least)  # twice: the antialiasing filter that follows still does the last halving
             image.draft(image.mode, (side, side))
             if image.size != (width, height):
                 conversions.append("JPEG decoded at reduced size")

@@ -94,22 +94,27 @@ def _fill_patients(items: list[Item], pattern: str | None, problems: Problems) -
                 raise MedcoreError(f"patient_pattern {pattern!r} finds no patient in '{item.columns['source']}'")
             item.columns["patient"] = match.group(1)
         return True
-    if all(item.file.suffix.lower() in (".dcm", ".dicom") for item in items):
-        return dicom_patients(items, problems)
+    if fill_dicom_patients(items, problems):
+        return True
     problems.warn(NO_PATIENTS)
     return False
 
 
-def dicom_patients(items: list[Item], problems: Problems) -> bool:
-    """Patients of DICOM files, numbered in the order of their identifiers so that no identifier leaves the files."""
+def fill_dicom_patients(items: list[Item], problems: Problems) -> bool:
+    """Set the patients of DICOM files; False when the files are not all DICOM or do not all name a patient.
+
+    Patients are numbered in the order of their identifiers, so that no identifier leaves the files.
+    """
+    if not all(item.file.suffix.lower() in (".dcm", ".dicom") for item in items):
+        return False
     identifiers = []
     for item in items:
         try:
             identifiers.append(probe(item.file).patient)
         except MedcoreError:
-            identifiers.append("")  # reported when its pixels are read
+            identifiers.append("unreadable")  # reported when its pixels are read
     if not all(identifiers):
-        problems.warn(f"{identifiers.count('')} DICOM files name no patient. " + NO_PATIENTS)
+        problems.warn(f"{identifiers.count('')} of {len(items)} DICOM files name no patient")
         return False
     order = {name: number for number, name in enumerate(sorted(set(identifiers)), 1)}
     for item, identifier in zip(items, identifiers, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from medcore.data.card import Card
+from medcore.data.readers.folder import fill_dicom_patients
 from medcore.data.readers.listing import NO_PATIENTS, Item, Listing, Problems, listed, split_name
 from medcore.data.readers.masks import rule_from_options
 from medcore.data.readers.tables import Table, read_table, require, typed
@@ -46,7 +47,7 @@ def read_metadata(
     rule = rule_from_options(classes, mask_map) if segmented else None
     names = [] if segmented else _class_names(table, classes)
     items = _items(table, problems, names, segmented)
-    known = "patient" in table.header
+    known = "patient" in table.header or fill_dicom_patients(items, problems)
     if not known:
         problems.warn(NO_PATIENTS)
     if not segmented:
