@@ -73,6 +73,25 @@ def macro_f1(confusion: Array) -> Array:
     return _mean_over_present(2 * _diagonal(confusion), confusion.sum(-1) + confusion.sum(-2), confusion)
 
 
+def macro_specificity(confusion: Array) -> Array:
+    """Mean specificity over the classes that have cases."""
+    false, negatives = _against_the_rest(confusion)
+    return _mean_over_present(negatives - false, negatives, confusion)
+
+
+def macro_ppv(confusion: Array) -> Array:
+    """Mean PPV over the classes that have cases; a class that was never called counts as 0."""
+    return _mean_over_present(_diagonal(confusion), confusion.sum(-2), confusion)
+
+
+def macro_npv(confusion: Array) -> Array:
+    """Mean NPV over the classes that have cases."""
+    false, negatives = _against_the_rest(confusion)
+    quiet = negatives - false
+    missed = confusion.sum(-1) - _diagonal(confusion)
+    return _mean_over_present(quiet, quiet + missed, confusion)
+
+
 def matthews(confusion: Array) -> Array:
     """Matthews correlation, its K-class form R_K; -1 to 1.
 
@@ -138,10 +157,23 @@ def f1(confusion: Array, positive: int = 1) -> Array:
     return 2 * hits / (confusion[..., positive, :].sum(-1) + confusion[..., :, positive].sum(-1))
 
 
+def ppv_at(prevalence: float, sensitivity: Array, specificity: Array) -> Array:
+    """PPV where a share ``prevalence`` is positive (Bayes)."""
+    return sensitivity * prevalence / (sensitivity * prevalence + (1 - specificity) * (1 - prevalence))
+
+
+def npv_at(prevalence: float, sensitivity: Array, specificity: Array) -> Array:
+    """NPV where a share ``prevalence`` is positive (Bayes)."""
+    return specificity * (1 - prevalence) / (specificity * (1 - prevalence) + (1 - sensitivity) * prevalence)
+
+
 OVERALL: dict[str, Metric] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "macro_f1": macro_f1,
+    "macro_specificity": macro_specificity,
+    "macro_ppv": macro_ppv,
+    "macro_npv": macro_npv,
     "mcc": matthews,
     "kappa": kappa,
     "quadratic_kappa": quadratic_kappa,
@@ -153,26 +185,67 @@ OF_ONE_CLASS: dict[str, Callable[[Array, int], Array]] = {
     "npv": npv,
     "f1": f1,
 }
+AT_PREVALENCE = {"ppv": ppv_at, "npv": npv_at}
 FROM_MINUS_ONE = ("mcc", "kappa", "quadratic_kappa")
 
 
 def metric_function(name: str, positive: int = 1) -> Metric:
     """The metric of that name as a function of the confusion matrix alone.
 
+    Args:
+        name: Such as ``accuracy``, ``ppv``, or ``ppv@0.05``: the PPV where 5 % are positive.
+        positive: The class that one-class metrics speak of.
+
     Raises:
         MedcoreError: There is no such metric.
     """
-    if name in OVERALL:
-        return OVERALL[name]
-    if name in OF_ONE_CLASS:
-        of_one = OF_ONE_CLASS[name]
-        return lambda confusion: of_one(confusion, positive)
-    raise MedcoreError(f"metric {name!r} is none of {', '.join([*OVERALL, *OF_ONE_CLASS])}")
+    base, prevalence = parse_metric(name)
+    if prevalence is not None:
+        of_rates = AT_PREVALENCE[base]
+        return lambda matrix: of_rates(prevalence, sensitivity(matrix, positive), specificity(matrix, positive))
+    if base in OVERALL:
+        return OVERALL[base]
+    of_one = OF_ONE_CLASS[base]
+    return lambda matrix: of_one(matrix, positive)
+
+
+def parse_metric(name: str) -> tuple[str, float | None]:
+    """Split ``ppv@0.05`` into the metric and the prevalence, None where none is stated.
+
+    Raises:
+        MedcoreError: There is no such metric, or the prevalence is not between 0 and 1.
+    """
+    base, stated, given = name.partition("@")
+    known = [*OVERALL, *OF_ONE_CLASS, *(f"{one}@PREVALENCE" for one in AT_PREVALENCE)]
+    if base not in (AT_PREVALENCE if stated else {**OVERALL, **OF_ONE_CLASS}):
+        raise MedcoreError(f"metric {name!r} is none of {', '.join(known)}")
+    return base, check_prevalence(given) if stated else None
+
+
+def check_prevalence(given: float | str) -> float:
+    """A prevalence as a number strictly between 0 and 1.
+
+    Raises:
+        MedcoreError: It is not.
+    """
+    try:
+        prevalence = float(given)
+    except ValueError:
+        prevalence = float("nan")
+    if not 0 < prevalence < 1:
+        raise MedcoreError(f"prevalence={given!r} must lie between 0 and 1 (5 % is 0.05)")
+    return prevalence
 
 
 def _diagonal(confusion: Array) -> Array:
     places = np.arange(confusion.shape[-1])
     return confusion[..., places, places]
+
+
+def _against_the_rest(confusion: Array) -> tuple[Array, Array]:
+    """Per class the wrong calls of it and the cases of all other classes. Each **Shape** ``(..., K)``."""
+    rows = confusion.sum(-1)
+    return confusion.sum(-2) - _diagonal(confusion), rows.sum(-1)[..., None] - rows
 
 
 def _mean_over_present(numerator: Array, denominator: Array, confusion: Array) -> Array:

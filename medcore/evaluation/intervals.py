@@ -13,59 +13,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from scipy.stats import norm
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.delong import delong, delong_limits, delong_test
+from medcore.evaluation.constructions import Construction, Method, estimate
+from medcore.evaluation.delong import delong, delong_test
 from medcore.evaluation.estimate import Estimate, not_estimable
-from medcore.evaluation.jackknife import jackknife_limits
 from medcore.evaluation.measures import Measure, measure
-from medcore.evaluation.proportions import McNemar, extreme_limits, mcnemar, multinomial_interval, wilson, wilson_limits
-from medcore.evaluation.resampling import (
-    bootstrap_values,
-    case_statistic,
-    evaluate,
-    group_index,
-    leave_one_out_values,
-    mean_statistic,
-)
+from medcore.evaluation.proportions import McNemar, mcnemar, multinomial_interval, wilson, wilson_limits
+from medcore.evaluation.resampling import case_statistic, group_index, mean_statistic
 from medcore.evaluation.scores import Scores
 
 __all__ = [
     "Estimate", "McNemar", "delong", "delong_test", "interval", "mcnemar", "mean_interval", "multinomial_interval",
     "not_estimable", "paired_difference", "statistic_interval", "wilson", "wilson_limits",
 ]  # fmt: skip
-
-Method = Literal["auto", "jackknife", "percentile"]
-METHODS = ("auto", "jackknife", "percentile")
-PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
-MOST_WEIGHTS = 300_000_000  # patients × cases up to which each patient is left out once; above, resamples are enough
-
-
-class Resampling(NamedTuple):
-    """How to make an interval: confidence level, construction, and the bootstrap's resamples, seed and device."""
-
-    level: float = 0.95
-    method: Method = "auto"
-    resamples: int = 999
-    seed: int = 0
-    device: str | None = None
-
-
-class Limits(NamedTuple):
-    """A value with its interval; None where ``note`` says why."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    method: str = "none"
-    note: str = ""
 
 
 def interval(
@@ -85,7 +51,8 @@ def interval(
     Args:
         scores: Cases of one side, usually ``scores.where("test")``.
         metric: ``auroc``, ``average_precision``, ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``mcc``, ``kappa``,
-            ``quadratic_kappa``, or of one class ``sensitivity``, ``specificity``, ``ppv``, ``npv``, ``f1``.
+            ``quadratic_kappa``; of one class ``sensitivity``, ``specificity``, ``ppv``, ``npv``, ``f1``; at a stated
+            prevalence ``ppv@0.05``, ``npv@0.05``.
         decision: Class index per case for metrics of decisions; default: the class with the highest score.
             **Shape** ``(N,)``.
         positive: The class that is meant, default the second of two; more classes without one are averaged.
@@ -99,9 +66,7 @@ def interval(
         MedcoreError: Unknown metric, class or method, or a decision is missing.
     """
     one = measure(scores, metric, decision, positive)
-    how = Resampling(level, method, resamples, seed, device)
-    limits = _limits_of_independent(one, how) or _limits(one, how)
-    return _estimate(one, limits, scores.unit, scores.side, level)
+    return estimate(one, Construction(level, method, resamples, seed, device), scores.unit, scores.side)
 
 
 def paired_difference(
@@ -147,9 +112,7 @@ def paired_difference(
         parts={**one.parts, **{f"{name} (second)": part for name, part in other.parts.items()}},
         ranked=None if one.ranked is None or other.ranked is None else np.stack([one.ranked, other.ranked]),
     )
-    how = Resampling(level, method, resamples, seed)
-    limits = _limits_of_independent(both, how) or _limits(both, how)
-    return _estimate(both, limits, first.unit, first.side, level)
+    return estimate(both, Construction(level, method, resamples, seed), first.unit, first.side)
 
 
 def mean_interval(
@@ -162,6 +125,7 @@ def mean_interval(
     by: Literal["case", "patient"] = "case",
     bounds: tuple[float, float] | None = (0.0, 1.0),
     level: float = 0.95,
+    method: Method = "auto",
 ) -> Estimate:
     """The mean of a value per case (a Dice score, a Brier loss) with its patient-level interval.
 
@@ -174,6 +138,7 @@ def mean_interval(
         by: Every case counts the same, or every patient does (mean of the patients' means).
         bounds: Smallest and largest possible value, None where there are none.
         level: Confidence level.
+        method: ``auto``, ``jackknife`` or ``percentile``.
 
     Raises:
         MedcoreError: The lengths differ.
@@ -189,7 +154,7 @@ def mean_interval(
         values = np.bincount(group, values, patients) / np.bincount(group, minlength=patients)
         group, unit = np.arange(patients), "patient"
     one = Measure(name, mean_statistic(values, group, patients), group, patients, bounds, n=len(values), note=note)
-    return _estimate(one, _limits(one, Resampling(level)), unit, split, level)
+    return estimate(one, Construction(level, method), unit, split)
 
 
 def statistic_interval(
@@ -221,95 +186,4 @@ def statistic_interval(
     """
     group, patients = group_index(patient)
     one = Measure(name, case_statistic(statistic, group), group, patients, bounds, n=len(group))
-    return _estimate(one, _limits(one, Resampling(level, method, resamples, seed)), unit, split, level)
-
-
-def _estimate(one: Measure, limits: Limits, unit: str, split: str, level: float) -> Estimate:
-    note = "; ".join(text for text in (limits.note, one.note) if text)
-    return Estimate(one.name, *limits[:3], one.n, unit, split, level, limits.method, note)
-
-
-def _value(one: Measure) -> Limits:
-    """The value on all patients, or None with the reason."""
-    missing = [name for name, part in one.parts.items() if not part.any()]
-    if one.patients == 0 or missing:
-        return Limits(None, note=f"there is no case of {missing[0]}" if one.patients else "there are no cases")
-    value = float(evaluate(one.statistic, np.ones((1, one.patients)), cases=len(one.group))[0])
-    return Limits(value) if math.isfinite(value) else Limits(None, note=f"{one.name} has no value here (0/0)")
-
-
-def _limits(one: Measure, how: Resampling) -> Limits:
-    if not 0 < how.level < 1 or how.method not in METHODS:
-        raise MedcoreError(f"interval: level={how.level} must lie in 0…1, method={how.method!r} in {METHODS}")
-    found = _value(one)
-    if found.value is None:
-        return found
-    if one.patients < 2:
-        return found._replace(note="one patient only: nothing shows how much patients differ")
-    few = [name for name, members in one.members.items() if members.sum() < 2]
-    if few:
-        return found._replace(note=f"all cases of {few[0]} come from one patient")
-    if how.method == "percentile" or (how.method == "auto" and one.patients * len(one.group) > MOST_WEIGHTS):
-        return _percentile(one, found.value, how)
-    return _jackknife(one, found.value, how.level)
-
-
-def _jackknife(one: Measure, value: float, level: float) -> Limits:
-    left_out = leave_one_out_values(one.statistic, one.patients, cases=len(one.group))
-    if not np.isfinite(left_out).all():
-        return Limits(value, note=f"without one of the patients {one.name} has no value")
-    limits = jackknife_limits(value, left_out, list(one.members.values()), bounds=one.bounds, level=level)
-    if limits is None:
-        return _without_spread(one, value, level)
-    return Limits(value, *limits, f"jackknife over {one.patients} patients, t{' on logit scale' if one.bounds else ''}")
-
-
-def _percentile(one: Measure, value: float, how: Resampling) -> Limits:
-    values = bootstrap_values(
-        one.statistic, one.patients, how.resamples, cases=len(one.group), seed=how.seed, device=how.device
-    )
-    values = values[np.isfinite(values)]
-    if len(values) < how.resamples / 2 or np.ptp(values) == 0:
-        return _without_spread(one, value, how.level)
-    lost = how.resamples - len(values)
-    note = f"{lost} of {how.resamples} resamples had no value and are left out" if lost else ""
-    low, high = np.quantile(values, [0.5 - how.level / 2, 0.5 + how.level / 2])
-    method = f"percentile bootstrap over {one.patients} patients, {how.resamples} resamples"
-    return Limits(value, float(low), float(high), method, note)
-
-
-def _without_spread(one: Measure, value: float, level: float) -> Limits:
-    if one.bounds is None:
-        return Limits(
-            value, note="it is the same whichever patient is left out: nothing shows how much patients differ"
-        )
-    fewest = min([int(members.sum()) for members in one.members.values()], default=one.patients)
-    low, high = extreme_limits(value, fewest, one.bounds, level)
-    return Limits(value, low, high, f"Wilson, each of {fewest} patients counted once", "no spread between patients")
-
-
-def _limits_of_independent(one: Measure, how: Resampling) -> Limits | None:
-    """With one case per patient: DeLong for AUROC and its differences, Wilson for proportions; else None."""
-    if how.method != "auto" or one.patients != len(one.group) or _value(one).value is None:
-        return None
-    if one.name in PROPORTIONS:
-        value = _value(one).value or 0.0
-        return Limits(value, *wilson_limits(min(one.n, value * one.n), one.n, how.level), "Wilson")
-    counts = [int(part.sum()) for part in one.parts.values()]
-    if one.ranked is None or min(counts) < 2:
-        return None
-    return _delong_limits(one, how.level) if one.ranked.ndim == 1 else _delong_difference(one, how.level)
-
-
-def _delong_limits(one: Measure, level: float) -> Limits | None:
-    positive = list(one.parts.values())[1]
-    value, variance = (float(found.ravel()[0]) for found in delong(positive, one.ranked))  # type: ignore[arg-type]
-    return Limits(value, *delong_limits(value, variance, level), "DeLong, logit scale") if variance > 1e-20 else None
-
-
-def _delong_difference(one: Measure, level: float) -> Limits | None:
-    positive = list(one.parts.values())[1]
-    found = delong_test(positive, *one.ranked)  # type: ignore[misc]
-    half = float(norm.ppf(0.5 + level / 2)) * found.error
-    limits = (found.value, found.value - half, found.value + half)
-    return Limits(*limits, "DeLong, paired", f"p = {found.p:.3g}") if found.error > 1e-10 else None
+    return estimate(one, Construction(level, method, resamples, seed), unit, split)

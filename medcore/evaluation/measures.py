@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from medcore.errors import MedcoreError
 from medcore.evaluation import confusion
+from medcore.evaluation.proportions import extreme_limits
 from medcore.evaluation.resampling import (
     Statistic,
     auroc_statistic,
@@ -36,6 +37,7 @@ class Measure:
         n: How many cases the value speaks of.
         note: For the reader.
         ranked: The score of an AUROC of two classes, for DeLong. **Shape** ``(N,)``.
+        at_limit: Interval for a level where the patients show no spread; None uses Wilson's, each patient once.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Measure:
     n: int = 0
     note: str = ""
     ranked: np.ndarray | None = None
+    at_limit: Callable[[float], tuple[float, float]] | None = None
 
     @property
     def members(self) -> dict[str, np.ndarray]:
@@ -59,7 +62,7 @@ def measure(scores: Scores, metric: str, decision: np.ndarray | None = None, pos
 
     Args:
         scores: Cases.
-        metric: ``auroc``, ``average_precision``, or any of the confusion matrix.
+        metric: ``auroc``, ``average_precision``, or any of ``confusion.metric_function``.
         decision: Class index per case; by default the class with the highest score. **Shape** ``(N,)``.
         positive: The class that one-class metrics speak of; by default the second of two.
 
@@ -68,9 +71,7 @@ def measure(scores: Scores, metric: str, decision: np.ndarray | None = None, pos
     """
     if metric in RANKED:
         return _ranked(scores, metric, positive)
-    known = {**confusion.OVERALL, **confusion.OF_ONE_CLASS}
-    if metric not in known:
-        raise MedcoreError(f"metric {metric!r} is none of {', '.join([*RANKED, *known])}")
+    confusion.parse_metric(metric)
     if decision is None and scores.score.ndim == 1:
         raise MedcoreError(
             f"{metric} speaks of decisions, and one score per case gives none: choose a threshold on "
@@ -109,48 +110,79 @@ def _mean_of(statistics: list[Statistic]) -> Statistic:
 
 
 def _decided(scores: Scores, metric: str, decision: np.ndarray, positive: str | None) -> Measure:
-    classes = len(scores.classes)
+    classes, base = len(scores.classes), confusion.parse_metric(metric)[0]
     decision = confusion.class_indexes("decision", decision, classes)
     if len(decision) != len(scores):
         raise MedcoreError(f"{metric}: {len(decision)} decisions for {len(scores)} cases")
-    chosen = _positive_index(scores, metric, positive)
+    chosen = _positive_index(scores, base, positive)
     group, patients = group_index(scores.patient)
-    statistic = confusion_statistic(
-        scores.truth, decision, classes, group, patients, confusion.metric_function(metric, chosen)
+    of_matrix = confusion.metric_function(metric, chosen)
+    one = Measure(
+        name=metric,
+        statistic=confusion_statistic(scores.truth, decision, classes, group, patients, of_matrix),
+        group=group,
+        patients=patients,
+        bounds=(-1.0, 1.0) if base in confusion.FROM_MINUS_ONE else (0.0, 1.0),
+        parts=_parts(scores, metric, decision, chosen),
+        n=len(scores),
+        note=_missing_classes(scores, base),
     )
-    parts = _parts(scores, metric, decision, chosen)
-    first = next(iter(parts.values()), np.zeros(0, dtype=bool))
-    n = int(first.sum()) if metric in confusion.OF_ONE_CLASS else len(scores)
-    bounds = (-1.0, 1.0) if metric in confusion.FROM_MINUS_ONE else (0.0, 1.0)
-    present = len(np.unique(scores.truth))
-    missing = present < classes and metric in ("balanced_accuracy", "macro_f1")
-    note = f"mean over {_counted(present, classes)}" if missing else ""
-    return Measure(metric, statistic, group, patients, bounds, parts, n, note)
+    if "@" in metric:
+        return replace(one, at_limit=_corners(one, metric, scores.truth, decision, chosen))
+    counted = next(iter(one.parts.values()))
+    return replace(one, n=int(counted.sum())) if base in confusion.OF_ONE_CLASS else one
 
 
-def _positive_index(scores: Scores, metric: str, positive: str | None) -> int:
+def _positive_index(scores: Scores, base: str, positive: str | None) -> int:
     if positive is not None and positive not in scores.classes:
-        raise MedcoreError(f"{metric}: positive={positive!r} is none of the classes {scores.classes}")
-    if positive is None and metric in confusion.OF_ONE_CLASS and len(scores.classes) != 2:
-        raise MedcoreError(f"{metric} speaks of one class; give positive=, one of {scores.classes}")
+        raise MedcoreError(f"{base}: positive={positive!r} is none of the classes {scores.classes}")
+    if positive is None and base in confusion.OF_ONE_CLASS and len(scores.classes) != 2:
+        raise MedcoreError(f"{base} speaks of one class; give positive=, one of {scores.classes}")
     return scores.classes.index(positive) if positive is not None else 1
 
 
 def _parts(scores: Scores, metric: str, decision: np.ndarray, positive: int) -> dict[str, np.ndarray]:
-    truth, name = scores.truth, scores.classes[min(positive, len(scores.classes) - 1)]
-    special: dict[str, Callable[[], dict[str, np.ndarray]]] = {
-        "accuracy": lambda: {"any class": np.ones(len(scores), dtype=bool)},
-        "sensitivity": lambda: {f"class {name!r}": truth == positive},
-        "specificity": lambda: {f"another class than {name!r}": truth != positive},
-        "ppv": lambda: {f"a call {name!r}": decision == positive},
-        "npv": lambda: {f"a call other than {name!r}": decision != positive},
-        "f1": lambda: {f"class or call {name!r}": (truth == positive) | (decision == positive)},
-    }
-    if metric in special:
-        return special[metric]()
+    truth, name = scores.truth, repr(scores.classes[min(positive, len(scores.classes) - 1)])
+    if metric == "accuracy":
+        return {"any class": np.ones(len(scores), dtype=bool)}
+    if "@" in metric:
+        return {f"class {name}": truth == positive, f"another class than {name}": truth != positive}
+    if metric in confusion.OF_ONE_CLASS:
+        return {
+            "sensitivity": {f"class {name}": truth == positive},
+            "specificity": {f"another class than {name}": truth != positive},
+            "ppv": {f"a call {name}": decision == positive},
+            "npv": {f"a call other than {name}": decision != positive},
+            "f1": {f"class or call {name}": (truth == positive) | (decision == positive)},
+        }[metric]
     present = np.unique(truth)
     parts = {f"class {scores.classes[k]!r}": truth == k for k in present}
     return parts if len(present) > 1 else parts | {"a second class": np.zeros(len(scores), dtype=bool)}
+
+
+def _corners(
+    one: Measure, metric: str, truth: np.ndarray, decision: np.ndarray, positive: int
+) -> Callable[[float], tuple[float, float]]:
+    """At a stated prevalence: the worst and best that Wilson's limits of sensitivity and specificity allow."""
+    base, stated = confusion.parse_metric(metric)
+    prevalence = 0.5 if stated is None else stated
+    right = [(decision == positive)[truth == positive], (decision != positive)[truth != positive]]
+    counts = [int(members.sum()) for members in one.members.values()]
+
+    def limits(level: float) -> tuple[float, float]:
+        rates = [
+            extreme_limits(float(hits.mean()), n, (0.0, 1.0), level) for hits, n in zip(right, counts, strict=True)
+        ]
+        ends = [confusion.AT_PREVALENCE[base](prevalence, *(rate[end] for rate in rates)) for end in (0, 1)]
+        return ends[0], ends[1]
+
+    return limits
+
+
+def _missing_classes(scores: Scores, base: str) -> str:
+    present = len(np.unique(scores.truth))
+    a_mean = base == "balanced_accuracy" or base.startswith("macro_")
+    return f"mean over {_counted(present, len(scores.classes))}" if a_mean and present < len(scores.classes) else ""
 
 
 def _counted(present: int, classes: int) -> str:

@@ -1,0 +1,263 @@
+"""Intervals: they cover what they promise, and say so when they cannot promise anything."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from sklearn import metrics as sk
+
+from medcore.errors import MedcoreError
+from medcore.evaluation import intervals as iv
+from medcore.evaluation.jackknife import degrees_of_freedom, jackknife_limits
+from medcore.evaluation.scores import Scores
+from medcore.evaluation.simulated import Cohort, simulate
+
+METRICS = ("auroc", "accuracy", "balanced_accuracy")
+
+
+def per_patch(scores):
+    """The same cases, taken as if every patch were a patient of its own."""
+    return replace(scores, patient=np.arange(len(scores)))
+
+
+def coverage(cohort, cohorts, seed=1):
+    """How often the truth lies in the interval of the patients, and in that of the patches."""
+    rng, truth = np.random.default_rng(seed), cohort.true_values()
+    hits = {(kind, metric): 0 for kind in ("patient", "patch") for metric in METRICS}
+    for _ in range(cohorts):
+        scores, decision = simulate(cohort, rng)
+        for kind, cases in (("patient", scores), ("patch", per_patch(scores))):
+            for metric in METRICS:
+                found = iv.interval(cases, metric, decision=decision)
+                hits[kind, metric] += found.low is not None and found.low <= truth[metric] <= found.high
+    return {key: count / cohorts for key, count in hits.items()}
+
+
+@pytest.mark.parametrize("cohort", [Cohort(patients=40), Cohort(patients=30, mixed=False)], ids=["mixed", "one kind"])
+def test_patient_intervals_cover_and_patch_intervals_do_not(cohort):
+    """400 cohorts: outside this band a true coverage of 95 % falls once in 10,000 runs (binomial)."""
+    found = coverage(cohort, 400)
+    low, high = binom.ppf([5e-5, 1 - 5e-5], 400, 0.95) / 400
+    for metric in METRICS:
+        assert low <= found["patient", metric] <= high, metric
+        assert found["patch", metric] < 0.88, metric
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("patients", [20, 40, 60])
+def test_coverage_over_2000_cohorts(patients, mixed):
+    found = coverage(Cohort(patients=patients, mixed=mixed), 2000, seed=2)
+    for metric in METRICS:
+        assert 0.935 <= found["patient", metric] <= 0.965, (metric, found)
+        assert found["patch", metric] < 0.85, (metric, found)
+
+
+@pytest.mark.slow
+def test_coverage_of_paired_differences_and_means():
+    rng, cohort, hits = np.random.default_rng(4), Cohort(patients=30), np.zeros(3)
+    truth = cohort.true_values()["auroc"] - replace(cohort, shift=1.0).true_values()["auroc"]
+    for _ in range(1000):
+        scores, decision = simulate(cohort, rng)
+        weaker = replace(scores, score=scores.score - 0.5 * scores.truth)
+        difference = iv.paired_difference(scores, weaker)
+        mean = iv.mean_interval(
+            scores.score - scores.truth * 1.5, scores.patient, name="x", unit="patch", split="test", bounds=None
+        )
+        percentile = iv.interval(scores, method="percentile", resamples=399)
+        hits += [
+            difference.low <= truth <= difference.high,
+            mean.low <= 0 <= mean.high,
+            percentile.low <= cohort.true_values()["auroc"] <= percentile.high,
+        ]
+    assert (0.925 < hits[:2] / 1000).all() and (hits[:2] / 1000 < 0.975).all()
+    assert hits[2] / 1000 < 0.94  # why the percentile bootstrap is not the default
+
+
+@pytest.fixture
+def scores():
+    return simulate(Cohort(patients=25), np.random.default_rng(8))[0]
+
+
+@pytest.mark.parametrize(
+    "metric, oracle", [("auroc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)]
+)
+def test_values_equal_scikit_learn(scores, metric, oracle):
+    found = iv.interval(scores, metric)
+    assert found.value == pytest.approx(oracle(scores.truth, scores.score), abs=1e-12)
+    assert found.low < found.value < found.high
+    assert (found.n, found.unit, found.split, found.name) == (len(scores), "patch", "test", metric)
+    assert "25 patients" in found.method
+
+
+def test_many_classes_are_averaged_one_against_the_rest():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 300)
+    score = np.exp(np.eye(3)[truth] + rng.normal(size=(300, 3)))
+    score /= score.sum(1, keepdims=True)
+    many = Scores(truth, score, rng.integers(0, 20, 300), ["test"] * 300, ("a", "b", "c", "d")[:3])
+    found = iv.interval(many)
+    assert found.value == pytest.approx(sk.roc_auc_score(truth, score, multi_class="ovr"), abs=1e-12)
+    assert "one against the rest" in found.note
+    alone = iv.interval(many, "auroc", positive="b")
+    assert alone.value == pytest.approx(sk.roc_auc_score(truth == 1, score[:, 1]), abs=1e-12)
+    assert iv.interval(many, "sensitivity", positive="b").n == (truth == 1).sum()
+
+
+def test_the_jackknife_is_what_its_formula_says(scores):
+    values = np.array(
+        [
+            sk.roc_auc_score(scores.truth[keep], scores.score[keep])
+            for keep in (scores.patient != p for p in np.unique(scores.patient))
+        ]
+    )
+    value = sk.roc_auc_score(scores.truth, scores.score)
+    everybody = [np.ones(25, dtype=bool)]
+    found = iv.interval(scores)
+    assert (found.low, found.high) == pytest.approx(jackknife_limits(value, values, everybody), abs=1e-10)
+
+
+@pytest.mark.parametrize("method", ["auto", "percentile"])
+def test_neither_order_nor_names_matter(scores, method):
+    shuffled = scores.select(np.random.default_rng(0).permutation(len(scores)))
+    renamed = replace(shuffled, patient=np.char.add("p", shuffled.patient))
+    assert iv.interval(scores, method=method).low == pytest.approx(iv.interval(shuffled, method=method).low, abs=1e-12)
+    if method == "auto":
+        assert iv.interval(scores).low == pytest.approx(iv.interval(renamed).low, abs=1e-12)
+
+
+def test_degrees_of_freedom_shrink_with_concentration():
+    equal = np.tile([1.0, -1.0], 20)
+    normal = np.random.default_rng(0).normal(size=40)
+    assert degrees_of_freedom(equal) == 39
+    assert 20 < degrees_of_freedom(normal) <= 39
+    assert degrees_of_freedom(np.where(np.arange(40) < 2, 10.0, 0.1)) < 6
+    two_of_forty = np.arange(40) < 2
+    assert degrees_of_freedom(np.where(two_of_forty, 10.0, 0.1), [two_of_forty]) < 1.1
+
+
+def test_one_case_per_patient_uses_the_classical_intervals(scores):
+    single = per_patch(scores)
+    decision = (single.score > 0.7).astype(int)
+    assert iv.interval(single).method == "DeLong, logit scale"
+    found = iv.interval(single, "sensitivity", decision=decision)
+    assert found.method == "Wilson" and found.n == single.truth.sum()
+    hits = int(decision[single.truth == 1].sum())
+    assert (found.low, found.high) == pytest.approx(iv.wilson_limits(hits, found.n))
+    other = replace(single, score=single.score + np.random.default_rng(1).normal(size=len(single)))
+    difference = iv.paired_difference(single, other)
+    assert difference.method == "DeLong, paired"
+    assert f"{iv.delong_test(single.positive, single.score, other.score).p:.3g}" in difference.note
+
+
+def test_difference_of_identical_methods_has_no_interval(scores):
+    found = iv.paired_difference(scores, scores)
+    assert found.value == 0 and found.low is None and "nothing shows" in found.note
+
+
+def test_differences_of_decisions_and_ranked_metrics(scores):
+    weaker = replace(scores, score=scores.score + np.random.default_rng(0).normal(0, 2, len(scores)))
+    for metric, kwargs in [
+        ("average_precision", {}),
+        ("balanced_accuracy", {"decisions": ((scores.score > 0.7) * 1, (weaker.score > 0.7) * 1)}),
+    ]:
+        for method in ("auto", "percentile"):
+            found = iv.paired_difference(scores, weaker, metric, method=method, **kwargs)
+            assert 0 < found.low < found.value < found.high, (metric, method)
+    with pytest.raises(MedcoreError, match="truth of the two scores differs"):
+        iv.paired_difference(scores, replace(weaker, truth=1 - weaker.truth))
+
+
+def cases(truth, score, patient=None):
+    return Scores(truth, score, range(len(truth)) if patient is None else patient, ["test"] * len(truth), ("n", "p"))
+
+
+@pytest.mark.parametrize(
+    "metric", ["auroc", "average_precision", "accuracy", "balanced_accuracy", "mcc", "ppv", "ppv@0.2"]
+)
+@pytest.mark.parametrize(
+    "given",
+    [
+        cases([], []),
+        cases([1, 1, 1], [0.2, 0.8, 0.9]),
+        cases([0, 0], [0.1, 0.2]),
+        cases([0, 1], [0.1, 0.9], ["a", "a"]),
+    ],
+)
+@pytest.mark.parametrize("method", ["auto", "jackknife", "percentile"])
+def test_what_cannot_be_estimated_is_explained(metric, given, method):
+    found = iv.interval(given, metric, decision=(given.score > 0.5).astype(int), method=method)
+    if found.low is None:
+        assert found.note
+    else:  # accuracy, and the PPV of the calls there are, exist with one class
+        assert metric in ("accuracy", "ppv") and found.low < found.high
+
+
+@pytest.mark.parametrize("patient", [None, np.arange(60) // 3])
+@pytest.mark.parametrize(
+    "metric", ["auroc", "average_precision", "accuracy", "sensitivity", "balanced_accuracy", "kappa"]
+)
+@pytest.mark.parametrize("flip", [False, True])
+def test_perfect_and_hopeless_scores_get_honest_limits(patient, metric, flip):
+    truth = np.arange(60) % 2
+    given = cases(truth, (1 - truth if flip else truth), patient)
+    found = iv.interval(given, metric, decision=1 - truth if flip else truth)
+    assert found.high - found.low > 0.02
+    assert found.low <= found.value <= found.high
+    if patient is not None and not flip:
+        assert found.low < iv.wilson_limits(30, 30)[0] + 1e-9  # 60 patches of 20 patients are not 60 patients
+
+
+def test_a_class_from_one_patient_has_no_interval():
+    found = iv.interval(cases([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.9], ["a", "b", "c", "c"]))
+    assert found.value == 0.75 and found.low is None and "class 'p' come from one patient" in found.note
+
+
+def test_metrics_of_decisions_need_decisions(scores):
+    with pytest.raises(MedcoreError, match="choose a threshold"):
+        iv.interval(scores, "accuracy")
+    with pytest.raises(MedcoreError, match="3 decisions for"):
+        iv.interval(scores, "accuracy", decision=[0, 1, 0])
+    with pytest.raises(MedcoreError, match="metric 'auc'"):
+        iv.interval(scores, "auc")
+    with pytest.raises(MedcoreError, match="positive='ill'"):
+        iv.interval(scores, "ppv", positive="ill", decision=scores.truth)
+
+
+@pytest.mark.parametrize("wrong", [{"level": 1.5}, {"level": 95}, {"method": "bca"}])
+def test_an_unknown_construction_is_named(scores, wrong):
+    with pytest.raises(MedcoreError, match="level=.*method="):
+        iv.interval(scores, **wrong)
+
+
+def test_means_by_case_and_by_patient():
+    values, patient = np.array([0.9, 0.9, 0.9, 0.3, np.nan]), np.array(["a", "a", "a", "b", "c"])
+    by_case = iv.mean_interval(values, patient, name="dice", unit="image", split="test")
+    by_patient = iv.mean_interval(values, patient, name="dice", unit="image", split="test", by="patient")
+    assert (by_case.value, by_case.n, by_case.unit) == (pytest.approx(0.75), 4, "image")
+    assert (by_patient.value, by_patient.n, by_patient.unit) == (pytest.approx(0.6), 2, "patient")
+    assert "1 of 5 cases have no dice" in by_case.note
+    assert (
+        iv.mean_interval(np.array([]), np.array([]), name="dice", unit="image", split="test").note
+        == "there are no cases"
+    )
+
+
+def test_the_mean_of_independent_values_has_students_interval():
+    from scipy import stats
+
+    values = np.random.default_rng(0).normal(size=30)
+    found = iv.mean_interval(values, np.arange(30), name="x", unit="image", split="test", bounds=None)
+    expected = stats.t.interval(0.95, 29, values.mean(), stats.sem(values))
+    assert found.high - found.low == pytest.approx(expected[1] - expected[0], rel=0.15)
+    assert found.high - found.low >= (expected[1] - expected[0]) * (1 - 1e-9)
+
+
+def test_any_statistic_of_case_weights(scores):
+    found = iv.statistic_interval(
+        lambda weights: sk.roc_auc_score(scores.truth, scores.score, sample_weight=weights),
+        scores.patient, name="auroc", unit="patch", split="test",
+    )  # fmt: skip
+    known = iv.interval(scores)
+    assert (found.low, found.value, found.high) == pytest.approx((known.low, known.value, known.high), abs=0.01)

@@ -1,0 +1,86 @@
+"""Tables of metrics: values against scikit-learn, prevalence by Bayes, errors that name the argument."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from medcore.errors import MedcoreError
+from medcore.evaluation import metrics as mt
+from medcore.evaluation.scores import Scores
+
+
+@pytest.fixture
+def scores():
+    rng = np.random.default_rng(5)
+    truth = rng.integers(0, 3, 240)
+    return Scores(
+        truth, np.eye(3)[truth] + rng.normal(0, 0.8, (240, 3)), rng.integers(0, 16, 240), ["test"] * 240, "abc"
+    )
+
+
+def test_the_table_equals_scikit_learn(scores):
+    table = mt.classification_table(scores)
+    precision, recall, f1, support = sk.precision_recall_fscore_support(scores.truth, scores.predicted)
+    assert list(table.index) == ["a", "b", "c", "mean"]
+    for column, expected in (("ppv", precision), ("sensitivity", recall), ("f1", f1)):
+        assert [cell.value for cell in table[column]] == pytest.approx([*expected, expected.mean()], abs=1e-12)
+    assert table["n"].tolist() == [*support, 240] and table["patients"].max() == 16
+    assert str(table.loc["a", "ppv"]) in table.to_string()  # cells print as value (low–high)
+
+
+def test_a_class_without_cases_has_no_row(scores):
+    table = mt.classification_table(scores.select(scores.truth != 2))
+    assert list(table.index) == ["a", "b", "mean"]
+    assert "2 of 3 classes" in table.loc["mean", "sensitivity"].note
+
+
+def test_overall_metrics_keep_their_order(scores):
+    found = mt.overall(scores)
+    assert [one.name for one in found] == list(mt.OVERALL)
+    assert found[-1].value == pytest.approx(sk.cohen_kappa_score(scores.truth, scores.predicted))
+
+
+def test_quadratic_kappa():
+    truth, decision = np.array([0, 1, 2, 2, 0, 1]), np.array([0, 2, 2, 1, 0, 1])
+    expected = sk.cohen_kappa_score(truth, decision, weights="quadratic")
+    assert mt.quadratic_weighted_kappa(truth, decision, classes=3) == pytest.approx(expected, abs=1e-12)
+    assert mt.quadratic_weighted_kappa([1, 1], [1, 1], classes=3) is None
+    with pytest.raises(MedcoreError, match=r"truth\[0\] is 3"):
+        mt.quadratic_weighted_kappa([3], [1], classes=3)
+    with pytest.raises(MedcoreError, match=r"positive\[0\] is 3"):
+        mt.metric_value("ppv", [0], [1], classes=3, positive=3)
+
+
+def test_predictive_values_by_hand():
+    found = mt.predictive_values(0.9, 0.8, 0.1)  # of 1000: 100 ill, 90 found; 900 well, 180 called ill
+    assert found == pytest.approx((90 / 270, 720 / 730))
+    assert mt.predictive_values(0, 1, 0.1) == (None, pytest.approx(0.9))
+    assert mt.predictive_values(1, 0, 0.1) == (pytest.approx(0.1), None)
+
+
+@pytest.mark.parametrize(
+    "numbers, said",
+    [((1.2, 0.5, 0.1), "sensitivity=1.2"), ((0.5, -1, 0.1), "specificity=-1"), ((0.5, 0.5, 5), "prevalence=5")],
+)
+def test_impossible_rates_are_named(numbers, said):
+    with pytest.raises(MedcoreError, match=said):
+        mt.predictive_values(*numbers)
+
+
+def test_the_prevalence_table_agrees_with_bayes_and_with_the_data(scores):
+    two = scores.one_vs_rest("c")
+    decision = (two.score > 0.5).astype(int)
+    own = float(two.truth.mean())
+    table = mt.prevalence_table(two, decision, prevalences=(0.05, own))
+    sensitivity, specificity = decision[two.truth == 1].mean(), 1 - decision[two.truth == 0].mean()
+    expected = mt.predictive_values(sensitivity, specificity, 0.05)
+    assert (table["ppv"].iloc[0].value, table["npv"].iloc[0].value) == pytest.approx(expected)
+    assert table["ppv"].iloc[1].value == pytest.approx(sk.precision_score(two.truth, decision), abs=1e-5)
+    assert table["ppv"].iloc[0].name == "ppv@0.05"
+
+
+def test_perfect_decisions_do_not_promise_a_perfect_ppv():
+    truth = np.repeat([0, 1], 20)
+    perfect = Scores(truth, truth * 1.0, range(40), ["test"] * 40, ("n", "p"), unit="patient")
+    ppv = mt.prevalence_table(perfect, truth, prevalences=(0.05,))["ppv"].iloc[0]
+    assert ppv.value == 1 and ppv.low < 0.3  # 20 of 20 leaves a specificity of 0.84, and at 5 % that means little
