@@ -269,3 +269,51 @@ def _side_key(ax: Axes, title: str, labels: Sequence[tuple[str, str]]) -> None:
             fontweight="bold",
             annotation_clip=False,
         )
+
+
+def robustness_curves(
+    table: pd.DataFrame,
+    *,
+    value: str = "value",
+    label: str | None = None,
+    chance: float | None = None,
+    columns: int = 3,
+) -> np.ndarray:
+    """How a result falls as images get worse: one panel per corruption, the same axis for all.
+
+    Args:
+        table: columns ``corruption``, ``severity`` (0 = untouched), `value`; optionally ``low``, ``high``, ``model``.
+        value: the column that is drawn.
+        label: what the value is.
+        chance: drawn as a dotted line.
+        columns: panels side by side.
+
+    Returns:
+        The Axes, one per corruption.
+    """
+    names = list(dict.fromkeys(table["corruption"]))
+    models = list(dict.fromkeys(table["model"])) if "model" in table else [""]
+    columns = min(columns, len(names))
+    rows = -(-len(names) // columns)
+    size = (style.WIDTH, 1.95 * rows + 0.35)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    for name, ax in zip(names, axes.flat, strict=False):
+        for number, model in enumerate(models):
+            part = table[table["corruption"] == name]
+            part = (part[part["model"] == model] if "model" in table else part).sort_values("severity")
+            colour = style.PALETTE[number % len(style.PALETTE)]
+            ax.plot(part["severity"], part[value], "o-", color=colour, ms=3.5, lw=1.5, label=model or None)
+            if {"low", "high"} <= set(part):
+                ax.fill_between(part["severity"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
+        if chance is not None:
+            ax.axhline(chance, color=style.MUTED, lw=0.8, ls=(0, (2, 3)))
+        ax.set_title(name, fontsize=8.5)
+        ax.grid(axis="y")
+    for ax in axes.flat[len(names) :]:
+        ax.set_axis_off()
+    figure.supxlabel("severity of the corruption", fontsize=8.5)
+    figure.supylabel(label or value.replace("_", " "), fontsize=8.5)
+    if len(models) > 1:
+        handles, texts = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside upper right", ncols=len(models))
+    return axes.flat[: len(names)]

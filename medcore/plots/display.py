@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -77,13 +77,9 @@ def encode(figure: Figure) -> tuple[str, bytes]:
 
 
 def _display(figure: Figure, alt: str) -> None:
-    """Send the figure to the kernel's front end; without a running IPython there is none."""
-    try:
-        from IPython import get_ipython
-        from IPython.display import display
-    except ImportError:
-        return
-    if get_ipython() is None:
+    """Send the figure to the notebook, if there is one."""
+    send = _front_end()
+    if send is None:
         return
     mime, content = encode(figure)
     facts: dict[str, Any] = {"alt": alt}
@@ -93,7 +89,17 @@ def _display(figure: Figure, alt: str) -> None:
         data = base64.b64encode(content).decode()
         width, height = figure.get_size_inches() * figure.dpi
         facts |= {"width": round(width), "height": round(height)}
-    display({mime: data, "text/plain": alt}, metadata={mime: facts}, raw=True)
+    send({mime: data, "text/plain": alt}, metadata={mime: facts}, raw=True)
+
+
+def _front_end() -> Callable[..., Any] | None:
+    """IPython's display function, or None where nothing can be displayed."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        return None
+    return display if get_ipython() is not None else None
 
 
 def _render(figure: Figure, kind: str, **options: Any) -> bytes:

@@ -34,6 +34,7 @@ PALETTE = (
     "#4D004B",
 )
 INK, MUTED, FAINT = "#1A1A1A", "#777777", "#DDDDDD"
+CONTRAST = 3.5  # to white, of coloured words and thin lines
 WIDTH = 7.2  # inches; the text column of a report and of a notebook
 
 SEQUENTIAL = "cividis"  # perceptually even, and readable without red-green vision
@@ -70,19 +71,24 @@ def lighter(colour: str, amount: float = 0.6) -> str:
     return "#" + "".join(f"{round(255 * part):02X}" for part in mixed)
 
 
-def text_colour(background: ColorType) -> str:
-    """Black or white, whichever reads better on `background` (WCAG relative luminance)."""
-    channels = np.asarray(to_rgb(background), dtype=float)
+def luminance(colour: ColorType) -> float:
+    """Relative luminance, 0 (black) to 1 (white), as in WCAG 2."""
+    channels = np.asarray(to_rgb(colour), dtype=float)
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    luminance = float(linear @ [0.2126, 0.7152, 0.0722])
-    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#1A1A1A"
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def text_colour(background: ColorType) -> str:
+    """Black or white, whichever reads better on `background`."""
+    light = luminance(background) + 0.05
+    return "white" if 1.05 / light > light / (luminance(INK) + 0.05) else INK
 
 
 def line_colour(colour: str) -> str:
-    """A colour dark enough for text and thin lines on white (yellow and light grey are not)."""
+    """A colour dark enough for text and thin lines on white: yellow, orange and light grey are not."""
     channels = np.asarray(to_rgb(colour))
-    while channels @ [0.299, 0.587, 0.114] > 0.62:
-        channels = channels * 0.93
+    while 1.05 / (luminance(tuple(channels)) + 0.05) < CONTRAST:
+        channels = channels * 0.97
     return "#" + "".join(f"{round(255 * part):02X}" for part in channels)
 
 
@@ -150,6 +156,14 @@ def label_ends(
             fontweight="bold",
             annotation_clip=False,
         )
+
+
+def reference_lines(ax: Axes, lines: Sequence[tuple[str, float, str]]) -> None:
+    """Dashed lines across the Axes, each (name, height, colour) named at its right end; y limits must be final."""
+    for _, height, colour in lines:
+        ax.axhline(height, color=line_colour(colour), lw=1.1, ls=(0, (4, 2)), zorder=1)
+    names, heights, colours = zip(*lines, strict=True)
+    label_ends(ax, names, heights, colours, gap=0.075)
 
 
 def scale_bar(

@@ -1,0 +1,162 @@
+"""Pictures with a value per pixel: reconstructions with their error, heat maps over images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+
+from medcore.errors import MedcoreError
+from medcore.plots import style
+from medcore.plots.images import as_colour, image_grid
+
+ERROR_MAP = "inferno"
+
+
+def reconstruction_rows(
+    images: np.ndarray,
+    reconstructions: np.ndarray,
+    *,
+    errors: np.ndarray | None = None,
+    titles: Sequence[str] | None = None,
+    colours: Sequence[str] | None = None,
+    error_label: str = "absolute error",
+    limit: float | None = None,
+    pixel_size_um: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Three rows: input, reconstruction, and a map of the error with its scale.
+
+    Args:
+        images: uint8 or float 0…1. **Shape** ``(N, H, W, C)``.
+        reconstructions: the same shape.
+        errors: a value per pixel; by default the mean absolute difference over channels. **Shape** ``(N, H, W)``.
+        titles: a caption per image, such as its class and score.
+        colours: a frame colour per image, such as its class's.
+        error_label: what the map shows.
+        limit: value at the top of the scale; by default the 99.5th percentile, the same for all images.
+        pixel_size_um: micrometres a pixel.
+        ax: where to draw.
+
+    Raises:
+        MedcoreError: when the shapes differ.
+    """
+    inputs, outputs = as_colour(images), as_colour(reconstructions)
+    if inputs.shape != outputs.shape:
+        raise MedcoreError(f"reconstruction_rows: images {inputs.shape} and reconstructions {outputs.shape} differ.")
+    if errors is None:
+        errors = np.abs(inputs.astype(float) - outputs).mean(axis=3) / 255
+    limit = float(np.percentile(errors, 99.5)) or 1.0 if limit is None else limit
+    count = len(inputs)
+    captions = None if titles is None else [*titles, *[""] * (2 * count)]
+    ax = image_grid(
+        np.concatenate([inputs, outputs, coloured(errors, limit=limit)]),
+        column_titles=None if captions is None else captions[:count],
+        colours=None if colours is None else [*colours, *["none"] * (2 * count)],
+        row_labels=["input", "recon-\nstruction", "error"],
+        columns=count,
+        pixel_size_um=pixel_size_um,
+        ax=ax,
+    )
+    value_bar(ax, limit=limit, label=error_label)
+    return ax
+
+
+def heat_overlays(
+    images: np.ndarray,
+    maps: np.ndarray,
+    *,
+    titles: Sequence[str] | None = None,
+    row_label: str = "map",
+    label: str = "relative activation",
+    limit: float | None = None,
+    opacity: float = 0.55,
+    ax: Axes | None = None,
+) -> Axes:
+    """Images above, the same images under their heat map below.
+
+    Args:
+        images: **Shape** ``(N, H, W, C)``.
+        maps: 0 (nothing) upwards. **Shape** ``(N, H, W)``.
+        titles: a caption per image.
+        row_label: name of the second row.
+        label: what the map shows.
+        limit: value at the top of the scale, by default the largest.
+        opacity: of the strongest value, 0…1; weaker ones are more transparent.
+        ax: where to draw.
+    """
+    inputs = as_colour(images)
+    limit = float(np.max(maps)) or 1.0 if limit is None else limit
+    strength = opacity * np.clip(maps / limit, 0, 1)[..., None]
+    mixed = (1 - strength) * inputs + strength * coloured(maps, limit=limit)
+    ax = image_grid(
+        np.concatenate([inputs, mixed.astype(np.uint8)]),
+        column_titles=titles,
+        row_labels=["image", row_label],
+        columns=len(inputs),
+        ax=ax,
+    )
+    value_bar(ax, limit=limit, label=label)
+    return ax
+
+
+def tile_seams(
+    image: np.ndarray,
+    plain: np.ndarray,
+    blended: np.ndarray,
+    *,
+    seams: tuple[Sequence[int], Sequence[int]] | None = None,
+    names: tuple[str, str, str] = ("image", "tiles side by side", "tiles blended"),
+) -> np.ndarray:
+    """A probability map with and without blending of its tiles, with the seams marked in the margin.
+
+    Args:
+        image: **Shape** ``(H, W, C)``.
+        plain: probabilities from tiles put side by side. **Shape** ``(H, W)``.
+        blended: probabilities from overlapping, blended tiles. **Shape** ``(H, W)``.
+        seams: (rows, columns) where tiles of `plain` meet.
+        names: titles of the three panels.
+
+    Returns:
+        The three Axes.
+    """
+    height = style.WIDTH / 3 * image.shape[0] / image.shape[1] + 0.5
+    _, axes = plt.subplots(1, 3, figsize=(style.WIDTH, height))
+    for ax, picture, name in zip(axes, (image, plain, blended), names, strict=True):
+        if picture is image:
+            ax.imshow(as_colour(image[None])[0])
+        else:
+            ax.imshow(picture, cmap=style.SEQUENTIAL, vmin=0, vmax=1)
+        ax.set_title(name, fontsize=8.5)
+        style.bare(ax)
+    for rows, columns in [seams] if seams else []:
+        for place in rows:
+            axes[1].plot([-0.02, 0], [1 - place / image.shape[0]] * 2, **_tick(axes[1]))
+        for place in columns:
+            axes[1].plot([place / image.shape[1]] * 2, [-0.02, 0], **_tick(axes[1]))
+    value_bar(axes[2], limit=1, label="probability", colours=style.SEQUENTIAL)
+    return axes
+
+
+def coloured(values: np.ndarray, *, limit: float, colours: str = ERROR_MAP) -> np.ndarray:
+    """Values 0…limit as colours. **Shape** ``(…)`` to ``(…, 3)`` uint8."""
+    return (mpl.colormaps[colours](np.clip(values / limit, 0, 1))[..., :3] * 255).round().astype(np.uint8)
+
+
+def value_bar(ax: Axes, *, limit: float, label: str, colours: str = ERROR_MAP) -> None:
+    """The scale of a map, at the right of its Axes."""
+    mappable = ScalarMappable(Normalize(0, limit), colours)
+    bar = ax.figure.colorbar(mappable, ax=ax, fraction=0.025, pad=0.015, aspect=24)
+    bar.set_label(label, fontsize=8)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(labelsize=7.5)
+
+
+def _tick(ax: Axes) -> dict:
+    """A short mark outside the Axes."""
+    return {"transform": ax.transAxes, "color": style.PALETTE[1], "lw": 1.2, "clip_on": False}

@@ -1,0 +1,200 @@
+"""Masks on images, where they are wrong and to which side, and how each case did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch
+
+from medcore.errors import MedcoreError
+from medcore.plots import style
+from medcore.plots.images import as_colour
+
+IGNORE = 255
+MISSED, EXTRA, FOUND = "#D55E00", "#0072B2", "#009E73"
+
+
+def mask_overlay(
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    classes: Sequence[str],
+    background: int | None = 0,
+    opacity: float = 0.35,
+    ax: Axes | None = None,
+) -> Axes:
+    """One image under its mask: a tint and an outline per class.
+
+    Args:
+        image: uint8. **Shape** ``(H, W, C)``.
+        mask: class numbers, 255 = ignored. **Shape** ``(H, W)``.
+        classes: all class names.
+        background: the class that is left clear.
+        opacity: of the tint, 0…1.
+        ax: where to draw.
+    """
+    _check_mask(image, mask)
+    shown = as_colour(image[None])[0].astype(float)
+    shown = 0.45 * shown + 0.55 * shown.mean(axis=2, keepdims=True)  # paler, so that the tint stands out
+    colours = style.class_colours(classes)
+    for number, name in enumerate(classes):
+        if number != background:
+            inside = mask == number
+            shown[inside] = (1 - opacity) * shown[inside] + opacity * 255 * np.asarray(to_rgb(colours[name]))
+            shown[_outline(inside)] = 255 * np.asarray(to_rgb(colours[name]))
+    return _picture(shown, ax)
+
+
+def signed_error(
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, *, foreground: int = 1, ax: Axes | None = None
+) -> Axes:
+    """One image, grey, with what was missed in orange, what was added in blue, and the true outline in green.
+
+    Args:
+        image: **Shape** ``(H, W, C)``.
+        truth: class numbers, 255 = ignored. **Shape** ``(H, W)``.
+        prediction: class numbers. **Shape** ``(H, W)``.
+        foreground: the class looked at.
+        ax: where to draw.
+    """
+    _check_mask(image, truth)
+    _check_mask(image, prediction)
+    grey = as_colour(image[None])[0].mean(axis=2, keepdims=True)
+    shown = np.repeat(150 + 0.4 * grey, 3, axis=2)
+    counted = truth != IGNORE
+    true, said = (truth == foreground) & counted, (prediction == foreground) & counted
+    for where, colour in ((true & ~said, MISSED), (said & ~true, EXTRA)):
+        shown[where] = 0.15 * shown[where] + 0.85 * 255 * np.asarray(to_rgb(colour))
+    shown[_outline(true)] = 255 * np.asarray(to_rgb(FOUND))
+    shown[~counted] = 255
+    return _picture(shown, ax)
+
+
+def segmentation_rows(
+    images: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    *,
+    classes: Sequence[str],
+    titles: Sequence[str] | None = None,
+    foreground: int = 1,
+    pixel_size_um: float | None = None,
+) -> np.ndarray:
+    """A row per case: image, truth, prediction, and the signed error.
+
+    Args:
+        images: each **Shape** ``(H, W, C)``; sizes may differ.
+        truths: a mask per image.
+        predictions: a mask per image.
+        classes: all class names.
+        titles: a name per case, such as its file and Dice.
+        foreground: the class whose errors are shown.
+        pixel_size_um: micrometres a pixel, for a scale bar in the first column.
+
+    Returns:
+        The Axes. **Shape** ``(cases, 4)``.
+    """
+    if not len(images) == len(truths) == len(predictions) or not len(images):
+        raise MedcoreError(
+            f"segmentation_rows: {len(images)} images, {len(truths)} truths and {len(predictions)} predictions."
+        )
+    heights = [image.shape[0] / image.shape[1] for image in images]
+    size = (style.WIDTH, style.WIDTH / 4 * sum(heights) + 0.55 + 0.18 * len(images))
+    figure, axes = plt.subplots(len(images), 4, figsize=size, squeeze=False, height_ratios=heights)
+    for row, (image, truth, prediction) in enumerate(zip(images, truths, predictions, strict=True)):
+        _picture(as_colour(image[None])[0], axes[row, 0])
+        mask_overlay(image, truth, classes=classes, ax=axes[row, 1])
+        mask_overlay(image, np.where(truth == IGNORE, IGNORE, prediction), classes=classes, ax=axes[row, 2])
+        signed_error(image, truth, prediction, foreground=foreground, ax=axes[row, 3])
+        style.scale_bar(
+            axes[row, 0],
+            pixel_size_um,
+            image_width=image.shape[1],
+            right=0.96 * image.shape[1],
+            bottom=0.96 * image.shape[0],
+        )
+        if titles is not None:
+            axes[row, 0].set_title(titles[row], fontsize=8, pad=3)
+    for column, name in ((1, "truth"), (2, "prediction"), (3, "error")):
+        axes[0, column].set_title(name, fontsize=8, pad=3)
+    _error_key(figure, classes[foreground])
+    return axes
+
+
+def dice_per_case(
+    dice: np.ndarray,
+    *,
+    groups: Sequence[str] | None = None,
+    unit: str = "patient",
+    baselines: Mapping[str, float] | None = None,
+    label: str = "Dice",
+    ax: Axes | None = None,
+) -> Axes:
+    """Every case a dot, sorted; cases of one patient in one column; the mean over patients as a line.
+
+    Args:
+        dice: (N,) a value per case, 0…1.
+        groups: (N,) patients; by default every case stands for itself.
+        unit: what a group is.
+        baselines: name to value, drawn as lines.
+        label: what the value is.
+        ax: where to draw.
+    """
+    dice = np.asarray(dice, dtype=float)
+    names = np.asarray(groups if groups is not None else [f"case {n}" for n in range(len(dice))])
+    means = {name: float(dice[names == name].mean()) for name in dict.fromkeys(names)}
+    order = sorted(means, key=lambda name: means[name])
+    ax = style.new_axes(ax, height=2.8)
+    for place, name in enumerate(order):
+        values = dice[names == name]
+        ax.plot([place, place], [values.min(), values.max()], color=style.lighter(style.PALETTE[0]), lw=1.2, zorder=1)
+        ax.plot(np.full(len(values), place), values, "o", color=style.PALETTE[0], ms=4, mew=0, alpha=0.75)
+    crowded = len(order) > 24 or groups is None
+    ax.set_xticks([] if crowded else range(len(order)), [] if crowded else order, rotation=60, ha="right", fontsize=7)
+    ax.set(ylabel=label, ylim=(_floor([*dice, *(baselines or {}).values()]), 1.02), xlim=(-0.7, len(order) - 0.3))
+    ax.set_xlabel(f"{len(order)} {unit if groups is not None else 'case'}s, sorted")
+    ax.grid(axis="y")
+    mean = float(np.mean(list(means.values())))
+    lines = [(f"mean over {unit if groups is not None else 'case'}s {mean:.2f}", mean, style.PALETTE[0])]
+    for number, (name, value) in enumerate((baselines or {}).items()):
+        lines.append((f"{name} {value:.2f}", value, style.PALETTE[1 + number % 4]))
+    style.reference_lines(ax, lines)
+    return ax
+
+
+def _floor(values: Sequence[float]) -> float:
+    """The tenth below the lowest value, 0 at least."""
+    return max(0.0, float(np.floor(10 * min(values) - 0.3)) / 10)
+
+
+def _outline(inside: np.ndarray) -> np.ndarray:
+    """The border pixels of a region, wider in large images. **Shape** ``(H, W)`` bool."""
+    core = inside.copy()
+    for _ in range(1 + min(inside.shape) // 250):
+        padded = np.pad(core, 1, mode="edge")
+        core = core & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
+    return inside & ~core
+
+
+def _picture(pixels: np.ndarray, ax: Axes | None) -> Axes:
+    height, width = pixels.shape[:2]
+    ax = style.new_axes(ax, width=3.4, height=3.4 * height / width)
+    ax.imshow(np.clip(pixels, 0, 255).astype(np.uint8))
+    style.bare(ax)
+    return ax
+
+
+def _check_mask(image: np.ndarray, mask: np.ndarray) -> None:
+    if image.shape[:2] != mask.shape:
+        raise MedcoreError(f"segmentation plots: image {image.shape[:2]} and mask {mask.shape} differ in size.")
+
+
+def _error_key(figure: plt.Figure, name: str) -> None:
+    """What the colours of the error column mean."""
+    marks = [(MISSED, f"{name} missed"), (EXTRA, f"{name} added"), (FOUND, "true outline")]
+    patches = [Patch(color=colour, label=text) for colour, text in marks]
+    figure.legend(handles=patches, loc="outside lower right", ncols=3, handlelength=1, handleheight=1)

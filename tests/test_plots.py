@@ -1,0 +1,462 @@
+"""Figures: the data they show is the data they got, nothing overlaps or is cut, and show() keeps its promises."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+
+import medcore.plots.display as display_module
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
+from medcore.data.splits import assign_splits
+from medcore.errors import MedcoreError
+from medcore.evaluation.estimate import Estimate
+from medcore.plots import (
+    architecture,
+    calibration,
+    confusion,
+    curves,
+    data,
+    diagnosis,
+    distributions,
+    embedding,
+    images,
+    intervals,
+    maps,
+    segmentation,
+    show,
+    style,
+)
+
+CLASSES = ["ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM"]
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def house_style():
+    with plt.style.context(style.STYLE_FILE):
+        yield
+    plt.close("all")
+
+
+def toy_set(count: int = 90, *, classes=CLASSES, channels: int = 3, side: int = 24) -> PatchSet:
+    rng = np.random.default_rng(1)
+    table = {"label": np.arange(count) % len(classes), "patient": [f"P{n % 14}" for n in range(count)]}
+    table["source"] = [f"{n}.png" for n in range(count)]
+    card = Card(name="toy", classes=list(classes), pixel_size_um=0.5)
+    pixels = rng.integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+    return assign_splits(PatchSet.from_arrays(pixels, pd.DataFrame(table), card))
+
+
+def estimate(name="auroc", value=0.8, low=0.7, high=0.9, **more) -> Estimate:
+    return Estimate(name, value, low, high, **{"n": 120, "unit": "patient", "split": "test", "note": "", **more})
+
+
+# --- the palette -------------------------------------------------------------------------------------------------
+
+CONFUSION = {  # Machado et al. 2009, severity 1.0
+    "normal": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def linear(colour: str) -> np.ndarray:
+    channels = np.array(to_rgb(colour))
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def lab(light: np.ndarray) -> np.ndarray:
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ light
+    f = [np.cbrt(v) if v > 0.008856 else 7.787 * v + 16 / 116 for v in xyz / [0.9505, 1.0, 1.089]]
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("viewer", CONFUSION)
+def test_palette_stays_apart_for_every_viewer(viewer):
+    seen = [lab(np.clip(np.array(CONFUSION[viewer]) @ linear(colour), 0, 1)) for colour in style.PALETTE]
+    closest = min(np.linalg.norm(one - other) for one, other in itertools.combinations(seen, 2))
+    assert closest > 10  # a just noticeable difference is about 2
+
+
+def contrast(colour: str, other: str = "white") -> float:
+    light, dark = sorted((linear(c) @ [0.2126, 0.7152, 0.0722] for c in (colour, other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_in_class_colours_is_readable_on_white():
+    assert min(contrast(style.line_colour(colour)) for colour in style.PALETTE) > 3
+
+
+def test_text_on_colour_takes_the_readable_ink():
+    for colour in style.PALETTE:
+        assert contrast(colour, style.text_colour(colour)) >= 4.5
+
+
+def test_classes_keep_their_colour_and_many_classes_get_one_each():
+    assert style.class_colours(CLASSES)["TUM"] == style.PALETTE[8]
+    many = style.class_colours([f"c{n}" for n in range(30)])
+    assert len(set(many.values())) == 30
+
+
+def test_style_file_palette_is_the_palette():
+    style.use()
+    cycle = [entry["color"] for entry in plt.rcParams["axes.prop_cycle"]]
+    assert [f"#{colour.lstrip('#').upper()}" for colour in cycle] == list(style.PALETTE)
+
+
+def test_spread_keeps_order_and_distance():
+    placed = style.spread([0.5, 0.5, 0.51, 0.0], 0.1)
+    assert np.allclose(sorted(placed), sorted([0.4033333, 0.5033333, 0.6033333, 0.0]))
+    assert placed[3] == 0.0 and placed[0] < placed[1] < placed[2]
+    assert style.spread([], 0.1).size == 0
+
+
+def test_scale_bar_has_its_true_length_and_none_without_a_pixel_size():
+    ax = images.image_grid(np.zeros((1, 100, 100, 3)), pixel_size_um=0.5)
+    (bar,) = [patch for patch in ax.patches if patch.get_facecolor()[:3] == (1, 1, 1)]
+    assert bar.get_width() == pytest.approx(10 / 0.5)  # 10 µm is the roundest length up to 15 µm
+    assert "10 µm" in [text.get_text() for text in ax.texts]
+    assert not images.image_grid(np.zeros((1, 100, 100, 3))).patches
+
+
+@pytest.mark.parametrize(("length", "expected"), [(15, 10), (50, 50), (0.7, 0.5), (2400, 2000)])
+def test_round_length(length, expected):
+    assert style.round_length(length) == pytest.approx(expected)
+
+
+# --- show ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """What was displayed, as (bundle, metadata)."""
+    shown = []
+
+    def display(bundle, *, metadata, raw):
+        assert raw
+        shown.append((bundle, metadata))
+
+    monkeypatch.setattr(display_module, "_front_end", lambda: display)
+    return shown
+
+
+@pytest.mark.parametrize("alt", ["", "   ", "figure", "Image.", "No description has been provided for this image"])
+def test_show_refuses_an_empty_alt_text(alt):
+    with pytest.raises(MedcoreError, match="alt"):
+        show(plt.figure(), alt=alt)
+
+
+def test_show_sends_alt_text_with_the_picture_and_closes_the_figure(notebook):
+    figure, ax = plt.subplots()
+    ax.plot([1, 2])
+    show(ax, alt="A line that\n rises.")
+    ((bundle, metadata),) = notebook
+    assert metadata == {"image/svg+xml": {"alt": "A line that rises."}}
+    assert bundle["text/plain"] == "A line that rises." and "<svg" in bundle["image/svg+xml"]
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_large_drawings_and_photographs_become_pictures_of_twice_the_size(notebook):
+    import base64
+    import io
+
+    from PIL import Image
+
+    _, ax = plt.subplots()
+    ax.plot(RNG.random(9000), RNG.random(9000), "o")
+    show(ax, alt="many dots")
+    show(images.image_grid(RNG.random((48, 64, 64, 3))), alt="noise")
+    (dots, dots_facts), (photo, photo_facts) = notebook
+    assert "image/png" in dots and "image/jpeg" in photo
+    for bundle, facts, mime in ((dots, dots_facts, "image/png"), (photo, photo_facts, "image/jpeg")):
+        size = Image.open(io.BytesIO(base64.b64decode(bundle[mime]))).size
+        assert size[0] == pytest.approx(2 * facts[mime]["width"], abs=2)
+        assert facts[mime]["alt"]
+
+
+def test_show_takes_arrays_of_axes_and_subfigures(notebook):
+    _, axes = plt.subplots(2, 2)
+    show(axes, alt="four empty axes")
+    figure = plt.figure()
+    show(figure.subfigures(1, 2)[0].subplots(), alt="one in a subfigure")
+    assert len(notebook) == 2 and not plt.get_fignums()
+    with pytest.raises(MedcoreError, match="Figure or Axes"):
+        show("not a figure", alt="nothing")
+
+
+def test_show_works_without_ipython(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("IPython"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    show(plt.figure(), alt="an empty figure")
+    assert not plt.get_fignums()
+
+
+def test_the_figure_is_closed_even_when_drawing_fails(notebook, monkeypatch):
+    monkeypatch.setattr(display_module, "encode", lambda figure: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        show(plt.figure(), alt="an empty figure")
+    assert not plt.get_fignums()
+
+
+def test_svg_is_the_same_every_time():
+    first, second = (display_module.encode(plt.subplots()[1].figure) for _ in range(2))
+    assert first == second
+
+
+# --- every plot draws, inside its figure, without overlapping words ------------------------------------------------
+
+
+def scores(count: int = 300, classes: int = 9):
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, classes, count)
+    logits = rng.normal(size=(count, classes))
+    logits[np.arange(count), truth] += 2
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return truth, probability, rng.integers(0, 30, count).astype(str)
+
+
+def history() -> pd.DataFrame:
+    epoch = np.arange(1, 13)
+    return pd.DataFrame(
+        {"epoch": epoch, "train_loss": 1 / epoch, "val_loss": 1.2 / epoch, "val_auroc": 1 - 0.5 / epoch}
+    )
+
+
+def corruptions() -> pd.DataFrame:
+    rows = itertools.product(["hue", "blur", "JPEG", "noise"], range(4), ["CNN", "histogram"])
+    return pd.DataFrame(
+        [dict(corruption=c, severity=s, model=m, value=0.9 - 0.1 * s, low=0.8 - 0.1 * s, high=0.95) for c, s, m in rows]
+    )
+
+
+def small_masks():
+    mask = np.zeros((60, 80), int)
+    mask[10:40, 10:50] = 1
+    mask[:5] = 255
+    return RNG.integers(0, 256, (60, 80, 3)).astype(np.uint8), mask, np.roll(mask, 4, axis=1)
+
+
+TRUTH, PROBABILITY, GROUPS = scores()
+CONFIDENCE, CORRECT = PROBABILITY.max(axis=1), PROBABILITY.argmax(axis=1) == TRUTH
+PICTURES = RNG.integers(0, 256, (8, 24, 24, 3)).astype(np.uint8)
+IMAGE, MASK, PREDICTED = small_masks()
+POINTS, LABELS = RNG.normal(size=(200, 2)), RNG.integers(-1, 9, 200)
+
+PLOTS = {
+    "image_grid": lambda: images.image_grid(PICTURES, titles=[f"case {n}\nx" for n in range(8)], pixel_size_um=0.5),
+    "class_examples": lambda: images.class_examples(toy_set()),
+    "class_examples_grey": lambda: images.class_examples(toy_set(channels=1)),
+    "worst_mistakes": lambda: images.worst_mistakes(
+        PICTURES, truth=["ADI"] * 8, predicted=["TUM"] * 8, confidence=[0.9] * 8, classes=CLASSES
+    ),
+    "processing_steps": lambda: images.processing_steps({"before": PICTURES[:3], "after": PICTURES[:3, ::2, ::2]}),
+    "image_pairs": lambda: images.image_pairs(PICTURES, PICTURES, captions=["a pair"] * 8),
+    "class_counts": lambda: data.class_counts(toy_set()),
+    "images_per_patient": lambda: data.images_per_patient(toy_set()),
+    "patients_per_class": lambda: data.patients_per_class(toy_set()),
+    "colour_by_class": lambda: distributions.colour_by_class(toy_set()),
+    "colour_by_class_grey": lambda: distributions.colour_by_class(toy_set(channels=1)),
+    "stain_by_patient": lambda: distributions.stain_by_patient(toy_set()),
+    "score_histograms": lambda: distributions.score_histograms(
+        PROBABILITY[:, 0], TRUTH, classes=CLASSES, threshold=0.3, threshold_name="Youden on val"
+    ),
+    "confusion_matrix": lambda: confusion.confusion_matrix(RNG.integers(0, 90, (9, 9)), classes=CLASSES),
+    "learning_curves": lambda: curves.learning_curves(history(), best_epoch=9),
+    "roc_curves": lambda: curves.roc_curves(PROBABILITY, TRUTH, classes=CLASSES, groups=GROUPS, resamples=20),
+    "precision_recall": lambda: curves.precision_recall_curves(PROBABILITY, TRUTH, classes=CLASSES, resamples=20),
+    "robustness": lambda: curves.robustness_curves(corruptions(), chance=0.1),
+    "reliability": lambda: calibration.reliability_diagram(CONFIDENCE, CORRECT),
+    "before_after": lambda: calibration.calibration_before_after(CONFIDENCE, CONFIDENCE**0.5, CORRECT),
+    "decision_curve": lambda: calibration.decision_curve(
+        np.linspace(0.01, 0.5, 30),
+        {"model": np.linspace(0.3, 0.1, 30), "treat all": np.linspace(0.3, -0.4, 30), "treat none": np.zeros(30)},
+    ),
+    "forest": lambda: intervals.forest(
+        [estimate(), estimate("accuracy"), estimate("ap", None, None, None, note="one class only")],
+        baselines={"majority": [estimate("accuracy", 0.5)], "mean colour": [estimate(value=0.7)]},
+    ),
+    "reconstruction_rows": lambda: maps.reconstruction_rows(PICTURES, PICTURES[::-1], titles=["nv 0.1"] * 8),
+    "heat_overlays": lambda: maps.heat_overlays(PICTURES, RNG.random((8, 24, 24)), titles=["nv"] * 8),
+    "tile_seams": lambda: maps.tile_seams(IMAGE, RNG.random((60, 80)), RNG.random((60, 80)), seams=([30], [40])),
+    "latent_space": lambda: embedding.latent_space(POINTS, labels=LABELS, classes=CLASSES, groups=LABELS.astype(str)),
+    "latent_traversal": lambda: embedding.latent_traversal(
+        RNG.random((3, 5, 16, 16, 1)), dimensions=["z1", "z2", "z3"], values=[-2, -1, 0, 1, 2]
+    ),
+    "samples": lambda: embedding.samples_with_neighbours(PICTURES, PICTURES, captions=["d = 0.1"] * 8, columns=4),
+    "mask_overlay": lambda: segmentation.mask_overlay(IMAGE, MASK, classes=["background", "gland"]),
+    "segmentation_rows": lambda: segmentation.segmentation_rows(
+        [IMAGE] * 2, [MASK] * 2, [PREDICTED] * 2, classes=["background", "gland"], titles=["a 0.8", "b 0.7"]
+    ),
+    "dice_per_case": lambda: segmentation.dice_per_case(
+        RNG.random(40), groups=[f"P{n % 9}" for n in range(40)], baselines={"all gland": 0.4}
+    ),
+    "patient_scores": lambda: diagnosis.patient_scores(
+        RNG.random(40), RNG.random(40) > 0.5, names=[f"B22-{n}" for n in range(40)], threshold=0.5
+    ),
+    "patient_table": lambda: diagnosis.patient_table(
+        PICTURES[:6].reshape(2, 3, 24, 24, 3), patient=["A", "B"], score=[0.1, 0.9], decision=["neg", "pos"],
+        truth=["pos", "pos"], captions=[["0.1", "0.2", "0.3"]] * 2,
+    ),
+    "density_levels": lambda: diagnosis.density_levels(
+        RNG.random(30), RNG.integers(0, 3, 30), levels=["NEGATIVA", "BAIXA", "ALTA"], cuts=[0.3, 0.6]
+    ),
+    "fold_results": lambda: diagnosis.fold_results(
+        pd.DataFrame({"fold": [1, 2, 3], "auroc": [0.8, 0.9, 0.7], "low": [0.7, 0.8, 0.6], "high": [0.9, 0.95, 0.8]}),
+        value="auroc", baselines={"majority": 0.5},
+    ),
+    "window_map": lambda: diagnosis.window_map(np.arange(9) * 50, np.arange(9) * 30, RNG.random(9), side=50),
+    "autoencoder": lambda: architecture.autoencoder_diagram([(3, 64), (32, 32), (64, 16)], latent=32),
+    "vae": lambda: architecture.autoencoder_diagram([(3, 64), (32, 32), (64, 16)], latent=120, variational=True),
+    "unet": lambda: architecture.unet_diagram([(32, 256), (64, 128), (128, 64)], classes=2, deep_supervision=1),
+}  # fmt: skip
+
+
+def undrawn(figure: Figure):
+    """Labels of ticks beyond the limits: matplotlib keeps them, but does not draw them."""
+    for axis in (axis for ax in figure.findobj(plt.Axes) for axis in (ax.xaxis, ax.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+            if not low - 1e-9 <= tick.get_loc() <= high + 1e-9 or not axis.get_visible() or not axis.axes.axison:
+                yield from (tick.label1, tick.label2)
+
+
+def words(figure: Figure):
+    """Every visible text of a figure with its box in pixels."""
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    hidden = {id(text) for text in undrawn(figure)}
+    for text in figure.findobj(plt.Text):
+        if text.get_visible() and text.get_text().strip() and id(text) not in hidden:
+            yield text.get_text(), text.get_window_extent(renderer)
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_no_word_is_cut_or_hidden_by_another(name):
+    figure = display_module.figure_of(PLOTS[name]())
+    width, height = figure.canvas.get_width_height()
+    shown = list(words(figure))
+    for text, box in shown:
+        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, f"{text!r} is cut"
+    for (one, a), (other, b) in itertools.combinations(shown, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        along = min(a.y1, b.y1) - max(a.y0, b.y0)
+        if name == "latent_space" and one in CLASSES and other in CLASSES:
+            continue  # random points have their classes in one place
+        assert across <= 2 or along <= 2, f"{one!r} and {other!r} overlap"
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_every_plot_leaves_the_current_style_and_pyplot_alone(name):
+    before = dict(plt.rcParams)
+    PLOTS[name]()
+    assert dict(plt.rcParams) == before
+    assert len(plt.get_fignums()) == 1
+
+
+def test_plots_draw_into_the_axes_they_get():
+    _, ax = plt.subplots()
+    assert confusion.confusion_matrix(np.eye(2, dtype=int), classes=["a", "b"], ax=ax) is ax
+    assert data.class_counts(toy_set(), ax=plt.subplots()[1]) is not ax
+    assert len(plt.get_fignums()) == 2
+
+
+# --- what is drawn is what was given ---------------------------------------------------------------------------------
+
+
+def test_roc_and_precision_recall_equal_scikit_learn():
+    positive, score = TRUTH == 3, np.round(PROBABILITY[:, 3], 2)  # rounded: with ties
+    fpr, tpr = curves.roc_points(positive, score)
+    expected_fpr, expected_tpr, _ = roc_curve(positive, score, drop_intermediate=False)
+    assert np.allclose(fpr, expected_fpr) and np.allclose(tpr, expected_tpr)
+    recall, precision = curves.precision_recall_points(positive, score)
+    expected_precision, expected_recall, _ = precision_recall_curve(positive, score)
+    assert np.allclose(recall, expected_recall[:-1][::-1]) and np.allclose(precision, expected_precision[:-1][::-1])
+    area = np.sum(np.diff(recall, prepend=0) * precision)
+    assert area == pytest.approx(average_precision_score(positive, score))
+
+
+def test_roc_band_widens_when_patients_are_few():
+    positive, score = TRUTH == 0, PROBABILITY[:, 0]
+    single = curves.roc_band(positive, score, None, resamples=100, seed=0)
+    few = curves.roc_band(positive, score, (np.arange(len(TRUTH)) // 60).astype(str), resamples=100, seed=0)
+    assert (few[1] - few[0]).mean() > 0 and (single[1] >= single[0]).all()
+    fpr, tpr = curves.roc_points(positive, score)
+    middle = np.interp(curves.GRID, fpr, tpr)
+    assert ((single[0] <= middle + 0.1) & (middle - 0.1 <= single[1])).mean() > 0.95
+
+
+def test_wilson_equals_scipy():
+    low, high = calibration.wilson(np.array([0.0, 0.3, 1.0]), np.array([10, 20, 7]))
+    for place, (hits, count) in enumerate([(0, 10), (6, 20), (7, 7)]):
+        expected = binomtest(hits, count).proportion_ci(method="wilson")
+        assert (low[place], high[place]) == pytest.approx((expected.low, expected.high))
+
+
+def test_confusion_matrix_writes_its_counts_and_never_rounds_to_0_or_100():
+    ax = confusion.confusion_matrix(np.array([[999, 1], [0, 5]]), classes=["a", "b"])
+    written = [text.get_text() for text in ax.texts]
+    assert {"999", ">99", "1", "<1", "5", "100", "·", "n = 1,000"} <= set(written)
+    with pytest.raises(MedcoreError, match="2 classes"):
+        confusion.confusion_matrix(np.eye(3), classes=["a", "b"])
+
+
+def test_class_counts_add_up_to_the_set():
+    ps = toy_set()
+    ax = data.class_counts(ps)
+    assert sum(bar.get_width() for bar in ax.patches) == len(ps)
+
+
+def test_forest_draws_values_intervals_and_explains_what_is_missing():
+    ax = PLOTS["forest"]()
+    lines = [line.get_xdata().tolist() for line in ax.lines]
+    assert [0.7, 0.9] in lines and [0.5, 0.5] in lines
+    written = [text.get_text() for text in ax.texts]
+    assert "not estimable: one class only" in written and any("0.80 (0.70–0.90)" in text for text in written)
+
+
+def test_signed_error_colours_missed_and_added_pixels():
+    ax = segmentation.signed_error(IMAGE, MASK, PREDICTED)
+    pixels = ax.images[0].get_array()
+    missed, added = pixels[20, 12], pixels[20, 52]
+    assert missed[0] > missed[2] + 80  # orange
+    assert added[2] > added[0] + 80  # blue
+    assert (pixels[2] == 255).all()  # ignored
+
+
+def test_mask_of_another_size_is_refused():
+    with pytest.raises(MedcoreError, match="differ in size"):
+        segmentation.mask_overlay(IMAGE, MASK[:, :50], classes=["a", "b"])
+
+
+def test_examples_come_from_as_many_patients_as_possible():
+    rows, groups = np.arange(100), np.array(["A"] * 97 + ["B", "C", "D"])
+    chosen = images.varied_rows(rows, groups, 4, np.random.default_rng(0))
+    assert set(groups[chosen]) == {"A", "B", "C", "D"}
+
+
+@pytest.mark.parametrize("bad", [np.zeros((0, 4, 4, 3)), np.zeros((3, 4, 4, 2)), np.zeros((4, 4))])
+def test_wrong_image_shapes_are_named(bad):
+    with pytest.raises(MedcoreError, match="shape"):
+        images.as_colour(bad)
+
+
+def test_captions_must_fit():
+    with pytest.raises(MedcoreError, match="titles has 2 entries for 8 images"):
+        images.image_grid(PICTURES, titles=["a", "b"])
