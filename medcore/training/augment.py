@@ -21,7 +21,7 @@ from torch import Tensor
 from medcore.errors import MedcoreError
 from medcore.training import augment_colour as colour
 from medcore.training import augment_geometry as geometry
-from medcore.training.randomness import AUGMENT, keys, uniform
+from medcore.training.randomness import AUGMENT, NOISE, keys, uniform
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ def apply(
     *,
     seed: int,
     epoch: int,
+    sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Turn stored pixels into training images, changed at random per sample.
 
@@ -148,18 +149,50 @@ def apply(
         ids: Rows of the set's store, on the host. **Shape** ``(B,)`` int64.
         seed: Seed of the run.
         epoch: Epoch, counted from 1.
+        sizes: Height and width without padding, so that a crop stays inside. **Shape** ``(B, 2)`` int64 on the host.
 
     Returns:
-        Images in [0, 1], **Shape** ``(B, C, H, W)`` float32 in channels-last order, and the masks.
+        Images in [0, 1], **Shape** ``(B, C, H, W)`` float32, and the masks. A crop changes H and W.
     """
     if recipe is None:
         return to_float(pixels), masks
+    rows_at_once = len(ids)
+    if pixels.device.type == "cpu":  # a chunk of images stays in the cache through all kernels
+        rows_at_once = max(1, CACHED_PIXELS // (recipe.crop**2 if recipe.crop else pixels[0, ..., 0].numel()))
+    done: list[tuple[Tensor, Tensor | None]] = []
+    for start in range(0, len(ids), rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        some_masks, some_sizes = (None if extra is None else extra[rows] for extra in (masks, sizes))
+        done.append(_apply_to_chunk(recipe, pixels[rows], some_masks, ids[rows], seed, epoch, some_sizes))
+    if len(done) == 1:
+        return done[0]
+    return torch.cat([images for images, _ in done]), torch.cat(
+        [m for _, m in done if m is not None]
+    ) if masks is not None else None
+
+
+CACHED_PIXELS = 1 << 17  # × 3 channels × 4 bytes = 1.5 MB, about a core's L2 cache
+
+
+def _apply_to_chunk(
+    recipe: Augment, pixels: Tensor, masks: Tensor | None, ids: Tensor, seed: int, epoch: int, sizes: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
     draws = Draws(keys(ids, seed, epoch, AUGMENT), pixels.device)
-    pixels, masks = geometry.move_pixels(recipe, pixels, masks, draws)
-    images = to_float(pixels)
+    if recipe.crop is not None:
+        whole = torch.tensor(pixels.shape[1:3]).expand(len(ids), 2)
+        corners = geometry.crop_corners(recipe.crop, whole if sizes is None else sizes, draws)
+        pixels = geometry.crop(pixels, corners, recipe.crop)
+        masks = None if masks is None else geometry.crop(masks, corners, recipe.crop)
+    planes = pixels.permute(0, 3, 1, 2).contiguous()  # kernels below run over whole planes
+    elements = geometry.dihedral_elements(recipe, planes.shape[2] == planes.shape[3], draws)
+    if elements is not None:
+        planes = geometry.dihedral(planes, elements)
+        masks = None if masks is None else geometry.dihedral(masks, elements)
+    images = planes.to(torch.float32).div_(255.0)
     if recipe.interpolates:
-        images, masks = geometry.warp(recipe, images, masks, draws)
-    return colour.change(recipe, images, draws, keys(ids, seed, epoch, AUGMENT)), masks
+        field_draws = uniform(keys(ids, seed, epoch, NOISE), 2 * geometry.ELASTIC_NODES**2).to(images.device)
+        images, masks = geometry.warp(recipe, images, masks, draws, field_draws)
+    return colour.change(recipe, images, draws, seed), masks
 
 
 def to_float(pixels: Tensor) -> Tensor:
@@ -174,7 +207,7 @@ class Draws:
     NAMES = (
         "flip_horizontal", "flip_vertical", "turns", "crop_y", "crop_x", "rotation", "scale", "shift_y", "shift_x",
         "brightness", "contrast", "saturation", "hue", "stain_1", "stain_2", "stain_3", "stain_4", "stain_5",
-        "stain_6", "blur_share", "blur", "noise_share", "noise",
+        "stain_6", "blur_share", "blur", "noise_share", "noise", "noise_place",
     )  # fmt: skip
 
     def __init__(self, sample_keys: Tensor, device: torch.device) -> None:

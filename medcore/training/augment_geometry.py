@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from medcore.errors import MedcoreError
+from medcore.training.randomness import constant
 
 if TYPE_CHECKING:
     from medcore.training.augment import Augment, Draws
 
+ELASTIC_NODES = 5  # displacements are drawn on a grid of 5×5 nodes and smoothed in between
 
-def move_pixels(recipe: Augment, pixels: Tensor, masks: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """Crop, flip and turn by quarters: every output pixel is an input pixel.
 
-    **Shape** pixels ``(B, H, W, C)``, masks ``(B, H, W)`` or None -> the same with the crop's height and width.
+def crop_corners(side: int, sizes: Tensor, draws: Draws) -> Tensor:
+    """Top-left corners of random windows within each image's own size, on the host. **Shape** ``(B, 2)`` int64.
+
+    Args:
+        side: Side of the window, pixels.
+        sizes: Height and width of each image without its padding. **Shape** ``(B, 2)`` int64.
+        draws: The batch's random numbers.
     """
-    height, width = pixels.shape[1:3]
-    if recipe.crop is not None:
-        corners = crop_corners(recipe.crop, height, width, draws)
-        pixels = crop(pixels, corners, recipe.crop)
-        masks = None if masks is None else crop(masks, corners, recipe.crop)
-    elements = dihedral_elements(recipe, pixels.shape[1] == pixels.shape[2], draws)
-    if elements is None:
-        return pixels, masks
-    return dihedral(pixels, elements), None if masks is None else dihedral(masks, elements)
-
-
-def crop_corners(side: int, height: int, width: int, draws: Draws) -> Tensor:
-    """Top-left corners of random windows, on the host. **Shape** ``(B, 2)`` int64."""
-    if side > min(height, width):
-        raise MedcoreError(f"Augment(crop={side}): larger than the images of {height}×{width} pixels")
-    room = torch.tensor([height - side + 1, width - side + 1])
+    room = (sizes - side + 1).clamp_min(1)  # an image smaller than the window keeps some of its padding
     return (torch.stack([draws.on_host("crop_y"), draws.on_host("crop_x")], 1) * room).long()
 
 
 def crop(stack: Tensor, corners: Tensor, side: int) -> Tensor:
     """Cut one window out of each image. **Shape** ``(B, H, W, ...)`` -> ``(B, side, side, ...)``."""
+    height, width = stack.shape[1:3]
+    if side > min(height, width):
+        raise MedcoreError(f"Augment(crop={side}): larger than the images of {height}×{width} pixels")
     windows = [image[y : y + side, x : x + side] for image, (y, x) in zip(stack, corners.tolist(), strict=True)]
     return torch.stack(windows)
 
@@ -55,34 +51,75 @@ def dihedral_elements(recipe: Augment, square: bool, draws: Draws) -> Tensor | N
     transposed = torch.zeros_like(rows)
     if recipe.turns:
         quarter = (draws.on_host("turns") * 4).long() if square else (draws.on_host("turns") * 2).long() * 2
-        # a turn by 90 degrees anticlockwise is: transpose, then flip the rows
+        # a turn by 90 degrees anticlockwise is: transpose, then flip the rows; the flips asked for come first
         transposed = quarter % 2 == 1
-        turned_rows, turned_columns = (quarter == 1) | (quarter == 2), (quarter == 2) | (quarter == 3)
-        rows, columns = rows ^ turned_rows, columns ^ turned_columns
+        rows, columns = torch.where(transposed, columns, rows), torch.where(transposed, rows, columns)
+        rows, columns = rows ^ ((quarter == 1) | (quarter == 2)), columns ^ ((quarter == 2) | (quarter == 3))
     return columns.long() + 2 * rows.long() + 4 * transposed.long()
 
 
 def dihedral(stack: Tensor, elements: Tensor) -> Tensor:
-    """Apply one symmetry of the square to each image. **Shape** ``(B, H, W, ...)`` -> the same."""
+    """Apply one symmetry of the square to each image. **Shape** ``(B, ..., H, W)`` -> the same."""
+    if stack.device.type == "cpu" and len(stack) <= 32:
+        return torch.stack([_symmetry(image, int(element)) for image, element in zip(stack, elements, strict=True)])
     result = torch.empty_like(stack)
     for element in range(8):
         members = torch.nonzero(elements == element).flatten()
-        if len(members) == 0:
-            continue
-        members = members.to(stack.device, non_blocking=True)
-        result[members] = _symmetry(stack[members], element)
+        if len(members):
+            members = members.to(stack.device, non_blocking=True)
+            result[members] = _symmetry(stack[members], element)
     return result
 
 
 def _symmetry(stack: Tensor, element: int) -> Tensor:
-    stack = stack.transpose(1, 2) if element & 4 else stack
-    flipped = [axis for axis, bit in ((2, 1), (1, 2)) if element & bit]
+    stack = stack.transpose(-1, -2) if element & 4 else stack
+    flipped = [axis for axis, bit in ((-1, 1), (-2, 2)) if element & bit]
     return stack.flip(flipped) if flipped else stack
 
 
-def warp(recipe: Augment, images: Tensor, masks: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor | None]:
+def warp(
+    recipe: Augment, images: Tensor, masks: Tensor | None, draws: Draws, field_draws: Tensor
+) -> tuple[Tensor, Tensor | None]:
     """Rotate, magnify, shift and bend in one interpolation; what lies outside is mirrored in.
 
-    **Shape** images ``(B, C, H, W)``, masks ``(B, H, W)`` or None -> the same.
+    Args:
+        recipe: Names the ranges.
+        images: **Shape** ``(B, C, H, W)`` float.
+        masks: **Shape** ``(B, H, W)`` uint8; or None.
+        draws: The batch's random numbers.
+        field_draws: Numbers in [0, 1) for the elastic field. **Shape** ``(B, 2·nodes²)``.
+
+    Returns:
+        Images (bilinear) and masks (nearest) of the same shapes.
     """
-    raise NotImplementedError
+    height, width = images.shape[-2:]
+    grid = F.affine_grid(affine(recipe, draws, height, width), list(images.shape), align_corners=False)
+    if recipe.elastic:
+        grid = grid + elastic_field(field_draws, recipe.elastic, height, width)
+    warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    if masks is not None:
+        # mirroring and rounding work on the same coordinates as for the image; class numbers are exact in float32
+        floating = masks[:, None].to(torch.float32)
+        nearest = F.grid_sample(floating, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+        masks = nearest[:, 0].to(torch.uint8)
+    return warped, masks
+
+
+def affine(recipe: Augment, draws: Draws, height: int, width: int) -> Tensor:
+    """From output to input coordinates in [-1, 1], rotation anticlockwise about the centre. **Shape** ``(B, 2, 3)``."""
+    angle = draws.around("rotation", recipe.rotation, 0.0) * (math.pi / 180)
+    low, high = recipe.scale
+    inverse = 1 / (low + (high - low) * draws["scale"])
+    cosine, sine = angle.cos() * inverse, angle.sin() * inverse
+    right, down = draws.around("shift_x", 2 * recipe.shift, 0.0), draws.around("shift_y", 2 * recipe.shift, 0.0)
+    # rotation acts on pixels, so the off-diagonal terms carry the ratio of the sides
+    rows = [cosine, -sine * (height / width), -right, sine * (width / height), cosine, -down]
+    return torch.stack(rows, 1).reshape(-1, 2, 3)
+
+
+def elastic_field(field_draws: Tensor, pixels: float, height: int, width: int) -> Tensor:
+    """A smooth displacement of up to about ``pixels`` pixels. **Shape** ``(B, 2·nodes²)`` -> ``(B, H, W, 2)``."""
+    nodes = (2 * field_draws - 1).reshape(-1, 2, ELASTIC_NODES, ELASTIC_NODES)
+    field = F.interpolate(nodes, (height, width), mode="bicubic", align_corners=True)
+    step = constant((2 * pixels / width, 2 * pixels / height), field.device)
+    return field.permute(0, 2, 3, 1) * step

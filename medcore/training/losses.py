@@ -29,7 +29,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None,
     """
     log_probabilities = F.log_softmax(logits.float(), 1)
     # a product with a one-hot target: deterministic on a GPU, where the gradient of a gather is not
-    target = F.one_hot(labels, logits.shape[1]).to(log_probabilities.dtype)
+    target = (labels[:, None] == torch.arange(logits.shape[1], device=labels.device)).to(log_probabilities.dtype)
     smooth = target * (1 - smoothing) + smoothing / logits.shape[1]
     loss = -(smooth * log_probabilities).sum(1)
     return loss if weights is None else loss * (target @ weights)

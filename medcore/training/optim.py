@@ -91,17 +91,18 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.live = [tensor for tensor in model.state_dict(keep_vars=True).values()]
-        self.average = [tensor.detach().clone() for tensor in self.live]
+        self.live = [tensor.detach() for tensor in model.state_dict(keep_vars=True).values()]
+        self.average = [tensor.clone() for tensor in self.live]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Follow the model after its ``step``-th step, counted from 1."""
         keep = min(self.decay, (1 + step) / (10 + step))
-        for average, live in zip(self.average, self.live, strict=True):
-            if average.is_floating_point():
-                average.lerp_(live.detach(), 1 - keep)
-            else:
+        pairs = list(zip(self.average, self.live, strict=True))
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([average for average, _ in floating], [live for _, live in floating], 1 - keep)
+        for average, live in pairs:
+            if not average.is_floating_point():
                 average.copy_(live)
 
     @contextmanager
@@ -116,6 +117,6 @@ class Ema:
     @torch.no_grad()
     def _swap(self) -> None:
         for average, live in zip(self.average, self.live, strict=True):
-            kept = live.detach().clone()
+            kept = live.clone()
             live.copy_(average)
             average.copy_(kept)

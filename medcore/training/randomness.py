@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -65,6 +66,12 @@ def model_randomness(seed: int, epoch: int, rank: int, device: torch.device) -> 
     with torch.random.fork_rng(devices):
         torch.manual_seed(int(keys(torch.tensor([rank]), seed, epoch, MODEL)) & 0x7FFFFFFFFFFFFFFF)
         yield
+
+
+@lru_cache(maxsize=256)
+def constant(values: tuple, device: torch.device) -> Tensor:
+    """A small table of numbers on the device, uploaded once: an upload per batch would wait for the GPU each time."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _shift(words: Tensor, bits: int) -> Tensor:
