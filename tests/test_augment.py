@@ -36,6 +36,11 @@ ALL = Augment(
 )
 
 
+@pytest.fixture(autouse=True)
+def _torch_seed() -> None:
+    torch.manual_seed(0)
+
+
 def pixels(count: int = 6, height: int = 16, width: int = 16, channels: int = 3, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, height, width, channels), dtype=torch.uint8, generator=generator)
@@ -167,7 +172,7 @@ def test_elastic_field_is_smooth_small_and_zero_in_the_middle_of_its_draws() -> 
     field = geometry.elastic_field(torch.rand(5, 50), 4.0, 30, 40)
     in_pixels = field * torch.tensor([40, 30]) / 2
     assert 1 < in_pixels.abs().max() < 4 * 1.5  # cubic curves overshoot their nodes a little
-    assert (in_pixels[:, 1:] - in_pixels[:, :-1]).abs().max() < 1.5
+    assert (in_pixels[:, 1:] - in_pixels[:, :-1]).abs().max() < 2  # 8 pixels over a node distance of 7
 
 
 def test_masks_follow_their_images() -> None:
