@@ -41,13 +41,6 @@ CLASSES = ["ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM"]
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def house_style():
-    with plt.style.context(style.STYLE_FILE):
-        yield
-    plt.close("all")
-
-
 def toy_set(count: int = 90, *, classes=CLASSES, channels: int = 3, side: int = 24) -> PatchSet:
     rng = np.random.default_rng(1)
     table = {"label": np.arange(count) % len(classes), "patient": [f"P{n % 14}" for n in range(count)]}
@@ -110,8 +103,7 @@ def test_classes_keep_their_colour_and_many_classes_get_one_each():
 
 
 def test_style_file_palette_is_the_palette():
-    style.use()
-    cycle = [entry["color"] for entry in plt.rcParams["axes.prop_cycle"]]
+    cycle = [entry["color"] for entry in style.house_style()["axes.prop_cycle"]]
     assert [f"#{colour.lstrip('#').upper()}" for colour in cycle] == list(style.PALETTE)
 
 

@@ -17,6 +17,7 @@ ENCODER, DECODER, LATENT, DATA = "#4477AA", "#CC6677", "#DDAA33", "#999999"
 GAP, PILL = 0.5, 1.4  # between blocks; width of a bottleneck
 
 
+@style.styled
 def autoencoder_diagram(
     stages: Sequence[tuple[int, int]],
     *,
@@ -56,6 +57,7 @@ def autoencoder_diagram(
     return _finish(ax, back[-1])
 
 
+@style.styled
 def unet_diagram(
     levels: Sequence[tuple[int, int]],
     *,

@@ -12,6 +12,7 @@ from medcore.errors import MedcoreError
 from medcore.plots import style
 
 
+@style.styled
 def reliability_diagram(
     probability: np.ndarray,
     outcome: np.ndarray,
@@ -76,6 +77,7 @@ def reliability_diagram(
     return ax
 
 
+@style.styled
 def calibration_before_after(
     before: np.ndarray,
     after: np.ndarray,
@@ -99,6 +101,7 @@ def calibration_before_after(
     return reliability_diagram(after, outcome, bins=bins, label=names[1], colour=style.PALETTE[0], ax=ax)
 
 
+@style.styled
 def decision_curve(
     thresholds: np.ndarray,
     net_benefit: Mapping[str, np.ndarray],

@@ -12,6 +12,7 @@ from medcore.errors import MedcoreError
 from medcore.plots import style
 
 
+@style.styled
 def confusion_matrix(
     matrix: np.ndarray, *, classes: Sequence[str], unit: str = "patch", ax: Axes | None = None
 ) -> Axes:

@@ -16,6 +16,7 @@ from medcore.plots import style
 GRID = np.linspace(0, 1, 201)  # false positive rates or recalls at which bands are drawn
 
 
+@style.styled
 def learning_curve(
     table: pd.DataFrame, *, value: str = "loss", best_epoch: int | None = None, ax: Axes | None = None
 ) -> Axes:
@@ -64,6 +65,7 @@ def learning_curve(
     return ax
 
 
+@style.styled
 def learning_curves(table: pd.DataFrame, *, best_epoch: int | None = None) -> np.ndarray:
     """Loss and the validation metric over the epochs, side by side.
 
@@ -81,6 +83,7 @@ def learning_curves(table: pd.DataFrame, *, best_epoch: int | None = None) -> np
     return axes[0]
 
 
+@style.styled
 def roc_curves(
     score: np.ndarray,
     truth: np.ndarray,
@@ -130,6 +133,7 @@ def roc_curves(
     return ax
 
 
+@style.styled
 def precision_recall_curves(
     score: np.ndarray,
     truth: np.ndarray,
@@ -271,6 +275,7 @@ def _side_key(ax: Axes, title: str, labels: Sequence[tuple[str, str]]) -> None:
         )
 
 
+@style.styled
 def robustness_curves(
     table: pd.DataFrame,
     *,

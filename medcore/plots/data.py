@@ -13,6 +13,7 @@ from medcore.plots import style
 SIDES = (*SPLITS, "unassigned")
 
 
+@style.styled
 def class_counts(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     """Images per class, split into train, val and test, with totals and shares written out.
 
@@ -47,6 +48,7 @@ def class_counts(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@style.styled
 def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     """How many images each patient gives: every patient a dot on a log scale, sorted, with the median.
 
@@ -81,6 +83,7 @@ def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@style.styled
 def patients_per_class(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     """How many patients stand behind each class on each side: what an interval really rests on.
 

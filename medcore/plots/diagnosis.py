@@ -19,6 +19,7 @@ NAMED_WRONG, STRAIGHT = 24, 8  # more names than this cannot be read in one figu
 RIGHT, WRONG = "#009E73", "#B2182B"
 
 
+@style.styled
 def patient_scores(
     score: np.ndarray,
     truth: np.ndarray,
@@ -91,6 +92,7 @@ def _name_wrong(ax: Axes, places: np.ndarray, heights: np.ndarray, names: np.nda
     ax.set_ylim(low - below * room, high + above * room)
 
 
+@style.styled
 def patient_table(
     windows: np.ndarray,
     *,
@@ -152,6 +154,7 @@ def patient_table(
     return ax
 
 
+@style.styled
 def density_levels(
     score: np.ndarray,
     level: np.ndarray,
@@ -194,6 +197,7 @@ def density_levels(
     return ax
 
 
+@style.styled
 def fold_results(
     table: pd.DataFrame,
     *,
@@ -238,6 +242,7 @@ def fold_results(
     return ax
 
 
+@style.styled
 def window_map(
     x: np.ndarray,
     y: np.ndarray,

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from medcore.errors import MedcoreError
+from medcore.plots import style
 
 SVG_LIMIT = 60_000  # bytes; a larger drawing loads and scrolls worse than its picture
 PNG_LIMIT = 250_000  # bytes; above this a photographic figure is sent as JPEG
@@ -62,6 +63,7 @@ def figure_of(thing: Any) -> Figure:
     return figure
 
 
+@style.styled
 def encode(figure: Figure) -> tuple[str, bytes]:
     """The figure as (mime type, bytes), chosen by size and content."""
     photographic = any(True for _ in _images(figure.axes))

@@ -18,6 +18,7 @@ CHANNELS = (("red", "#C23B22"), ("green", "#2E8B57"), ("blue", "#3B5BA5"))
 SAMPLE = 4000  # images are enough to draw a distribution
 
 
+@style.styled
 def colour_by_class(ps: PatchSet, *, seed: int = 0, ax: Axes | None = None) -> Axes:
     """Mean red, green and blue of the images of each class: median, quartiles, and 5 to 95 %.
 
@@ -52,6 +53,7 @@ def colour_by_class(ps: PatchSet, *, seed: int = 0, ax: Axes | None = None) -> A
     return ax
 
 
+@style.styled
 def stain_by_patient(
     ps: PatchSet,
     *,
@@ -90,6 +92,7 @@ def stain_by_patient(
     return ax
 
 
+@style.styled
 def score_histograms(
     score: np.ndarray,
     truth: np.ndarray,

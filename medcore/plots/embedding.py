@@ -17,6 +17,7 @@ from medcore.plots.images import as_colour, image_grid
 NAMED_GROUPS = 8  # patients that get a colour of their own; more cannot be told apart
 
 
+@style.styled
 def latent_scatter(
     points: np.ndarray,
     *,
@@ -47,6 +48,7 @@ def latent_scatter(
     return _plain(ax, axis_names)
 
 
+@style.styled
 def latent_by_group(
     points: np.ndarray,
     *,
@@ -83,6 +85,7 @@ def latent_by_group(
     return _plain(ax, axis_names)
 
 
+@style.styled
 def latent_space(
     points: np.ndarray,
     *,
@@ -105,6 +108,7 @@ def latent_space(
     return axes
 
 
+@style.styled
 def latent_traversal(
     images: np.ndarray, *, dimensions: Sequence[str], values: Sequence[float], ax: Axes | None = None
 ) -> Axes:
@@ -133,6 +137,7 @@ def latent_traversal(
     )
 
 
+@style.styled
 def samples_with_neighbours(
     samples: np.ndarray,
     neighbours: np.ndarray,

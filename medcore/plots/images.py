@@ -18,6 +18,7 @@ from medcore.plots import style
 GAP = 0.05  # between tiles, as a share of a tile
 
 
+@style.styled
 def image_grid(
     images: np.ndarray,
     *,
@@ -92,6 +93,7 @@ def image_grid(
     return ax
 
 
+@style.styled
 def class_examples(ps: PatchSet, *, per_class: int = 8, seed: int = 0, ax: Axes | None = None) -> Axes:
     """A row of examples per class, from as many patients as possible, with the class's colour and count.
 
@@ -127,6 +129,7 @@ def class_examples(ps: PatchSet, *, per_class: int = 8, seed: int = 0, ax: Axes 
     )
 
 
+@style.styled
 def worst_mistakes(
     images: np.ndarray,
     *,
@@ -163,6 +166,7 @@ def worst_mistakes(
     )
 
 
+@style.styled
 def processing_steps(
     steps: Mapping[str, np.ndarray],
     *,
@@ -194,6 +198,7 @@ def processing_steps(
     )
 
 
+@style.styled
 def image_pairs(
     left: np.ndarray, right: np.ndarray, *, captions: Sequence[str], columns: int = 3, ax: Axes | None = None
 ) -> Axes:

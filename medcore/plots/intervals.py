@@ -26,6 +26,7 @@ class EstimateLike(Protocol):
     note: str
 
 
+@style.styled
 def forest(
     estimates: Sequence[EstimateLike],
     *,

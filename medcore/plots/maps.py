@@ -18,6 +18,7 @@ from medcore.plots.images import as_colour, image_grid
 ERROR_MAP = "inferno"
 
 
+@style.styled
 def reconstruction_rows(
     images: np.ndarray,
     reconstructions: np.ndarray,
@@ -67,6 +68,7 @@ def reconstruction_rows(
     return ax
 
 
+@style.styled
 def heat_overlays(
     images: np.ndarray,
     maps: np.ndarray,
@@ -105,6 +107,7 @@ def heat_overlays(
     return ax
 
 
+@style.styled
 def tile_seams(
     image: np.ndarray,
     plain: np.ndarray,

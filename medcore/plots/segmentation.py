@@ -18,6 +18,7 @@ IGNORE = 255
 MISSED, EXTRA, FOUND = "#D55E00", "#0072B2", "#009E73"
 
 
+@style.styled
 def mask_overlay(
     image: np.ndarray,
     mask: np.ndarray,
@@ -49,6 +50,7 @@ def mask_overlay(
     return _picture(shown, ax)
 
 
+@style.styled
 def signed_error(
     image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, *, foreground: int = 1, ax: Axes | None = None
 ) -> Axes:
@@ -74,6 +76,7 @@ def signed_error(
     return _picture(shown, ax)
 
 
+@style.styled
 def segmentation_rows(
     images: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
@@ -125,6 +128,7 @@ def segmentation_rows(
     return axes
 
 
+@style.styled
 def dice_per_case(
     dice: np.ndarray,
     *,
