@@ -1,0 +1,127 @@
+"""From window scores to a patient's diagnosis: everything is chosen on training patients, then applied once.
+
+    window score -> window decision       window_rule    annotated windows, patient-grouped folds
+    windows of a patient -> one score     aggregation    the best on unseen patients of the inner folds
+    patient score -> decision, density    patient_rule   out-of-fold scores of the training patients
+
+    rule = choose_diagnosis(cohort)             # refuses HoldOut patients
+    table = rule.diagnose(hold_out)             # decides nothing, applies only
+
+``nested.nested_diagnosis`` repeats all of this without each fold's patients, for sets without a HoldOut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from medcore.errors import MedcoreError
+from medcore.evaluation.aggregation import AGGREGATIONS, aggregate
+from medcore.evaluation.cohort import Cohort, check_both
+from medcore.evaluation.patient_rule import PatientRule, choose_patient_rule
+from medcore.evaluation.scores import refuse_test_data
+from medcore.evaluation.window_rule import WindowRule, choose_window_rule
+
+
+@dataclass(frozen=True)
+class DiagnosisRule:
+    """Everything that was chosen; it never changes when it is applied.
+
+    Attributes:
+        window: How a window is judged.
+        aggregation: How the windows of a patient become one score.
+        patient: How the score of a patient is judged.
+        auroc: AUROC of each aggregation on unseen patients of the inner folds.
+    """
+
+    window: WindowRule
+    aggregation: str
+    patient: PatientRule
+    auroc: dict[str, float]
+
+    def score(self, cohort: Cohort) -> np.ndarray:
+        """The score of each patient. **Shape** ``(P,)``, 0 to 1."""
+        return patient_scores(cohort, self.window, self.aggregation)
+
+    def diagnose(self, cohort: Cohort) -> pd.DataFrame:
+        """One row per patient: name, truth, ``windows``, ``positive_windows`` and what ``PatientRule.decide`` says.
+
+        ``diagnosis``, ``true_level`` and ``truth`` are copied for the reader; no other column depends on them.
+        """
+        _, positive = self.window.judge(cohort)
+        return patient_table(cohort, positive).join(self.patient.decide(self.score(cohort)))
+
+
+def patient_scores(cohort: Cohort, window: WindowRule, aggregation: str) -> np.ndarray:
+    """The score of each patient under a window rule and an aggregation. **Shape** ``(P,)``."""
+    return aggregate(aggregation, *window.judge(cohort), cohort.owner, len(cohort))
+
+
+def patient_table(cohort: Cohort, positive: np.ndarray | None = None) -> pd.DataFrame:
+    """Names, truth and window counts of the patients, in order. **Shape** ``positive`` ``(N,)`` bool."""
+    table = pd.DataFrame(
+        {
+            "patient": cohort.names,
+            "diagnosis": np.array(cohort.levels)[cohort.level],
+            "true_level": cohort.level,
+            "truth": cohort.truth,
+            "windows": cohort.windows_per_patient,
+        }
+    )
+    if positive is not None:
+        table["positive_windows"] = np.bincount(cohort.owner, weights=positive, minlength=len(cohort)).astype(np.int64)
+    return table
+
+
+def choose_diagnosis(
+    cohort: Cohort,
+    *,
+    folds: int = 5,
+    rule: str = "youden",
+    aggregations: Sequence[str] = tuple(AGGREGATIONS),
+    seed: int = 0,
+) -> DiagnosisRule:
+    """Choose window rule, aggregation and patient rule on training patients.
+
+    Args:
+        cohort: Training patients; their windows' scores must come from models that have not seen them.
+        folds: Inner folds.
+        rule: How thresholds are chosen (``thresholds.choose_threshold``).
+        aggregations: The candidates, in order of preference among equals.
+        seed: Of the folds.
+
+    Raises:
+        TestDataRefused: A patient is marked ``test``.
+        MedcoreError: One class only, too few patients for the folds, or no annotated windows.
+    """
+    if not aggregations:
+        raise MedcoreError(f"choose_diagnosis: no aggregation to choose from; known are {', '.join(AGGREGATIONS)}")
+    refuse_test_data(cohort.patient_scores(np.zeros(len(cohort))), "a diagnosis rule")
+    check_both(cohort)
+    unseen = out_of_fold_scores(cohort, folds=folds, rule=rule, aggregations=aggregations, seed=seed)
+    auroc = {name: float(roc_auc_score(cohort.truth, score)) for name, score in unseen.items()}
+    best = max(auroc, key=lambda name: round(auroc[name], 6))
+    return DiagnosisRule(
+        window=choose_window_rule(cohort, folds=folds, rule=rule, seed=seed),
+        aggregation=best,
+        patient=choose_patient_rule(cohort, unseen[best], rule=rule),
+        auroc=auroc,
+    )
+
+
+def out_of_fold_scores(
+    cohort: Cohort, *, folds: int, rule: str, aggregations: Sequence[str], seed: int
+) -> dict[str, np.ndarray]:
+    """Patient scores under each aggregation by window rules that were chosen without the patient. Each ``(P,)``."""
+    scores = {name: np.zeros(len(cohort)) for name in aggregations}
+    side = cohort.folds(folds, seed=seed)
+    for fold in range(folds):
+        window = choose_window_rule(cohort.select(side != fold), folds=folds, rule=rule, seed=seed)
+        held_out = cohort.select(side == fold)
+        for name in aggregations:
+            scores[name][side == fold] = patient_scores(held_out, window, name)
+    return scores

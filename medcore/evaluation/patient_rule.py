@@ -1,0 +1,68 @@
+"""From a patient's score to decision, probability and density level: chosen on training patients, then applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from medcore.errors import MedcoreError
+from medcore.evaluation.cohort import Cohort
+from medcore.evaluation.density import choose_cuts, levels_from
+from medcore.evaluation.scores import refuse_test_data
+from medcore.evaluation.thresholds import OperatingPoint, choose_threshold
+from medcore.evaluation.window_rule import Logistic
+
+
+@dataclass(frozen=True)
+class PatientRule:
+    """What a patient score means.
+
+    Attributes:
+        point: The threshold, by which rule and on whom; a patient at or above it is called infected.
+        probability: Score to the probability of infection, at the prevalence of the training patients.
+        cuts: Ascending cuts into density levels.
+    """
+
+    point: OperatingPoint
+    probability: Logistic
+    cuts: tuple[float, ...]
+
+    def decide(self, score: np.ndarray) -> pd.DataFrame:
+        """Columns ``score``, ``probability``, ``decision`` (0 or 1), ``margin`` and ``level``, a row per patient.
+
+        ``margin`` is the score less the threshold.
+        """
+        return pd.DataFrame(
+            {
+                "score": score,
+                "probability": self.probability(score),
+                "decision": self.point.apply(score),
+                "margin": score - self.point.threshold,
+                "level": levels_from(score, self.cuts),
+            }
+        )
+
+
+def choose_patient_rule(cohort: Cohort, score: np.ndarray, *, rule: str = "youden") -> PatientRule:
+    """Choose threshold, probability and density cuts.
+
+    Args:
+        cohort: Patients to choose on.
+        score: Their scores, each from a model and window rule that have not seen the patient. **Shape** ``(P,)``.
+        rule: How the threshold is chosen (``thresholds.choose_threshold``).
+
+    Raises:
+        TestDataRefused: A patient is marked ``test``.
+        MedcoreError: One class only, or a score that is not finite.
+    """
+    if np.shape(score) != (len(cohort),):
+        raise MedcoreError(f"patient rule: {np.shape(score)} scores for {len(cohort)} patients")
+    scores = cohort.patient_scores(score)
+    refuse_test_data(scores, "a patient threshold")
+    return PatientRule(
+        point=choose_threshold(scores, rule),
+        probability=Logistic.fit(scores.score, scores.truth),
+        cuts=choose_cuts(scores.score, cohort.level, len(cohort.levels)),
+    )

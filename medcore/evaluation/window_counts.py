@@ -1,0 +1,64 @@
+"""Does a diagnosis depend on how many windows a patient has, and what could any reader of these windows know?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from medcore.evaluation.cohort import Cohort
+from medcore.evaluation.nested import Diagnoses
+from medcore.evaluation.window_rule import WindowRule
+
+
+def by_window_count(diagnoses: Diagnoses, parts: int = 3) -> pd.DataFrame:
+    """Does the result depend on how many windows a patient has? One row per third of the patients.
+
+    Returns:
+        ``windows`` (range), ``patients``, ``infected``, ``auroc`` (None where one kind is missing), ``sensitivity``,
+        ``specificity``, ``mean_score_healthy``.
+    """
+    table = diagnoses.table
+    part = pd.qcut(table["windows"].rank(method="first"), min(parts, len(table)), labels=False)
+    rows = []
+    for _, some in table.groupby(part):
+        ill = some["truth"] == 1
+        both = ill.any() and not ill.all()
+        rows.append(
+            {
+                "windows": f"{some['windows'].min()}–{some['windows'].max()}",
+                "patients": len(some),
+                "infected": int(ill.sum()),
+                "auroc": float(roc_auc_score(some["truth"], some["probability"])) if both else None,
+                "sensitivity": float(some.loc[ill, "decision"].mean()) if ill.any() else None,
+                "specificity": float(1 - some.loc[~ill, "decision"].mean()) if not ill.all() else None,
+                "mean_score_healthy": float(some.loc[~ill, "score"].mean()) if not ill.all() else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def count_dependence(diagnoses: Diagnoses) -> tuple[float, float] | None:
+    """Spearman correlation of number of windows and score among healthy patients, with its p; None when constant."""
+    healthy = diagnoses.table[diagnoses.table["truth"] == 0]
+    if len(healthy) < 3 or healthy["windows"].nunique() < 2 or healthy["score"].nunique() < 2:
+        return None
+    found = spearmanr(healthy["windows"], healthy["score"])
+    return float(found.statistic), float(found.pvalue)
+
+
+def reader_score(cohort: Cohort, window: WindowRule) -> np.ndarray:
+    """What a reader who agrees with every annotation could say of a patient: the ceiling of any window reader.
+
+    The highest of the patient's windows, where an annotated window counts as annotated (1 or 0) and another one as
+    probable as the window rule finds it. Where infected patients have no window that shows it, no reading of windows
+    helps. It uses the truth of the windows, so it is no method, only a bound.
+
+    **Shape** ``(P,)``, 0 to 1.
+    """
+    probability, _ = window.judge(cohort)
+    believed = np.where(cohort.label >= 0, cohort.label, probability)
+    highest = np.zeros(len(cohort))
+    np.maximum.at(highest, cohort.owner, believed)
+    return highest

@@ -1,0 +1,420 @@
+"""Window scores to diagnoses: thresholds recovered, nothing learnt from whom it is tested on, oracles for the figures."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from cohort_toys import toy_cohort, with_hold_out_labels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
+from medcore.errors import MedcoreError, TestDataRefused
+from medcore.evaluation import patient_metrics, window_counts
+from medcore.evaluation.aggregation import AGGREGATIONS, aggregate
+from medcore.evaluation.density import choose_cuts, levels_from
+from medcore.evaluation.diagnosis import choose_diagnosis
+from medcore.evaluation.nested import (
+    hold_out_diagnosis,
+    hold_out_patients,
+    nested_diagnosis,
+    nested_patients,
+)
+from medcore.evaluation.patient_rule import choose_patient_rule
+from medcore.evaluation.prevalence import predictive_values
+from medcore.evaluation.thresholds import choose_threshold
+from medcore.evaluation.window_rule import Logistic, choose_window_rule, smooth_youden, window_folds
+
+MADE_BY_THE_TRUTH = ["diagnosis", "true_level", "truth"]
+
+
+# --- thresholds ---------------------------------------------------------------------------------------------------
+
+
+def test_the_window_threshold_finds_the_known_optimum():
+    cohort = toy_cohort(400, gap=4.0)
+    scaled = cohort.with_scores({"brown": cohort.score("brown") / 4})  # N(0, 0.25) and N(1, 0.25): the optimum is 0.5
+    assert choose_window_rule(scaled).threshold == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_patient_threshold_finds_the_known_optimum():
+    cohort = toy_cohort(4000)
+    generator = np.random.default_rng(1)
+    score = np.where(cohort.truth, 0.6, 0.4) + 0.08 * generator.normal(size=len(cohort))
+    assert choose_patient_rule(cohort, score).point.threshold == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_costly_miss_lowers_the_threshold_to_the_analytic_optimum():
+    cohort = toy_cohort(20_000)
+    score = 2.0 * cohort.truth + np.random.default_rng(2).normal(size=len(cohort))
+    rule = choose_patient_rule(cohort, score, rule="cost 5:1")
+    assert rule.point.threshold == pytest.approx(1 + np.log(1 / 5) / 2, abs=0.1)  # likelihood ratio = cost ratio
+
+
+def test_the_probability_is_calibrated_on_a_logistic_world():
+    generator = np.random.default_rng(0)
+    score = generator.normal(size=20_000)
+    truth = (generator.random(20_000) < 1 / (1 + np.exp(-(3 * score - 1)))).astype(int)
+    fitted = Logistic.fit(score, truth)
+    assert fitted.slope == pytest.approx(3, rel=0.05)
+    assert fitted.intercept == pytest.approx(-1, rel=0.1)
+
+
+def test_the_probability_survives_perfect_separation():
+    fitted = Logistic.fit(np.array([0.0, 0.1, 0.9, 1.0]), np.array([0, 0, 1, 1]))
+    probability = fitted(np.array([-1e6, 0.0, 1.0, 1e6]))
+    assert np.isfinite(probability).all()
+    assert (np.diff(probability) >= 0).all()
+    with pytest.raises(MedcoreError, match="one class"):
+        Logistic.fit(np.arange(3.0), np.ones(3))
+
+
+def test_the_better_window_score_is_chosen():
+    cohort = toy_cohort(60)
+    noise = np.random.default_rng(0).normal(size=len(cohort.owner))
+    rule = choose_window_rule(cohort.with_scores({"noise": noise, "brown": cohort.score("brown")}))
+    assert rule.score == "brown"
+    assert rule.auroc["noise"] < 0.6 < rule.auroc["brown"]
+
+
+def test_smoothing_halves_the_error_of_the_threshold():
+    smooth, bare = [], []
+    for seed in range(30):
+        cohort = toy_cohort(40, seed=seed)
+        scores = cohort.with_scores({"brown": cohort.score("brown") / 4}).window_scores("brown")
+        smooth.append(smooth_youden(scores) - 0.5)
+        bare.append(choose_threshold(scores).threshold - 0.5)
+    assert np.sqrt(np.mean(np.square(smooth))) < 0.7 * np.sqrt(np.mean(np.square(bare)))
+
+
+def test_a_smoothed_threshold_refuses_what_any_threshold_refuses():
+    scores = toy_cohort(10).window_scores("brown")
+    with pytest.raises(MedcoreError, match="scores are equal"):
+        smooth_youden(replace(scores, score=np.ones(len(scores))))
+    with pytest.raises(TestDataRefused):
+        smooth_youden(replace(scores, split=np.full(len(scores), "test")))
+    two = replace(scores, score=scores.truth.astype(float))
+    assert 0 < smooth_youden(two) < 1
+
+
+def test_window_folds_keep_patients_whole():
+    scores = toy_cohort(30).window_scores("brown")
+    side = window_folds(scores, 5, seed=0)
+    for patient in np.unique(scores.patient):
+        assert len(np.unique(side[scores.patient == patient])) == 1
+    for fold in range(5):
+        assert scores.truth[side == fold].any()
+
+
+def test_one_patient_with_positive_windows_is_enough_for_a_threshold():
+    cohort = toy_cohort(30)
+    label = np.where((cohort.label == 1) & (cohort.owner != 3), 0, cohort.label)
+    rule = choose_window_rule(replace(cohort, label=label))
+    assert len(rule.fold_thresholds) == 1
+
+
+# --- nothing is learnt from whom it is tested on ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hold_out_labels_change_no_decision(seed):
+    cohort = toy_cohort(60, hold_out=0.4)
+    first = hold_out_diagnosis(cohort, folds=3)
+    second = hold_out_diagnosis(with_hold_out_labels(cohort, seed), folds=3)
+    assert not first.table["truth"].equals(second.table["truth"])
+    assert first.table.drop(columns=MADE_BY_THE_TRUTH).equals(second.table.drop(columns=MADE_BY_THE_TRUTH))
+    assert first.rules == second.rules
+
+
+def test_hold_out_labels_change_no_directly_scored_decision():
+    cohort = toy_cohort(60, hold_out=0.4)
+    highest = np.array([cohort.score("brown")[cohort.owner == patient].max() for patient in range(60)])
+    tables = [
+        hold_out_patients(one, lambda excluded: highest, folds=3).table.drop(columns=MADE_BY_THE_TRUTH)
+        for one in (cohort, with_hold_out_labels(cohort, 0))
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_every_chooser_refuses_hold_out_patients():
+    cohort = toy_cohort(40, hold_out=0.25)
+    with pytest.raises(TestDataRefused, match="window threshold"):
+        choose_window_rule(cohort)
+    with pytest.raises(TestDataRefused, match="patient threshold"):
+        choose_patient_rule(cohort, np.arange(40.0))
+    with pytest.raises(TestDataRefused, match="diagnosis rule"):
+        choose_diagnosis(cohort)
+    with pytest.raises(TestDataRefused):
+        nested_diagnosis(cohort)
+    with pytest.raises(TestDataRefused):
+        nested_patients(cohort, lambda excluded: np.arange(40.0))
+
+
+def test_without_hold_out_patients_it_says_so():
+    with pytest.raises(MedcoreError, match="use nested_diagnosis"):
+        hold_out_diagnosis(toy_cohort(20))
+
+
+class Snitch:
+    """Learns nothing but whom it was trained on: its score is high for windows of those patients."""
+
+    def __init__(self, cohort):
+        self.cohort, self.trainings = cohort, []
+
+    def __call__(self, excluded):
+        self.trainings.append(excluded)
+        return {"brown": self.cohort.score("brown") + 1000 * ~excluded[self.cohort.owner]}
+
+    def of_patients(self, excluded):
+        self.trainings.append(excluded)
+        return self.cohort.level + 1000.0 * ~excluded
+
+
+def test_no_patient_is_scored_by_a_model_that_saw_it():
+    cohort = toy_cohort(40)
+    snitch = Snitch(cohort)
+    found = nested_diagnosis(cohort, learn=snitch, folds=4)
+    honest = nested_diagnosis(cohort, folds=4)
+    assert found.table.equals(honest.table)  # had anybody been seen, scores and thresholds would be near 1000
+    assert len(snitch.trainings) == 4 * 5 // 2
+
+
+def test_no_hold_out_patient_is_scored_by_a_model_that_saw_it():
+    cohort = toy_cohort(40, hold_out=0.3)
+    snitch = Snitch(cohort)
+    assert hold_out_diagnosis(cohort, learn=snitch, folds=4).table.equals(hold_out_diagnosis(cohort, folds=4).table)
+    assert all(excluded[cohort.split == "test"].all() for excluded in snitch.trainings)
+
+
+def test_no_patient_is_scored_directly_by_a_model_that_saw_it():
+    cohort = toy_cohort(40, hold_out=0.3)
+    free = cohort.select(cohort.split == "val")
+    for run, given in ((hold_out_patients, cohort), (nested_patients, free)):
+        snitch = Snitch(given)
+        found = run(given, snitch.of_patients, folds=4)
+        assert found.table["score"].max() <= 2
+        assert abs(found.table["margin"]).max() < 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_diagnosis_of_a_fold_does_not_depend_on_its_labels(seed, monkeypatch):
+    cohort = toy_cohort(40)
+    side = cohort.folds(4)
+    hidden = replace(cohort, split=np.where(side == 0, "test", "val"))
+    changed = replace(with_hold_out_labels(hidden, seed), split=cohort.split)
+    fixed = dict(zip(cohort.names.tolist(), side.tolist(), strict=True))
+    plain = type(cohort).folds
+
+    def folds(self, k, *, seed=0):
+        return np.array([fixed[name] for name in self.names]) if len(self) == 40 else plain(self, k, seed=seed)
+
+    monkeypatch.setattr(type(cohort), "folds", folds)
+    tables = [nested_diagnosis(one, folds=4).table.query("fold == 0") for one in (cohort, changed)]
+    assert tables[0].drop(columns=MADE_BY_THE_TRUTH).equals(tables[1].drop(columns=MADE_BY_THE_TRUTH))
+
+
+def test_labels_at_random_give_no_better_than_chance():
+    aurocs = []
+    for seed in range(5):
+        cohort = toy_cohort(60, seed=seed)
+        level = np.random.default_rng(seed).permutation(cohort.level)
+        found = nested_diagnosis(replace(cohort, level=level), folds=3, seed=seed)
+        table = found.table
+        aurocs.append(patient_metrics.within_fold_auroc(*(table[n].to_numpy() for n in ("truth", "score", "fold"))))
+    assert 0.4 < np.mean(aurocs) < 0.6
+
+
+# --- the whole way ------------------------------------------------------------------------------------------------
+
+
+def test_clear_patients_are_diagnosed():
+    found = hold_out_diagnosis(toy_cohort(120, hold_out=0.4), folds=4)
+    estimates = {one.name: one for one in patient_metrics.patient_estimates(found)}
+    assert estimates["auroc"].value > 0.95
+    assert estimates["accuracy"].value > 0.85
+    assert estimates["quadratic_kappa"].value > 0.7
+    assert {one.unit for one in estimates.values()} == {"patient"}
+    assert {one.split for one in estimates.values()} == {"test"}
+    assert estimates["auroc"].n == 48
+
+
+def test_nested_estimates_say_folds():
+    found = nested_diagnosis(toy_cohort(60), folds=4)
+    assert {one.split for one in patient_metrics.patient_estimates(found)} == {"folds"}
+    assert sorted(found.table["fold"].unique()) == [0, 1, 2, 3]
+    assert found.table["patient"].tolist() == [f"P{number:03d}" for number in range(60)]
+
+
+def test_no_aggregation_or_an_unknown_one_is_refused():
+    with pytest.raises(MedcoreError, match="known are share"):
+        choose_diagnosis(toy_cohort(20), aggregations=())
+    with pytest.raises(MedcoreError, match="'max' is none of"):
+        choose_diagnosis(toy_cohort(20), aggregations=("max",), folds=2)
+
+
+# --- aggregation --------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(0, 1))
+def test_aggregations_against_slow_ones(probability, threshold):
+    p = np.array(probability)
+    positive = p >= threshold
+    slow = {
+        "share": sum(positive) / len(p),
+        "mean": sum(probability) / len(p),
+        "top3": float(np.mean(sorted(probability, reverse=True)[:3])),
+        "noisy_or": 1 - float(np.prod([1 - value for value in probability])),
+    }
+    assert set(slow) == set(AGGREGATIONS)
+    for name, expected in slow.items():
+        assert AGGREGATIONS[name](p, positive) == pytest.approx(expected, abs=1e-9)
+
+
+def test_windows_go_to_their_patients_in_any_order():
+    generator = np.random.default_rng(0)
+    owner = generator.permutation(np.repeat(np.arange(5), [1, 2, 3, 4, 5]))
+    probability = generator.random(15)
+    for name, function in AGGREGATIONS.items():
+        expected = [function(probability[owner == p], probability[owner == p] > 0.5) for p in range(5)]
+        assert aggregate(name, probability, probability > 0.5, owner, 5) == pytest.approx(expected)
+
+
+def test_share_and_mean_do_not_grow_with_the_number_of_windows():
+    generator = np.random.default_rng(0)
+    few, many = (np.mean([[f(p := generator.random(n), p > 0.9) for f in AGGREGATIONS.values()]
+                          for _ in range(400)], axis=0) for n in (3, 60))  # fmt: skip
+    change = dict(zip(AGGREGATIONS, many - few, strict=True))
+    assert abs(change["share"]) < 0.05 and abs(change["mean"]) < 0.05
+    assert change["top3"] > 0.2 and change["noisy_or"] > 0.1
+
+
+# --- density ------------------------------------------------------------------------------------------------------
+
+
+def test_cuts_are_as_good_as_trying_all():
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        level = generator.integers(0, 3, 18)
+        score = np.round(level + generator.normal(size=18), 2)
+        values = np.unique(score)
+        middles = (values[1:] + values[:-1]) / 2
+        best = max(cohen_kappa_score(level, levels_from(score, cuts), weights="quadratic")
+                   for cuts in combinations(middles, 2))  # fmt: skip
+        found = levels_from(score, choose_cuts(score, level, 3))
+        assert cohen_kappa_score(level, found, weights="quadratic") == pytest.approx(best, abs=0.03)
+
+
+def test_separate_levels_are_separated():
+    score = np.array([0.0, 0.1, 0.5, 0.55, 0.9, 1.0])
+    level = np.array([0, 0, 1, 1, 2, 2])
+    cuts = choose_cuts(score, level, 3)
+    assert 0.1 < cuts[0] <= 0.5 < 0.55 < cuts[1] <= 0.9
+    assert levels_from(score, cuts).tolist() == level.tolist()
+
+
+# --- figures ------------------------------------------------------------------------------------------------------
+
+
+def test_within_fold_auroc_is_the_pair_weighted_mean_of_the_folds():
+    generator = np.random.default_rng(0)
+    truth, fold = generator.integers(0, 2, 60), generator.integers(0, 4, 60)
+    score = np.round(generator.normal(size=60) + truth, 1) + 10 * fold  # each fold has a scale of its own
+    parts = [(truth[fold == f], score[fold == f]) for f in range(4)]
+    weights = [t.sum() * (1 - t).sum() for t, _ in parts]
+    expected = np.average([roc_auc_score(t, s) for t, s in parts], weights=weights)
+    assert patient_metrics.within_fold_auroc(truth, score, fold) == pytest.approx(expected, abs=1e-12)
+    doubled = patient_metrics.within_fold_auroc(truth, score, fold, np.full(60, 2.0))
+    assert doubled == pytest.approx(expected, abs=1e-12)
+    without = patient_metrics.within_fold_auroc(truth, score, fold, (fold > 0).astype(float))
+    assert without == pytest.approx(
+        np.average([roc_auc_score(t, s) for t, s in parts[1:]], weights=weights[1:]), abs=1e-12
+    )
+
+
+def test_a_fold_of_one_kind_gives_no_pair():
+    truth, fold = np.array([1, 1, 0, 1]), np.array([0, 0, 1, 1])
+    assert patient_metrics.within_fold_auroc(truth, np.array([0, 0, 1, 2]), fold) == 1
+    assert np.isnan(patient_metrics.within_fold_auroc(truth[:2], np.zeros(2), fold[:2]))
+
+
+def test_comparing_a_method_with_itself_and_with_chance():
+    cohort = toy_cohort(60)
+    ours = nested_diagnosis(cohort, folds=4)
+    noise = np.random.default_rng(0).normal(size=60)
+    chance = nested_patients(cohort, lambda excluded: noise, folds=4)
+    same = patient_metrics.compare_aurocs(ours, ours)
+    assert same.value == 0
+    better = patient_metrics.compare_aurocs(ours, chance)
+    assert better.low > 0
+    assert better.value == pytest.approx(
+        patient_metrics.patient_auroc(ours).value - patient_metrics.patient_auroc(chance).value
+    )
+    test = patient_metrics.compare_decisions(ours, chance)
+    assert test.first_only > test.second_only
+    assert patient_metrics.compare_decisions(ours, ours).p == 1
+    with pytest.raises(MedcoreError, match="same patients"):
+        patient_metrics.compare_aurocs(ours, nested_diagnosis(toy_cohort(56), folds=4))
+
+
+def test_predictive_values_follow_bayes():
+    found = hold_out_diagnosis(toy_cohort(120, hold_out=0.5, gap=1.5), folds=4)
+    table = found.table
+    ill = table["truth"] == 1
+    sensitivity, specificity = table.loc[ill, "decision"].mean(), 1 - table.loc[~ill, "decision"].mean()
+    values = {one.name: one for one in predictive_values(found, (0.05, 0.5))}
+    for p in (0.05, 0.5):
+        positive = p * sensitivity + (1 - p) * (1 - specificity)
+        assert values[f"ppv_at_{p:.0%}"].value == pytest.approx(p * sensitivity / positive)
+        assert values[f"npv_at_{p:.0%}"].value == pytest.approx((1 - p) * specificity / (1 - positive))
+    for one in values.values():
+        assert one.low <= one.value <= one.high
+    assert values["ppv_at_5%"].value < values["ppv_at_50%"].value
+    with pytest.raises(MedcoreError, match="between 0 and 1"):
+        predictive_values(found, (0.0,))
+
+
+def test_predictive_values_cover():
+    """Intervals of 95 % hold the true PPV in at least 91 % of 300 simulated studies."""
+    generator, hits = np.random.default_rng(0), 0
+    truth = np.repeat([0, 1], [31, 47])
+    found = hold_out_patients(toy_cohort(20, hold_out=0.5), lambda excluded: np.arange(20.0), folds=2)
+    exact = 0.2 * 0.8 / (0.2 * 0.8 + 0.8 * 0.1)
+    for _ in range(300):
+        decision = generator.random(78) < np.where(truth, 0.8, 0.1)
+        table = found.table.iloc[:1].loc[[found.table.index[0]] * 78].assign(truth=truth, decision=decision.astype(int))
+        one = predictive_values(replace(found, table=table), (0.2,))[0]
+        hits += one.low <= exact <= one.high
+    assert hits / 300 >= 0.91
+
+
+def test_dependence_on_the_number_of_windows():
+    cohort = toy_cohort(60)
+    counts = cohort.windows_per_patient.astype(float)
+    grows = nested_patients(cohort, lambda excluded: counts + 30 * cohort.truth, folds=4)
+    assert window_counts.count_dependence(grows)[0] == pytest.approx(1)
+    table = window_counts.by_window_count(grows)
+    assert table["patients"].sum() == 60
+    assert table["mean_score_healthy"].is_monotonic_increasing
+    constant = nested_patients(cohort, lambda excluded: cohort.truth.astype(float), folds=4)
+    assert window_counts.count_dependence(constant) is None
+
+
+def test_a_reader_is_bounded_by_what_the_windows_show():
+    cohort = toy_cohort(40)
+    shown = cohort.label == 1
+    hidden = replace(cohort, label=np.where(cohort.level[cohort.owner] == 1, 0, cohort.label))
+    rule = choose_window_rule(cohort)
+    reader = window_counts.reader_score(cohort, rule)
+    assert (reader[np.unique(cohort.owner[shown])] == 1).all()
+    full = roc_auc_score(cohort.truth, reader)
+    assert roc_auc_score(cohort.truth, window_counts.reader_score(hidden, rule)) < full
+
+
+def test_the_analytic_auroc_of_windows_is_met():
+    cohort = toy_cohort(400, gap=2.0)
+    rule = choose_window_rule(cohort)
+    assert rule.auroc["brown"] == pytest.approx(norm.cdf(2 / np.sqrt(2)), abs=0.02)
+    assert rule.balanced_accuracy == pytest.approx(norm.cdf(1.0), abs=0.02)
