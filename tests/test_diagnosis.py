@@ -1,4 +1,4 @@
-"""Window scores to diagnoses: thresholds recovered, nothing learnt from whom it is tested on, oracles for the figures."""
+"""Window scores to diagnoses: thresholds recovered, nothing learnt from whom it is tested on, oracles for figures."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -191,9 +191,9 @@ def test_no_hold_out_patient_is_scored_by_a_model_that_saw_it():
 def test_no_patient_is_scored_directly_by_a_model_that_saw_it():
     cohort = toy_cohort(40, hold_out=0.3)
     free = cohort.select(cohort.split == "val")
-    for run, given in ((hold_out_patients, cohort), (nested_patients, free)):
-        snitch = Snitch(given)
-        found = run(given, snitch.of_patients, folds=4)
+    for run, patients in ((hold_out_patients, cohort), (nested_patients, free)):
+        snitch = Snitch(patients)
+        found = run(patients, snitch.of_patients, folds=4)
         assert found.table["score"].max() <= 2
         assert abs(found.table["margin"]).max() < 3
 

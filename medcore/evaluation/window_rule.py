@@ -19,7 +19,6 @@ from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.scores import Scores, refuse_test_data
 from medcore.evaluation.thresholds import choose_threshold
 
-
 SMOOTH_STEPS = 400  # thresholds that are tried
 
 
