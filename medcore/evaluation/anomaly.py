@@ -1,0 +1,184 @@
+"""How unlike the training pictures is this one? Scores of autoencoders and VAEs, one signature for all.
+
+    values = score(model, images)                    # (B,), larger = stranger; 1 - SSIM by default
+    where = error_map(model, images, "mse")          # (B, H, W), whose mean is the score
+    values = score_set(model, ps, "ssim")            # (N,) of a whole set
+
+Score functions take (model, images) and give (B,); those that need training data (latent density, patch features) are
+made by a function that returns such a score function. Scores have no unit that compares across kinds;
+``RankEnsemble`` brings several to one scale by their ranks among validation cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+from medcore.evaluation.colour_loss import dab, lost, redness
+from medcore.evaluation.predict import stream
+from medcore.evaluation.similarity import multiscale_ssim_map, ssim_map
+from medcore.models.vae import VAE, VAEOutput, kl_divergence
+
+ScoreFunction = Callable[[nn.Module, Tensor], Tensor]
+PixelMap = Callable[[Tensor, Tensor], Tensor]
+
+# picture (B, C, H, W), reconstruction (B, C, H, W) -> (B, H, W)
+PIXEL_MAPS: dict[str, PixelMap] = {
+    "mse": lambda picture, painted: (picture - painted).square().mean(1),
+    "l1": lambda picture, painted: (picture - painted).abs().mean(1),
+    "ssim": lambda picture, painted: 1.0 - ssim_map(picture, painted),
+    "ssim_multiscale": lambda picture, painted: 1.0 - multiscale_ssim_map(picture, painted),
+    "red": lambda picture, painted: lost(redness(picture), redness(painted)),
+    "dab": lambda picture, painted: lost(dab(picture), dab(painted)),
+}
+LATENT_SCORES = ("elbo", "kl")
+KINDS = (*PIXEL_MAPS, *LATENT_SCORES)
+
+
+def score(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
+    """How badly the model paints each picture again; larger is stranger.
+
+    Args:
+        model: an autoencoder or VAE, trained on normal pictures only; used in evaluation mode.
+        images: (B, C, H, W) in [0, 1], on the model's device.
+        kind: ``mse``, ``l1``; ``ssim`` (1 - SSIM); ``ssim_multiscale``; ``red`` (loss of reddish, saturated pixels in
+            HSV); ``dab`` (loss of brown stain by colour deconvolution); for a VAE also ``kl`` (nats) and ``elbo``
+            (negative bound in nats, with a unit-variance normal likelihood).
+
+    Returns:
+        Scores (B,), float32, finite.
+
+    Raises:
+        MedcoreError: an unknown kind, pictures of another shape, or with NaN.
+    """
+    check_kind(model, kind)
+    output = reconstruct(model, images)
+    if kind in LATENT_SCORES:
+        assert isinstance(output, VAEOutput)
+        kl = kl_divergence(output.mean, output.log_variance).sum(1)
+        error = 0.5 * (output.reconstruction.float() - images).square().sum((1, 2, 3))
+        return kl if kind == "kl" else kl + error
+    return PIXEL_MAPS[kind](images.float(), _picture(output)).mean((1, 2))
+
+
+def error_map(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
+    """Where the model fails to paint the picture again; its mean over the pixels is ``score``.
+
+    **Shape**: (B, C, H, W) in [0, 1] -> (B, H, W).
+
+    Raises:
+        MedcoreError: as ``score``, and for ``elbo`` and ``kl``, which have no place in the picture.
+    """
+    check_kind(model, kind)
+    if kind in LATENT_SCORES:
+        raise MedcoreError(f"kind={kind!r} has no map: it is a property of the code; use 'mse' for the ELBO's pixels")
+    return PIXEL_MAPS[kind](images.float(), _picture(reconstruct(model, images)))
+
+
+def score_set(
+    model: nn.Module,
+    ps: PatchSet,
+    kind: str | ScoreFunction = "ssim",
+    **options: Any,
+) -> np.ndarray:
+    """Scores of a whole set in its order. **Shape**: -> (N,) float32.
+
+    Args:
+        model: put into evaluation mode.
+        ps: the pictures.
+        kind: as in ``score``, or a score function.
+        **options: ``batch_size``, ``device``, ``precision`` and ``progress`` of ``predict.stream``.
+    """
+    function = kind if callable(kind) else score_function(kind)
+    return stream(lambda images: function(model, images), ps, model=model, **options)
+
+
+def score_function(kind: str) -> ScoreFunction:
+    """The score of that kind as a function of model and images."""
+    return lambda model, images: score(model, images, kind)
+
+
+@torch.no_grad()
+def reconstruct(model: nn.Module, images: Tensor) -> Tensor | VAEOutput:
+    """The model's picture of the picture, drawn without noise.
+
+    Raises:
+        MedcoreError: the pictures hold NaN or infinity (or have a shape that the model refuses).
+    """
+    finite = images.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        rows = (~finite).nonzero().flatten().tolist()
+        raise MedcoreError(
+            f"images: NaN or infinite pixels in row {rows[0]}{' and others' if len(rows) > 1 else ''} of this batch; "
+            "remove or repair these images"
+        )
+    was_training = model.training
+    model.eval()
+    try:
+        return model(images)
+    finally:
+        model.train(was_training)
+
+
+def _picture(output: Tensor | VAEOutput) -> Tensor:
+    return (output.reconstruction if isinstance(output, VAEOutput) else output).float()
+
+
+def check_kind(model: nn.Module, kind: str) -> None:
+    """Refuses unknown kinds, and those that need a VAE on another model."""
+    if kind not in KINDS:
+        raise MedcoreError(f"kind={kind!r}: unknown anomaly score; choose one of {', '.join(KINDS)}")
+    if kind in LATENT_SCORES and not isinstance(model, VAE):
+        raise MedcoreError(f"kind={kind!r} needs a VAE, not a {type(model).__name__}; use 'ssim' or 'mse'")
+
+
+class RankEnsemble:
+    """The mean rank of several scores, each measured against the same reference cases.
+
+    A score's rank is the share of reference cases that it exceeds: between 0 and 1, whatever the score's unit.
+
+    Args:
+        reference: per score its values on validation cases, (V,) each.
+        weights: per score; equal by default.
+
+    Raises:
+        MedcoreError: no scores, empty, non-finite or all-equal reference values.
+    """
+
+    def __init__(self, reference: dict[str, np.ndarray], weights: dict[str, float] | None = None) -> None:
+        if not reference:
+            raise MedcoreError("RankEnsemble: no scores were given")
+        for name, values in reference.items():
+            if len(values) == 0 or not np.isfinite(values).all() or np.ptp(values) == 0:
+                raise MedcoreError(
+                    f"RankEnsemble: the score {name!r} is empty, not finite or the same for all "
+                    f"{len(values)} validation cases; leave it out"
+                )
+        self.reference = {name: np.sort(np.asarray(values, dtype=np.float64)) for name, values in reference.items()}
+        self.weights = {name: 1.0 for name in reference} if weights is None else dict(weights)
+        if set(self.weights) != set(reference) or min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0:
+            raise MedcoreError(f"RankEnsemble: weights {weights} must be one number of at least 0 per score")
+
+    def __call__(self, values: dict[str, np.ndarray]) -> np.ndarray:
+        """The combined score. **Shape**: per score (N,) -> (N,), each in [0, 1]."""
+        if set(values) != set(self.reference):
+            raise MedcoreError(f"RankEnsemble: got the scores {sorted(values)}, fitted were {sorted(self.reference)}")
+        total = sum(self.weights.values())
+        ranks = [self.weights[name] / total * self.rank(name, values[name]) for name in self.reference]
+        return np.sum(ranks, axis=0)
+
+    def rank(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Interpolated share of the reference below each value, continued beyond its ends by their distance."""
+        reference = self.reference[name]
+        share = (np.arange(len(reference)) + 0.5) / len(reference)
+        inside = np.interp(values, reference, share)
+        # beyond the largest reference case ranks would tie; the distance keeps their order, within the last half step
+        beyond = np.maximum(values - reference[-1], 0) - np.maximum(reference[0] - values, 0)
+        scale = reference[-1] - reference[0]
+        return inside + 0.5 / len(reference) * np.tanh(beyond / scale)

@@ -1,0 +1,53 @@
+"""Structural similarity as a map, at one or several scales, and PSNR."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+C1, C2 = 0.01**2, 0.03**2  # for pictures in [0, 1]
+SCALES = (0.8, 1.5, 3.0)  # standard deviations of the windows in pixels
+
+
+def ssim_map(first: Tensor, second: Tensor, sigma: float = 1.5) -> Tensor:
+    """Structural similarity around every pixel, a mean over the channels; 1 for equal pictures.
+
+    Args:
+        first: (B, C, H, W) in [0, 1].
+        second: as ``first``.
+        sigma: standard deviation of the Gaussian window in pixels; 1.5 gives the usual 11x11 window.
+
+    **Shape**: -> (B, H, W), -1 to 1. The border is mirrored.
+
+    **Reference**: Wang et al. 2004, doi:10.1109/TIP.2003.819861.
+    """
+    moments = torch.cat([first, second, first * first, second * second, first * second], dim=1)
+    mean_1, mean_2, square_1, square_2, product = gaussian_blur(moments, sigma).chunk(5, dim=1)
+    variance_1, variance_2 = square_1 - mean_1.square(), square_2 - mean_2.square()
+    covariance = product - mean_1 * mean_2
+    luminance = (2 * mean_1 * mean_2 + C1) / (mean_1.square() + mean_2.square() + C1)
+    structure = (2 * covariance + C2) / (variance_1 + variance_2 + C2)
+    return (luminance * structure).mean(1)
+
+
+def multiscale_ssim_map(first: Tensor, second: Tensor, sigmas: tuple[float, ...] = SCALES) -> Tensor:
+    """Mean of ``ssim_map`` over windows of several sizes. **Shape**: 2 x (B, C, H, W) -> (B, H, W)."""
+    return torch.stack([ssim_map(first, second, sigma) for sigma in sigmas]).mean(0)
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Separable Gaussian, cut at 3.5 standard deviations, border mirrored. **Shape**: (B, C, H, W) -> same."""
+    radius = min(int(3.5 * sigma + 0.5), min(images.shape[-2:]) - 1)
+    taps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (taps / sigma).square())
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).repeat(images.shape[1], 1, 1, 1)
+    padded = F.pad(images, (radius,) * 4, mode="reflect")
+    across = F.conv2d(padded, kernel, groups=images.shape[1])
+    return F.conv2d(across, kernel.transpose(2, 3), groups=images.shape[1])
+
+
+def psnr(first: Tensor, second: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of pictures in [0, 1], at most 100. **Shape**: 2 x (B, C, H, W) -> (B,)."""
+    error = (first - second).square().mean((1, 2, 3))
+    return -10.0 * error.clamp_min(1e-10).log10()
