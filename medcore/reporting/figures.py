@@ -10,7 +10,8 @@ import struct
 from typing import Any
 
 from medcore.reporting.narrative import Narrative
-from medcore.reporting.sanitise import as_attributes, svg_uri
+from medcore.reporting.sanitise import as_attributes
+from medcore.reporting.svg import svg_uri
 
 MIMES = ("image/svg+xml", "image/webp", "image/png", "image/jpeg", "image/gif")
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+\Z")

@@ -44,7 +44,7 @@ class _Writer(HTMLParser):
         self.parts: list[str] = []
         self.heading: int | None = None  # where in ``parts`` the open heading begins
         self.heading_text: list[str] = []
-        self.closing: list[str] = []  # closing tags of headings, which change level
+        self.in_table = 0  # depth of tables; the space between their cells only weighs
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         source = self.get_starttag_text() or ""
@@ -53,6 +53,7 @@ class _Writer(HTMLParser):
             self.parts.append("")
         elif tag == "table":
             self.narrative.tables += 1
+            self.in_table += 1
             self.parts.append(scroll_open(f"{self.narrative.label}table {self.narrative.tables}") + source)
         elif tag == "img":
             self.parts.append(self._image(dict(attrs), source))
@@ -72,12 +73,14 @@ class _Writer(HTMLParser):
             self.parts[-1] = "<td>"  # an empty header cell names nothing
             self.parts.append("</td>")
         elif tag == "table":
+            self.in_table -= 1
             self.parts.append("</table></div>")
         else:
             self.parts.append(f"</{tag}>")
 
     def handle_data(self, data: str) -> None:
-        self._text(data)
+        if not (self.in_table and data.isspace()):
+            self._text(data)
 
     def handle_entityref(self, name: str) -> None:
         self._text(f"&{name};")

@@ -37,7 +37,7 @@ def front(results: Mapping[str, Any], verdict: Verdict, title: str) -> dict[str,
         "audit": audit_facts(results.get("audit")),
         "model": _facts(results.get("model")),
         "warnings": _warnings(results, data),
-        "checklist": table(results.get("checklist")),
+        "checklist": checklist_facts(results.get("checklist")),
         "environment": _facts(results.get("environment")),
         "parameters": parameter_rows(results),
         "command": str(results.get("command") or ""),
@@ -71,8 +71,7 @@ def headline(results: Mapping[str, Any]) -> dict[str, Any] | None:
         "rows": [_drawn(row, low, high) for row in rows],
         "low": f"{low:g}",
         "high": f"{high:g}",
-        "method": _method(first),
-        "notes": [str(row["note"]) for row in rows if row.get("note")],
+        "notes": list(dict.fromkeys([_method(first), *(_sentence(row["note"]) for row in rows if row.get("note"))])),
         "split": shown(first.get("split")),
     }
 
@@ -119,9 +118,17 @@ def _axis(rows: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 def _method(row: Mapping[str, Any]) -> str:
-    level = row.get("level")
-    percent = f"{100 * level:g} % interval" if isinstance(level, (int, float)) else "interval"
-    return f"{percent}: {row['method']}" if row.get("method") else percent
+    """How the interval was made, as a sentence."""
+    level, method = row.get("level"), str(row.get("method") or "")
+    if row.get("low") is None or method in ("", "none"):
+        return "No interval."
+    percent = f"{100 * level:g} % interval" if isinstance(level, (int, float)) else "Interval"
+    return f"{percent}: {method}."
+
+
+def _sentence(text: Any) -> str:
+    words = str(text).strip().rstrip(".")
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def data_facts(data: Mapping[str, Any]) -> Facts:
@@ -158,15 +165,40 @@ def _size(shape: Any) -> str:
 
 
 def audit_facts(audit: Any) -> dict[str, Any]:
-    """Verdict of the leakage audit and its findings."""
+    """Verdict of the leakage audit and its findings, as sentences where they are sentences."""
     audit = _mapping(audit)
     verdict = str(audit.get("verdict") or audit.get("status") or "")
-    return {"verdict": verdict or "not run", "good": _passed(audit, verdict), "findings": table(audit.get("findings"))}
+    findings = rows_of(audit.get("findings"))
+    said = [{"severity": shown(row.get("severity")), "text": _finding(row)} for row in findings if row.get("message")]
+    rest = table([row for row in findings if not row.get("message")])
+    return {"verdict": verdict or "not run", "good": _passed(audit, verdict), "said": said, "findings": rest}
+
+
+def _finding(row: Mapping[str, Any]) -> str:
+    what = str(row.get("finding") or "")
+    return f"{what[:1].upper()}{what[1:]}: {row['message']}" if what else str(row["message"])
 
 
 def _passed(audit: Mapping[str, Any], verdict: str) -> bool:
     flags = [audit[key] for key in ("passed", "ok", "clean") if isinstance(audit.get(key), bool)]
     return flags[0] if flags else verdict.lower() in ("pass", "passed", "clean", "ok", "no leakage found")
+
+
+def checklist_facts(checklist: Any) -> dict[str, Any] | None:
+    """What a reporting guideline asks and this run answers; what it cannot answer is named apart."""
+    items = rows_of(checklist)
+    if not items:
+        return None
+    if not all("answered" in item for item in items):
+        return {"count": "", "answers": table(items), "open": []}
+    answers = [item for item in items if item["answered"]]
+    return {
+        "count": f"{len(answers)} of {len(items)} items answered by this run",
+        "answers": table([{key: item.get(key) for key in item if key != "answered"} for item in answers]),
+        "open": [
+            (shown(item.get("question")), shown(item.get("guidelines"))) for item in items if not item["answered"]
+        ],
+    }
 
 
 def table(rows: Any) -> dict[str, Any] | None:
@@ -213,7 +245,7 @@ def _warnings(results: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
 def _facts(value: Any) -> Facts:
     pairs: Facts = []
     for key, item in _mapping(value).items():
-        pairs.append((str(key).replace("_", " "), shown(item)))
+        pairs.append((str(key).replace("_", " "), count(item)))
     return pairs
 
 

@@ -17,6 +17,7 @@ RESULTS = "application/vnd.medcore.results+json"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 PROGRESS = re.compile(r"\s*\d+%\||\d+it \[|\d+/\d+ \[")
+FINISHED_BAR = re.compile(r"[^|]*\d+%\|[^|]*\| *\d+/\d+ \[.*\]\s*$")
 LONG_OUTPUT = 40  # lines of printed text beyond which the beginning is folded
 TAIL = 12  # lines of a long output that stay visible
 
@@ -71,7 +72,7 @@ def stream_fragment(name: str, text: str) -> str:
     if not shown.strip():
         return ""
     if name != "stderr":
-        return _printed(shown)
+        return _printed("\n".join(line for line in shown.split("\n") if not FINISHED_BAR.match(line)))
     lines = shown.strip().splitlines()
     count = f"{len(lines)} line{'s' if len(lines) > 1 else ''}"
     label = "Progress" if PROGRESS.search(lines[-1]) else "Messages"

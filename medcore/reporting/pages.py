@@ -15,16 +15,16 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def render(template: str, **values: Any) -> str:
     """Fill a template; the result is one page that needs no other file and can be written as UTF-8."""
-    page = str(_environment().get_template(template).render(css=style(), version=__version__, **values))
+    page = str(_environment().get_template(template).render(style=style, version=__version__, **values))
     return CONTROL.sub("", page).encode("utf-8", "replace").decode("utf-8")
 
 
 @cache
-def style() -> Any:
-    """The style sheet, marked as safe to stand in a page."""
+def style(name: str) -> Any:
+    """A style sheet of ours, marked as safe to stand in a page."""
     from markupsafe import Markup
 
-    sheet = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    sheet = (TEMPLATES / name).read_text(encoding="utf-8")
     return Markup(re.sub(r"\n+", "", sheet))
 
 

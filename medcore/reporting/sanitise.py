@@ -6,13 +6,12 @@ loads or floats over the page survives: no script, style, form, frame, inline SV
 
 from __future__ import annotations
 
-import base64
 import html
 import re
 from collections.abc import Callable
 from typing import Any
 
-from medcore.reporting.highlight import CLASSES
+from medcore.reporting.svg import svg_uri
 
 TEXT = """a abbr b blockquote br caption code col colgroup dd del details dfn div dl dt em figcaption figure h1 h2 h3
 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead
@@ -69,7 +68,6 @@ def clean(fragment: str, link: Link = only_anchors) -> str:
         clean_content_tags=set(DROPPED.split()),
         attributes=ATTRIBUTES,
         attribute_filter=_checked,
-        allowed_classes={"span": set(CLASSES)},
         url_schemes={"http", "https", "mailto", "data"},
         url_relative=link,
     )
@@ -88,13 +86,6 @@ def _svg_as_image(found: re.Match[str]) -> str:
     label = SVG_LABEL.search(found[0])
     alt = html.escape(html.unescape((label[1] or label[2] or "") if label else ""))
     return f'<img src="{svg_uri(found[0])}" alt="{alt}">'
-
-
-def svg_uri(svg: str) -> str:
-    """An SVG document as ``data:`` address."""
-    if "xmlns=" not in svg[:1000]:
-        svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def as_attributes(**values: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medcore.reporting.figures import described, image_in, text_of
-from medcore.reporting.sanitise import svg_uri
+from medcore.reporting.svg import compact, svg_uri
 
 WIDTH = 240  # pixels; shown at half of that
 SVG_LIMIT = 24_000  # bytes of a drawing that may stand in the index as it is
@@ -35,7 +35,7 @@ def write_thumbnail(notebook: dict[str, Any], folder: Path) -> dict[str, str]:
 
 def _made(mime: str, content: str) -> tuple[str, bytes] | None:
     if mime == "image/svg+xml":
-        drawing = content.encode()
+        drawing = compact(content).encode()
         return ("thumbnail.svg", drawing) if len(drawing) <= SVG_LIMIT else None
     from PIL import Image
 
