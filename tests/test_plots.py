@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
 import medcore.plots.display as display_module
+from medcore.data.audit import audit
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import assign_splits
@@ -207,6 +208,21 @@ def test_the_figure_is_closed_even_when_drawing_fails(notebook, monkeypatch):
     assert not plt.get_fignums()
 
 
+def test_a_real_kernel_carries_the_picture_and_its_alt_text():
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    code = (
+        "import numpy as np\nfrom medcore.plots import show\nfrom medcore.plots.images import image_grid\n"
+        "noise = np.random.default_rng(0).random((40, 64, 64, 3))\nshow(image_grid(noise), alt='forty squares of noise')"
+    )
+    notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)]), kernel_name="python3").execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.metadata["image/jpeg"]["alt"] == "forty squares of noise"
+    assert "data:image/jpeg;base64" in HTMLExporter().from_notebook_node(notebook)[0]
+
+
 def test_svg_is_the_same_every_time():
     first, second = (display_module.encode(plt.subplots()[1].figure) for _ in range(2))
     assert first == second
@@ -251,6 +267,15 @@ PICTURES = RNG.integers(0, 256, (8, 24, 24, 3)).astype(np.uint8)
 IMAGE, MASK, PREDICTED = small_masks()
 POINTS, LABELS = RNG.normal(size=(200, 2)), RNG.integers(-1, 9, 200)
 
+
+def copies():
+    ps = toy_set(40)
+    images = ps.take()
+    images[30], images[31] = images[2], np.rot90(images[3])
+    doubled = PatchSet.from_arrays(images, ps.table, ps.card)
+    return data.copies_found(doubled, audit(doubled, shortcuts=False))
+
+
 PLOTS = {
     "image_grid": lambda: images.image_grid(PICTURES, titles=[f"case {n}\nx" for n in range(8)], pixel_size_um=0.5),
     "class_examples": lambda: images.class_examples(toy_set()),
@@ -284,6 +309,11 @@ PLOTS = {
         [estimate(), estimate("accuracy"), estimate("ap", None, None, None, note="one class only")],
         baselines={"majority": [estimate("accuracy", 0.5)], "mean colour": [estimate(value=0.7)]},
     ),
+    "dumbbells": lambda: intervals.dumbbells(
+        {"colour histogram": (estimate(), estimate(value=0.85)), "small CNN": (estimate(), estimate(value=0.9))},
+        chance=0.5,
+    ),
+    "copies_found": lambda: copies(),
     "reconstruction_rows": lambda: maps.reconstruction_rows(PICTURES, PICTURES[::-1], titles=["nv 0.1"] * 8),
     "heat_overlays": lambda: maps.heat_overlays(PICTURES, RNG.random((8, 24, 24)), titles=["nv"] * 8),
     "tile_seams": lambda: maps.tile_seams(IMAGE, RNG.random((60, 80)), RNG.random((60, 80)), seams=([30], [40])),
