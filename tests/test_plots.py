@@ -215,7 +215,8 @@ def test_a_real_kernel_carries_the_picture_and_its_alt_text():
 
     code = (
         "import numpy as np\nfrom medcore.plots import show\nfrom medcore.plots.images import image_grid\n"
-        "noise = np.random.default_rng(0).random((40, 64, 64, 3))\nshow(image_grid(noise), alt='forty squares of noise')"
+        "noise = np.random.default_rng(0).random((40, 64, 64, 3))\n"
+        "show(image_grid(noise), alt='forty squares of noise')"
     )
     notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)]), kernel_name="python3").execute()
     (output,) = notebook.cells[0].outputs
