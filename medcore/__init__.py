@@ -20,6 +20,6 @@ def load(checkpoint, which="best", *, device=None):  # type: ignore[no-untyped-d
     Returns:
         A ``medcore.evaluation.predictor.Predictor``.
     """
-    from medcore.evaluation.predictor import load as load_predictor  # torch is imported only when it is needed
+    import importlib  # torch is imported only when it is needed
 
-    return load_predictor(checkpoint, which, device=device)
+    return importlib.import_module("medcore.evaluation.predictor").load(checkpoint, which, device=device)

@@ -44,7 +44,9 @@ def fetch(name: str) -> None:
 @command.command()
 @click.argument("source")
 @click.option("--size", type=click.IntRange(8, 4096), help="Side length in pixels [default: as the images are].")
-@click.option("--policy", type=click.Choice(["resize", "crop", "pad", "tile"]), default="resize", show_default=True)
+@click.option(
+    "--policy", type=click.Choice(["resize", "fit", "crop", "pad", "tile"]), default="resize", show_default=True
+)
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PatchSet here.")
 def prepare(source: str, size: int | None, policy: str, on_error: str, out: Path | None) -> None:

@@ -19,6 +19,7 @@ from medcore.evaluation.baselines import run_baselines
 from medcore.evaluation.predict import predict
 from medcore.evaluation.scores import Scores
 from medcore.models.classifier import build_classifier
+from medcore.training.augment import PRESETS
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
 from medcore.training.objectives import Classification
@@ -109,18 +110,12 @@ def network_predictor(*, epochs: int, model: str = "small_cnn", seed: int = 0, d
         torch.manual_seed(seed)
         network = build_classifier(model, len(train.classes), in_channels=train.shape[2], image_size=train.shape[0])
         config = TrainConfig(
-            epochs=epochs, learning_rate=2e-3, schedule="one-cycle", seed=seed, device=device, augment="flips",
+            epochs=epochs, learning_rate=2e-3, schedule="one-cycle", seed=seed, device=device, augment=PRESETS["flips"],
             monitor="val_loss",
         )  # fmt: skip
         # Epochs are compared on training images: picking one on the held-out fold would be a small leak of its own.
-        fit(
-            network,
-            Classification(train.classes),
-            train,
-            train.select(np.arange(min(64, len(train)))),
-            config,
-            progress=False,
-        )
+        known = train.select(np.sort(np.random.default_rng(seed).permutation(len(train))[:200]))
+        fit(network, Classification(train.classes), train, known, config, progress=False)
         return predict(network, held_out)
 
     return train_and_predict

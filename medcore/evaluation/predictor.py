@@ -25,11 +25,10 @@ from torch import Tensor
 from medcore.data.images import SUFFIXES, DecodeOptions
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
+from medcore.evaluation.familiarity import Familiarity
 from medcore.evaluation.predict import FileBatch, stream, stream_files
 from medcore.models.classifier import Classifier
 from medcore.training import checkpoint
-
-TYPICAL = 0.99  # share of the validation images that counts as usual
 
 
 @dataclass
@@ -40,7 +39,7 @@ class Predictions:
         images: Paths or ids, in the order asked for.
         probabilities: Calibrated where the checkpoint has a temperature. **Shape** ``(n, K)``, rows sum to 1.
         classes: K class names.
-        distance: Feature distance from the training images, 1 = as far as 99 % of the validation images reach; None
+        distance: Distance from the training images, 1 = as far as 99 % of the validation images reach; None
             where the checkpoint does not know. **Shape** ``(n,)``.
         problems: Files that could not be read, with the reason (``on_error="skip"``).
         pixels: What the model saw. **Shape** ``(n, H, W, C)`` uint8.
@@ -94,7 +93,7 @@ class Predictor:
             )
         self.model, self.manifest, self.path = loaded.model, loaded.manifest, loaded.path
         self.device = device
-        self._features = _FeatureSpace.from_manifest(loaded.manifest)
+        self._familiar = Familiarity.from_dict(loaded.manifest.get("extra", {}).get("familiarity"))
 
     @property
     def classes(self) -> list[str]:
@@ -131,6 +130,10 @@ class Predictor:
         else:
             yield from self._files(find_images(images), on_error, batch_size)
 
+    def probabilities(self, patches: PatchSet) -> np.ndarray:
+        """Class probabilities of every image of a set, in its order. **Shape** ``(N, K)``."""
+        return np.concatenate([batch.probabilities for batch in self.predict(patches)])
+
     def _arrays(self, batches: Iterable[np.ndarray], names: list[str]) -> Iterator[Predictions]:
         start = 0
         for pixels in batches:
@@ -152,7 +155,7 @@ class Predictor:
             paths,
             shape=self._shape,
             policy=recipe.get("policy", "resize"),
-            options=DecodeOptions(**{key: _pair(recipe[key]) for key in ("value_range", "window") if recipe.get(key)}),
+            options=DecodeOptions(value_range=_pair(recipe.get("value_range")), window=_pair(recipe.get("window"))),
             function=self._answer,
             on_error=on_error,
             batch_size=batch_size,
@@ -174,25 +177,24 @@ class Predictor:
 
     def _answer(self, images: Tensor) -> Tensor:
         """Probabilities and, in the last column, the feature distance. **Shape** ``(B, C, H, W) -> (B, K + 1)``."""
-        features = self.model.features(images)
-        probabilities = (self.model.head(features).float() / self.temperature).softmax(1)
-        distance = (
-            self._features.distance(features.float()) if self._features else probabilities.new_full((len(images),), -1)
-        )
+        features = self.model.features(images).float()
+        probabilities = (self.model.head(features.to(images.dtype)).float() / self.temperature).softmax(1)
+        known = self._familiar
+        distance = known.distance(features, images) if known else probabilities.new_full((len(images),), -1)
         return torch.cat([probabilities, distance[:, None]], dim=1)
 
     def _predictions(
         self, names: list[str], values: np.ndarray, pixels: np.ndarray, problems: list[tuple[str, str]]
     ) -> Predictions:
         values = values if len(names) else np.zeros((0, len(self.classes) + 1), np.float32)
-        distance = values[:, -1] if self._features else None
+        distance = values[:, -1] if self._familiar else None
         return Predictions(names, values[:, :-1], self.classes, distance, problems, pixels)
 
     def _check_shape(self, shape: Sequence[int]) -> None:
         if tuple(shape) != self._shape:
             raise MedcoreError(
-                f"images have the shape {tuple(shape)}, but {self.path.name} was trained on {self._shape} (height, width, "
-                "channels); prepare the set with that size, or give image files, which are brought to it"
+                f"images have the shape {tuple(shape)}, but {self.path.name} was trained on {self._shape} (height, "
+                "width, channels); prepare the set with that size, or give image files, which are brought to it"
             )
 
 
@@ -220,37 +222,14 @@ def equip(run: str | PathLike[str], model: Classifier, train: PatchSet, validati
         validation: Validation images: how far usual images lie.
         **extra: Further facts, such as ``temperature`` and ``threshold``.
     """
-    features = stream(model.features, train, model=model)
-    centre, spread = features.mean(0), features.std(0) + 1e-6
-    held_out = stream(model.features, validation, model=model)
-    space = _FeatureSpace(torch.tensor(centre), torch.tensor(spread), 1.0)
-    limit = float(np.quantile(space.distance(torch.tensor(held_out)).numpy(), TYPICAL))
+    familiarity = Familiarity.learn(model, train, validation)
     keys = ("policy", "value_range", "window")
     checkpoint.annotate(
-        run,
+        Path(run),
         preprocessing={key: train.card.recipe[key] for key in keys if train.card.recipe.get(key)},
-        features={"centre": centre.tolist(), "spread": spread.tolist(), "limit": limit},
+        familiarity=familiarity.as_dict(),
         **extra,
     )
-
-
-@dataclass
-class _FeatureSpace:
-    """Where training images lie: mean squared z-score per feature, in units of a limit."""
-
-    centre: Tensor
-    spread: Tensor
-    limit: float
-
-    @classmethod
-    def from_manifest(cls, manifest: dict[str, Any]) -> _FeatureSpace | None:
-        stored = manifest.get("extra", {}).get("features")
-        return cls(torch.tensor(stored["centre"]), torch.tensor(stored["spread"]), stored["limit"]) if stored else None
-
-    def distance(self, features: Tensor) -> Tensor:
-        """**Shape** ``(B, D) -> (B,)``; above 1 is unusual."""
-        z = (features - self.centre.to(features)) / self.spread.to(features)
-        return z.square().mean(1) / self.limit
 
 
 def find_images(images: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
@@ -282,6 +261,5 @@ def _as_batches(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
-def _pair(values: Sequence[float]) -> tuple[float, float]:
-    first, second = values
-    return float(first), float(second)
+def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
+    return (float(values[0]), float(values[1])) if values else None

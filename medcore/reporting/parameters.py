@@ -68,7 +68,7 @@ class Preprocessing(Parameters):
     folds: Annotated[int, Field(ge=2, le=20)] | None = None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "limit": 270, "demo_epochs": 1, "folds": 2},
-        "quick": {"demo_epochs": 12, "folds": 3},
+        "quick": {"demo_epochs": 8, "folds": 2, "limit": 4000},
         "full": {"demo_epochs": 30, "folds": 5},
     }
 
@@ -88,7 +88,7 @@ class PatchClassification(Parameters):
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "augment_until": 1,
                   "limit": 270},
-        "quick": {"model": "small_cnn", "epochs": 10, "batch_size": 64, "lr": 2e-3, "augment_until": 8},
+        "quick": {"model": "small_cnn", "epochs": 20, "batch_size": 64, "lr": 2e-3, "augment_until": 17},
         "full": {"model": "efficientnet_b3", "weights": "imagenet", "size": 224, "epochs": 20, "batch_size": 64,
                  "lr": 3e-4, "augment_until": 12},
     }  # fmt: skip

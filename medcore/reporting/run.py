@@ -32,6 +32,7 @@ from medcore.data.paths import reports_home
 from medcore.data.splits import split_table
 from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import Estimate
+from medcore.plots import style
 from medcore.reporting import environment
 from medcore.reporting.checklist import fill_checklist
 from medcore.reporting.limits import limits_of
@@ -90,6 +91,7 @@ class Run:
         folder = Path(os.environ.get(RUN_FOLDER_VARIABLE) or reports_home() / "interactive" / stem)
         folder.mkdir(parents=True, exist_ok=True)
         seed_everything(parameters.seed)
+        style.use()
         run = cls(stem, parameters, device, folder, title)
         write_results(folder, run.results)
         print(run)
@@ -170,12 +172,11 @@ class Run:
         data = self.results["data"]
         return str(data.get("group", "image")) if data.get("patients_known") else "image"
 
-    def fresh_folder(self, name: str) -> Path:
-        """An empty folder of this run; what an earlier run left there is removed."""
-        folder = self.folder / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
+    def training_folder(self) -> Path:
+        """The run's folder without an earlier history or checkpoints: where ``fit`` writes."""
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        (self.folder / "history.csv").unlink(missing_ok=True)
+        return self.folder
 
     def limits(self) -> str:
         """What the result does not show, as Markdown built from the facts of the run."""
@@ -197,7 +198,7 @@ class Run:
             }
             for row in rows
         ]
-        return pd.DataFrame(table)
+        return pd.DataFrame(table).set_index("model")
 
     def finish(self, summary: str = "") -> dict[str, Any]:
         """Write ``results.json`` with status ``ok``.

@@ -1,0 +1,72 @@
+"""``medcore new``: a study of your own — a parameter file, an audit, and which notebooks to run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from medcore.errors import MedcoreError
+
+NOTEBOOKS = {
+    "classify": ("01", "06"),
+    "anomaly": ("01", "02", "03"),
+    "diagnose": ("01", "02", "04"),
+    "segment": ("01", "05"),
+}
+FITS = {"classification": "classify", "anomaly": "anomaly", "diagnosis": "diagnose", "segmentation": "segment"}
+
+
+@click.command("new")
+@click.argument("study", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--data", required=True, help="A folder, a metadata.csv, a .npz or a set's name.")
+@click.option("--task", type=click.Choice(list(NOTEBOOKS)), help="What to find out [default: what fits the set].")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def command(study: Path, data: str, task: str | None, seed: int) -> int:
+    """Start STUDY: read --data once, audit its split, write STUDY/parameters.yaml, say what to run."""
+    from medcore.data.audit import audit
+    from medcore.data.load import load
+    from medcore.data.splits import assign_splits, split_table
+
+    target = study / "parameters.yaml"
+    if target.exists():
+        raise MedcoreError(f"{target} exists: choose another name, or delete it")
+    patches = assign_splits(load(data, seed=seed), seed=seed)
+    task = task or FITS[patches.card.task]
+    check_fit(task, patches)
+    click.echo(repr(patches) + "\n\n" + split_table(patches).to_string() + "\n")
+    found = audit(patches, seed=seed)
+    click.echo(str(found))
+    write_study(target, data, task, seed)
+    folder = shlex.quote(str(study))
+    click.echo(f"\nwritten: {target}\nrun next:")
+    click.echo(f"  medcore reports {' '.join(NOTEBOOKS[task])} -f {folder}/parameters.yaml --out {folder}/reports")
+    return 0 if found.passed else 1
+
+
+def check_fit(task: str, patches: object) -> None:
+    """Refuse a task that the set cannot answer.
+
+    Raises:
+        MedcoreError: Masks or classes are missing.
+    """
+    has_masks, classes = getattr(patches, "has_masks", False), getattr(patches, "classes", [])
+    if task == "segment" and not has_masks:
+        raise MedcoreError("task segment needs masks: train|val|test/{images,mask}, or a 'mask' column in metadata.csv")
+    if task != "segment" and len(classes) < 2:
+        raise MedcoreError(f"task {task} needs two classes at least, the set has {list(classes)}")
+
+
+def write_study(target: Path, data: str, task: str, seed: int) -> None:
+    """Write the parameter file with what may be changed, as comments."""
+    from medcore.data.npzfile import atomic_path
+
+    source = str(Path(data).resolve()) if Path(data).exists() else data
+    text = (
+        f"# A {task} study. Every parameter of the notebooks may stand here: `medcore reports` refuses unknown names.\n"
+        f"data: {source!r}\nseed: {seed}\nprofile: quick   # smoke, quick or full\n"
+        "# epochs: 20\n# on_error: skip   # leave unreadable images out; they are counted and listed\n"
+    )
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
