@@ -12,6 +12,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook, new_output
 from report_samples import code, display, png, sample_notebook, sample_results, stream
 
 from medcore.reporting.browser import find_browser, print_pdf
+from medcore.reporting.compare import compare_runs
 from medcore.reporting.index import write_index
 from medcore.reporting.report import report_page
 from medcore.reporting.results import write_results
@@ -88,6 +89,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     assert study is not None
     folder = root / "today"
     found = {"index": write_index(root), "study": study, "good": folder / NAMES[0] / "report.html"}
+    found["compare"] = compare_runs([folder / NAMES[0], folder / NAMES[2]], root)
     return found | {"failed": folder / NAMES[1] / "report.html"}
 
 
@@ -103,7 +105,7 @@ def check_page(tab: Tab) -> None:
 
 @pytest.mark.parametrize("phone", [False, True], ids=["laptop", "phone"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("name", ["index", "study", "good", "failed"])
+@pytest.mark.parametrize("name", ["index", "study", "compare", "good", "failed"])
 def test_pages_are_silent_and_accessible(tab: Tab, pages: dict[str, Path], name: str, dark: bool, phone: bool) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not installed: npm ci --prefix tests/browser")

@@ -205,6 +205,8 @@ def _write_overviews(out: Path, pdf: bool, outcomes: list[Outcome], progress: Pr
     with progress.complaining("the study report"):
         write_study(out)
     with progress.complaining("the index"):
+        if index_root(out) != out:
+            write_index(out)
         progress.say(f"index: {write_index(index_root(out))}")
     if pdf:
         from medcore.reporting.browser import print_pdf

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from medcore.evaluation.estimate import printed_decimals
+
 METRICS = {
     "auroc": "AUROC", "auc": "AUC", "ap": "average precision", "auprc": "AUPRC", "f1": "F1", "macro_f1": "macro F1",
     "iou": "IoU", "miou": "mIoU", "dice": "Dice", "mean_dice": "mean Dice", "nsd": "NSD", "hd95": "HD95", "mse": "MSE",
@@ -32,19 +34,13 @@ def metric_name(name: str) -> str:
 def estimate_text(row: Mapping[str, Any]) -> str:
     """``0.83 (0.79–0.87)`` with as many digits as the interval's width allows; plain words when there is none."""
     value, low, high = (row.get(key) for key in ("value", "low", "high"))
-    if not _number(value):
+    if value is None or not _number(value):
         return "not estimable"
     if low is None or high is None or not _number(low) or not _number(high):
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
-    digits = interval_digits(float(high) - float(low))
-    return f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
-
-
-def interval_digits(width: float) -> int:
-    """Decimals worth printing for an interval of this width: never fewer than two below ten, never noise."""
-    if width <= 0:
-        return 2
-    return min(6, max(2 if width < 10 else 0, math.ceil(-math.log10(width))))
+        return f"{value:.3g}" if abs(value) >= 10 else f"{value:.2f}"
+    digits = printed_decimals(low, high)
+    texts = [f"{number:.{digits}f}".replace("-", "−") for number in (value, low, high)]
+    return f"{texts[0]} ({texts[1]}{' to ' if low < 0 else '–'}{texts[2]})"
 
 
 def _number(value: Any) -> bool:

@@ -1,0 +1,227 @@
+"""``medcore compare RUN RUN …``: finished runs side by side on one page.
+
+Parameters that differ; metrics beside each other; where the runs answered for the same cases, a paired test over
+the patients; learning curves in one plot; the images on which two runs disagree.
+
+A run's answers are its ``predictions.npz``: ``probabilities (N, K)``, ``truth (N,)``, ``patient (N,)`` and
+``ids (N,)``, rows of the set's store; the classes stand in ``results.json``.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from medcore.data.npzfile import atomic_path
+from medcore.errors import MedcoreError
+from medcore.reporting.front import rows_of
+from medcore.reporting.pages import render
+from medcore.reporting.results import read_results
+from medcore.reporting.wording import estimate_text, metric_name, moment, shown
+
+if TYPE_CHECKING:
+    from medcore.evaluation.scores import Scores
+
+PAGE = "compare.html"
+PREDICTIONS = "predictions.npz"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run of a comparison.
+
+    Attributes:
+        label: What it is called on the page: as short as it can be without being mistaken.
+        folder: Where it stands.
+        results: Content of its ``results.json``.
+        scores: Its answers, None when it left none.
+        why_not: Why there are none.
+    """
+
+    label: str
+    folder: Path
+    results: dict[str, Any]
+    scores: Scores | None
+    why_not: str = ""
+
+
+def compare_runs(folders: list[Path], out: Path) -> Path:
+    """Write one page about several finished runs.
+
+    Args:
+        folders: Their folders, the one to compare with first.
+        out: Folder that receives ``compare.html``.
+
+    Raises:
+        MedcoreError: Fewer than two runs, or one that cannot be read.
+    """
+    if len(folders) < 2:
+        raise MedcoreError("compare: name at least two folders of finished runs, such as reports/a/06_x reports/b/06_x")
+    runs = read_runs(folders)
+    from medcore.reporting.compare_figures import curves, disagreements
+
+    values = {
+        "runs": [_head(run, out) for run in runs],
+        "parameters": differing_parameters(runs),
+        "metrics": metric_rows(runs),
+        "tests": paired_tests(runs),
+        "curves": curves(runs),
+        "disagreements": disagreements(runs),
+    }
+    with atomic_path(out / PAGE) as temporary:
+        temporary.write_text(render("compare.html.j2", **values), encoding="utf-8")
+    return out / PAGE
+
+
+def read_runs(folders: list[Path]) -> list[Compared]:
+    """Runs with their answers, labelled by what tells their folders apart.
+
+    Raises:
+        MedcoreError: A run cannot be read.
+    """
+    runs = []
+    for label, folder in zip(labels([folder.resolve() for folder in folders]), folders, strict=True):
+        results = read_results(folder)
+        scores, why_not = read_scores(folder / PREDICTIONS, results)
+        runs.append(Compared(label, folder, results, scores, why_not))
+    return runs
+
+
+def labels(folders: list[Path]) -> list[str]:
+    """Short names of folders: their own names, or their parents' where those differ; numbered when both are equal."""
+    for candidate in ([f.name for f in folders], [f.parent.name for f in folders], [str(f) for f in folders]):
+        if len(set(candidate)) == len(folders):
+            return candidate
+    return [f"{number} {folder.parent.name}" for number, folder in enumerate(folders, 1)]
+
+
+def read_scores(path: Path, results: Mapping[str, Any]) -> tuple[Scores | None, str]:
+    """A run's answers for its test cases, or None with the reason."""
+    from medcore.evaluation.scores import Scores
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            held = {name: file[name] for name in ("probabilities", "truth", "patient", "ids")}
+        headline = rows_of(results.get("metrics"))[0]
+        split = np.full(len(held["truth"]), str(headline.get("split") or "test"))
+        classes = tuple(map(str, results["data"]["classes"]))
+        unit = str(headline.get("unit") or "patch")
+        scores = Scores(held["truth"], held["probabilities"], held["patient"], split, classes, held["ids"], unit)
+        return scores, ""
+    except FileNotFoundError:
+        return None, f"it left no {PREDICTIONS}"
+    except (KeyError, IndexError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, MedcoreError) as error:
+        return None, f"its {PREDICTIONS} cannot be used ({error})"
+
+
+def differing_parameters(runs: list[Compared]) -> list[dict[str, Any]]:
+    """Parameters, data and code that are not the same in all runs."""
+    held = [{**run.results["parameters"], **_circumstances(run.results)} for run in runs]
+    names = dict.fromkeys(name for values in held for name in values)
+    rows = [{"name": name, "values": [shown(values.get(name)) for values in held]} for name in names]
+    return [row for row in rows if len(set(row["values"])) > 1]
+
+
+def _circumstances(results: Mapping[str, Any]) -> dict[str, Any]:
+    data, environment = results.get("data") or {}, results.get("environment") or {}
+    return {
+        "notebook": results.get("notebook"),
+        "data fingerprint": str(data.get("fingerprint") or "")[:16],
+        "commit": environment.get("commit"),
+        "device": environment.get("device"),
+    }
+
+
+def metric_rows(runs: list[Compared]) -> list[dict[str, Any]]:
+    """Every metric with the value that each run reached."""
+    tables = [{_key(row): row for row in rows_of(run.results.get("metrics"))} for run in runs]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return [
+        {
+            "name": metric_name(key[0]),
+            "where": " ".join(part for part in key[1:] if part),
+            "values": [estimate_text(table[key]) if key in table else "–" for table in tables],
+        }
+        for key in keys
+    ]
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return str(row.get("name")), str(row.get("unit") or ""), str(row.get("split") or "")
+
+
+def paired_tests(runs: list[Compared]) -> list[dict[str, str]]:
+    """For each later run: how it differs from the first on the same cases, or why that cannot be said."""
+    first = runs[0]
+    metric = str((rows_of(first.results.get("metrics")) or [{}])[0].get("name") or "")
+    return [{"who": run.label, "metric": metric_name(metric), **_paired(run, first, metric)} for run in runs[1:]]
+
+
+def _paired(run: Compared, first: Compared, metric: str) -> dict[str, str]:
+    from medcore.evaluation.intervals import paired_difference
+
+    reason = not_paired(run, first)
+    if reason:
+        return {"text": "", "said": f"No paired test: {reason}."}
+    assert run.scores is not None and first.scores is not None
+    try:
+        difference = paired_difference(run.scores, in_order_of(run.scores, first.scores), metric)
+    except MedcoreError as error:
+        return {"text": "", "said": f"No paired test: {error}."}
+    return {
+        "text": estimate_text(difference.as_dict()),
+        "said": _reading(difference.low, difference.high, difference.note),
+    }
+
+
+def not_paired(run: Compared, first: Compared) -> str:
+    """Why two runs cannot be compared case by case; empty when they can."""
+    for one in (run, first):
+        if one.scores is None:
+            return f"{one.label}: {one.why_not}"
+    assert run.scores is not None and first.scores is not None
+    if run.scores.classes != first.scores.classes:
+        return "the classes are not the same"
+    mine, other = np.sort(np.asarray(run.scores.ids)), np.sort(np.asarray(first.scores.ids))
+    if not np.array_equal(mine, other):
+        return "the test cases are not the same"
+    ordered = in_order_of(run.scores, first.scores)
+    same = np.array_equal(run.scores.truth, ordered.truth) and np.array_equal(run.scores.patient, ordered.patient)
+    return "" if same else "the same rows hold other cases"
+
+
+def in_order_of(wanted: Scores, scores: Scores) -> Scores:
+    """The cases of ``scores`` in the order of ``wanted``; both hold the same ids."""
+    assert wanted.ids is not None and scores.ids is not None
+    return scores.select(np.argsort(scores.ids)[np.argsort(np.argsort(wanted.ids))])
+
+
+def _reading(low: float | None, high: float | None, note: str) -> str:
+    if low is None or high is None:
+        return f"No interval: {note}."
+    verdict = "The interval holds zero: these cases do not show a difference."
+    if low > 0:
+        verdict = "Better than the first, beyond what chance in the choice of patients explains."
+    if high < 0:
+        verdict = "Worse than the first, beyond what chance in the choice of patients explains."
+    return f"{verdict} {note}".strip()
+
+
+def _head(run: Compared, out: Path) -> dict[str, str]:
+    results = run.results
+    report = run.folder / "report.html"
+    return {
+        "label": run.label,
+        "title": str(results.get("title") or results.get("notebook")),
+        "status": str(results.get("status")),
+        "when": moment(results.get("started")),
+        "data": str((results.get("data") or {}).get("name") or ""),
+        "href": quote(os.path.relpath(report, out).replace(os.sep, "/")) if report.exists() else "",
+    }
