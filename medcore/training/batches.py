@@ -10,10 +10,8 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +22,7 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.training.augment import Augment, apply
 from medcore.training.randomness import permutation
+from medcore.training.streaming import Stacks, as_tensor, gather, read_ahead, upload
 
 
 @dataclass
@@ -127,6 +126,7 @@ class Batches:
         self.seed, self.shuffle, self.pieces, self.threads = seed, shuffle, pieces, threads
         self.rank, self.world = rank, world
         self.ids = torch.from_numpy(patches.index.copy())
+        self._sizes = own_sizes(patches)
         self.labels = torch.from_numpy(patches.labels.astype(np.int64)).to(device)
         needed = len(patches) * (math.prod(patches.shape) + (math.prod(patches.shape[:2]) if patches.has_masks else 0))
         fits = needed <= memory_share * free_memory(device)
@@ -143,61 +143,37 @@ class Batches:
         """The batches of one epoch, counted from 1."""
         order = permutation(self.ids, self.seed, number) if self.shuffle else torch.arange(len(self.ids))
         pieces = plan(order, self.batch_size, pieces=self.pieces, rank=self.rank, world=self.world)
-        stored = self._from_memory(pieces) if self.in_memory else self._from_file(pieces)
-        for piece, rows, pixels, masks in stored:
+        mine = to_device(torch.cat([piece.rows for piece in pieces]), self.device)  # one upload for the epoch
+        rows_there = torch.split(mine, [len(piece.rows) for piece in pieces])
+        stacks = self._from_memory(rows_there) if self.in_memory else self._from_file(pieces)
+        for piece, rows, (pixels, masks) in zip(pieces, rows_there, stacks, strict=True):
             ids = self.ids[piece.rows]
-            images, masks = apply(augment, pixels, masks, ids, seed=self.seed, epoch=number)
+            sizes = None if self._sizes is None else self._sizes[piece.rows]
+            images, masks = apply(augment, pixels, masks, ids, seed=self.seed, epoch=number, sizes=sizes)
             masks = None if masks is None else masks.long()
             yield Batch(images, self.labels[rows], masks, ids, piece.weight, piece.closes_step)
 
-    def _from_memory(self, pieces: list[Piece]) -> Iterator[tuple[Piece, Tensor, Tensor, Tensor | None]]:
-        for piece in pieces:
-            rows = to_device(piece.rows, self.device)
-            masks = None if self._masks is None else self._masks.index_select(0, rows)
-            yield piece, rows, self._images.index_select(0, rows), masks
+    def _from_memory(self, rows_there: Sequence[Tensor]) -> Iterator[Stacks]:
+        for rows in rows_there:
+            yield self._images.index_select(0, rows), None if self._masks is None else self._masks.index_select(0, rows)
 
-    def _from_file(self, pieces: list[Piece]) -> Iterator[tuple[Piece, Tensor, Tensor, Tensor | None]]:
+    def _from_file(self, pieces: list[Piece]) -> Iterator[Stacks]:
         store = as_tensor(self.patches.store)
         mask_store = None if self.patches.mask_store is None else as_tensor(self.patches.mask_store)
 
-        def read(piece: Piece) -> tuple[Piece, Tensor, Tensor | None]:
+        def read(piece: Piece) -> Stacks:
             ids = self.ids[piece.rows]
             masks = None if mask_store is None else gather(mask_store, ids, self.device)
-            return piece, gather(store, ids, self.device), masks
+            return gather(store, ids, self.device), masks
 
-        uploaded: deque[tuple[Piece, Tensor, Tensor, Tensor | None]] = deque()
-        for piece, pixels, masks in read_ahead(read, pieces, self.threads):
-            rows = to_device(piece.rows, self.device)
-            on_device = None if masks is None else masks.to(self.device, non_blocking=True)
-            uploaded.append((piece, rows, pixels.to(self.device, non_blocking=True), on_device))
-            if len(uploaded) > 1:
-                yield uploaded.popleft()
-        yield from uploaded
+        return upload(read_ahead(read, pieces, self.threads), self.device)
 
 
-def read_ahead(read, pieces, threads):  # type: ignore[no-untyped-def]
-    """Read pieces on background threads, a few ahead, and hand them out in order."""
-    waiting: deque = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="medcore-loader") as pool:
-        for piece in pieces:
-            waiting.append(pool.submit(read, piece))
-            if len(waiting) > threads + 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def gather(store: Tensor, ids: Tensor, device: torch.device) -> Tensor:
-    """Copy rows of the file into a buffer (pinned when it goes to a GPU)."""
-    buffer = torch.empty((len(ids), *store.shape[1:]), dtype=store.dtype, pin_memory=device.type == "cuda")
-    return torch.index_select(store, 0, ids, out=buffer)
-
-
-def as_tensor(store: np.ndarray) -> Tensor:
-    """A tensor over the memory map itself. Nothing ever writes to it, hence no warning that it is read-only."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(store)
+def own_sizes(patches: PatchSet) -> Tensor | None:
+    """Height and width of each image without its padding, None where nothing is padded. **Shape** ``(N, 2)``."""
+    if not {"height", "width"} <= set(patches.columns):
+        return None
+    return torch.from_numpy(np.stack([patches.column("height"), patches.column("width")], 1).astype(np.int64))
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
@@ -214,6 +190,4 @@ def free_memory(device: torch.device) -> int:
             lines = dict(line.split(":", 1) for line in file)
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):  # no such file outside of Linux: half of the memory is a careful guess
-        import os
-
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -1,30 +1,47 @@
-"""One process, or several under ``torchrun``: who am I, and sums over all of us.
+"""One process, or several under ``torchrun``: who am I, sums over all of us, and what a lost process means.
 
     torchrun --nproc-per-node=2 -m medcore train classifier --data phantom-crc --out runs/a
 
-Without torchrun's environment everything here is a no-op.
+Without torchrun's environment everything here is a no-op. A step's images are dealt out to the processes, gradients
+are averaged by DistributedDataParallel, batch norm uses the statistics of all processes, and metrics are added up;
+so the result is that of one process with the same batch size, up to rounding.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
+import re
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from medcore.errors import MedcoreError
 from medcore.training.device import choose_device
+
+PATIENCE = timedelta(minutes=10)  # how long to wait for a process that may be loading data
+_LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket|broken pipe|peer|watchdog", re.IGNORECASE)
+
+
+def _started() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
     """Number of this process, 0 for the one that writes."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _started() else 0
 
 
 def world() -> int:
     """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _started() else 1
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
@@ -34,26 +51,134 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+def max_over_processes(values: Tensor) -> Tensor:
+    """The elementwise maximum over all processes, the same on each. **Shape** any."""
+    if world() > 1:
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values
+
+
+def joined_lists(values: list[int]) -> list[int]:
+    """The lists of all processes one after the other, the same on each."""
+    if world() == 1:
+        return values
+    gathered: list[list[int]] = [[] for _ in range(world())]
+    dist.all_gather_object(gathered, values)
+    return [value for part in gathered for value in part]
+
+
 def barrier() -> None:
     """Wait for all processes."""
     if world() > 1:
         dist.barrier()
 
 
+@contextmanager
+def session(name: str) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, if any; gives the device of this one.
+
+    Raises:
+        MedcoreError: The device does not exist, or another process of the run was lost.
+    """
+    many = "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    device = choose_device(
+        f"cuda:{os.environ['LOCAL_RANK']}" if many and name in ("auto", "cuda") and _gpus() else name
+    )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if many and not _started():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        atexit.register(_leave)
+    try:
+        yield device
+    except RuntimeError as error:
+        if world() > 1 and _LOST.search(str(error)):
+            raise MedcoreError(
+                f"process {rank()} of {world()} lost another process of this run, whose own message says why; "
+                f"go on from the last checkpoint with resume ({str(error).splitlines()[0]})"
+            ) from error
+        raise
+
+
+def _gpus() -> bool:
+    return torch.cuda.is_available()
+
+
+def _leave() -> None:
+    if _started():
+        dist.destroy_process_group()
+
+
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     """The model as it is called in training: averages gradients over processes where there are several."""
-    if world() == 1:
+    if world() == 1 or not any(weight.requires_grad for weight in model.parameters()):
         return model
     return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
 @contextmanager
-def session(name: str) -> Iterator[torch.device]:
-    """The device of this process."""
-    yield choose_device(name)
+def synced_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Inside, batch norm in training uses mean and variance over all processes.
+
+    torch's own SyncBatchNorm exists for GPUs only, and replaces the modules for good.
+    """
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)] if world() > 1 else []
+    for layer in layers:
+        layer.forward = types.MethodType(_synced_forward, layer)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _synced_forward(layer: _BatchNorm, values: Tensor) -> Tensor:
+    if not layer.training:
+        return type(layer).forward(layer, values)
+    from torch.distributed.nn.functional import all_reduce
+
+    axes = [0, *range(2, values.ndim)]
+    shape = [1, -1] + [1] * (values.ndim - 2)
+    floating = values.float()
+    count = sum_over_processes(torch.tensor(float(values.numel() // values.shape[1]), device=values.device))
+    mean = all_reduce(floating.sum(axes)) / count
+    centred = floating - mean.view(shape)
+    variance = all_reduce(centred.square().sum(axes)) / count
+    _follow(layer, mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
+    normalised = centred * torch.rsqrt(variance + layer.eps).view(shape)
+    if layer.affine:
+        normalised = normalised * layer.weight.view(shape) + layer.bias.view(shape)
+    return normalised.to(values.dtype)
+
+
+def _follow(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Update the running statistics as torch does."""
+    if not layer.track_running_stats or layer.running_mean is None or layer.running_var is None:
+        return
+    with torch.no_grad():
+        tracked: Any = layer.num_batches_tracked
+        tracked += 1
+        share: Any = 1.0 / tracked if layer.momentum is None else layer.momentum
+        layer.running_mean.lerp_(mean.to(layer.running_mean), share)
+        layer.running_var.lerp_(variance.to(layer.running_var), share)
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Algorithms that give the same bits each time, for a GPU; put back afterwards."""
-    yield
+def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Algorithms that give the same bits each time, for a GPU; the settings are put back afterwards."""
+    if device.type != "cuda":  # on a CPU torch is deterministic anyway, for a given number of threads
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    benchmark, fill = torch.backends.cudnn.benchmark, settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.backends.cudnn.benchmark = not wanted
+    settings.fill_uninitialized_memory = False  # costs a write per buffer, and helps only debugging
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
+        settings.fill_uninitialized_memory = fill

@@ -17,21 +17,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from medcore.data.patchset import PatchSet
-from medcore.errors import MedcoreError, TestDataRefused
-from medcore.training import checkpoint, distributed
+from medcore.errors import MedcoreError
+from medcore.training import checkpoint, distributed, memory
 from medcore.training.batches import Batches
 from medcore.training.config import TrainConfig
-from medcore.training.device import choose_device
 from medcore.training.history import History
 from medcore.training.objectives import Objective
-from medcore.training.precision import Precision, choose_precision
 from medcore.training.progress import Progress
 from medcore.training.randomness import model_randomness
-from medcore.training.state import TrainState, facts_of
+from medcore.training.setup import evaluation_batches, prepare
+from medcore.training.state import TrainState
 from medcore.training.totals import Totals
 
 
@@ -74,7 +72,12 @@ def fit(
         state = prepare(model, objective, train, validation, config, device, out, resume)
         evaluated = {"val": validation} | ({"test": test} if test is not None else {})
         loaders = {name: evaluation_batches(patches, state) for name, patches in evaluated.items()}
-        with Progress(state, tracker, show=progress) as display, distributed.deterministic(config.deterministic):
+        with (
+            Progress(state, tracker, show=progress) as display,
+            distributed.deterministic(config.deterministic, device),
+            distributed.synced_batch_norm(model),
+            memory.explained(state),
+        ):
             for epoch in range(state.history.last_epoch + 1, config.epochs + 1):
                 if stopped_early(state.history, config):
                     break
@@ -85,71 +88,6 @@ def fit(
         distributed.barrier()
         state.restore_best()
     return state.history
-
-
-def prepare(
-    model: nn.Module,
-    objective: Objective,
-    train: PatchSet,
-    validation: PatchSet,
-    config: TrainConfig,
-    device: torch.device,
-    out: str | Path | None,
-    resume: bool,
-) -> TrainState:
-    """Check the inputs, place everything on the device, and go back to the last checkpoint if asked to."""
-    monitor = config.monitor or objective.monitor
-    refuse_test_data(train, validation, monitor)
-    objective.begin(train, device)
-    precision = choose_precision(config.precision, device, model)
-    folder, last = Path(out) if out is not None else None, None
-    if folder is not None:
-        last = last_checkpoint(folder, resume)
-    if last is not None and config.precision == "auto":  # a resume repeats the choice
-        precision = Precision(**checkpoint.read_manifest(last)["precision"])
-    history = History(monitor, objective.mode, out=folder, precision=precision.to_dict())
-    batches = Batches(
-        train,
-        config.batch_size,
-        device,
-        seed=config.seed,
-        shuffle=True,
-        pieces=config.pieces,
-        loader=config.loader,
-        memory_share=config.memory_share,
-        threads=config.loader_threads,
-        rank=distributed.rank(),
-        world=distributed.world(),
-    )
-    facts = facts_of(model, objective, config, precision, train, validation)
-    state = TrainState(model, objective, config, device, precision, batches, history, facts)
-    if last is not None:
-        state.restore(last)
-        state.show(history.last_epoch)
-    return state
-
-
-def refuse_test_data(train: PatchSet, validation: PatchSet, monitor: str) -> None:
-    """Raise when anything from a test set could be learnt from or choose."""
-    for name, patches in (("train", train), ("validation", validation)):
-        if (patches.splits == "test").any():
-            count = int((patches.splits == "test").sum())
-            raise TestDataRefused(f"{name}: {count} images are marked 'test'; pass them as test= for the curve only")
-    if not monitor.startswith("val_"):
-        raise TestDataRefused(f"monitor={monitor!r}: only a column of the validation set (val_…) may pick an epoch")
-
-
-def last_checkpoint(out: Path, resume: bool) -> Path | None:
-    """Where to continue: the latest complete epoch. A folder with a run in it is not overwritten unasked."""
-    folder = out / "checkpoints"
-    out.mkdir(parents=True, exist_ok=True)
-    distributed.barrier()
-    if distributed.rank() == 0:
-        checkpoint.sweep(folder)
-    epochs = checkpoint.epochs_in(folder)
-    if epochs and not resume:
-        raise MedcoreError(f"out={out}: there is a run of {epochs[-1]} epochs; pass resume=True, or another folder")
-    return folder / checkpoint.epoch_name(epochs[-1]) if epochs else None
 
 
 def train_epoch(state: TrainState, epoch: int, display: Progress) -> dict[str, Any]:
@@ -168,7 +106,7 @@ def train_epoch(state: TrainState, epoch: int, display: Progress) -> dict[str, A
         if batch.closes_step:
             state.take_step()
             display.advance()
-        stop_if_bad(state, epoch, state.watch.first_bad())
+            stop_if_bad(state, epoch, state.watch.first_bad())
     stop_if_bad(state, epoch, state.watch.first_bad(wait=True))
     means, _ = totals.result()
     row = {"epoch": epoch} | {f"train_{name}": value for name, value in means.items()}
@@ -183,21 +121,6 @@ def evaluate(state: TrainState, loader: Batches, epoch: int) -> tuple[dict[str, 
             output = state.model(state.precision.arrange(batch.images))
             totals.add(state.objective.compute(output, batch, epoch), output, batch)
     return totals.result()
-
-
-def evaluation_batches(patches: PatchSet, state: TrainState) -> Batches:
-    """Batches of a set that is only measured."""
-    config = state.config
-    return Batches(
-        patches,
-        config.batch_size,
-        state.device,
-        loader=config.loader,
-        memory_share=config.memory_share,
-        threads=config.loader_threads,
-        rank=distributed.rank(),
-        world=distributed.world(),
-    )
 
 
 def close_epoch(
@@ -231,7 +154,7 @@ def stop_if_bad(state: TrainState, epoch: int, batch: int | None) -> None:
     """End the run when a loss was NaN or infinite, with the state saved and the images named."""
     if batch is None:
         return
-    ids = state.watch.seen[batch].tolist()
+    ids = distributed.joined_lists(state.watch.seen[batch].tolist())
     where = f"epoch {epoch}, batch {batch + 1} of the epoch"
     saved = ""
     if state.folder is not None and distributed.rank() == 0:
@@ -243,6 +166,3 @@ def stop_if_bad(state: TrainState, epoch: int, batch: int | None) -> None:
         f"the loss became NaN or infinite in {where}; its images are rows {ids} of the set.{saved} "
         "Look at these images, lower learning_rate, set clip_norm=1, or use precision='fp32'"
     )
-
-
-__all__ = ["choose_device", "evaluate", "fit"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medcore.training import distributed
+
 LOOK_EVERY = 32  # steps between two looks at a GPU's flag
 
 
@@ -35,7 +37,10 @@ class Watch:
         self.bad = torch.maximum(self.bad, bad)
 
     def guard(self, optimiser: torch.optim.Optimizer) -> None:
-        """Let the fused optimiser skip its step where the flag is up, on the device."""
+        """Let the fused optimiser skip its step where the flag of any process is up, on the device."""
+        if distributed.world() > 1:
+            distributed.max_over_processes(self.bad)
+            self.first = torch.where((self.first < 0) & (self.bad > 0), len(self.seen) - 1, self.first)
         optimiser.grad_scale = None  # type: ignore[attr-defined]
         optimiser.found_inf = self.bad  # type: ignore[attr-defined]
 
@@ -44,6 +49,8 @@ class Watch:
         if self.device.type != "cuda" or wait:
             first = int(self.first)
             return first if first >= 0 else None
+        if distributed.world() > 1:
+            return None  # all processes must stop at the same step: they look at the end of the epoch
         if self._arriving is None and len(self.seen) % LOOK_EVERY == 0:
             copy = torch.empty((), dtype=torch.int64, pin_memory=True).copy_(self.first, non_blocking=True)
             event = torch.cuda.Event()
