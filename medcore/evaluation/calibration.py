@@ -1,0 +1,310 @@
+"""Is a stated probability true? Reliability, calibration error, Brier score, and the temperature that mends it.
+
+- Bins hold equal numbers of cases, so no bin is judged by a handful.
+- A temperature (or a logistic curve for raw anomaly scores) is fitted on validation cases only.
+- Multi-class questions are asked of the predicted class: was it right as often as it said?
+
+    mended = fit_temperature(logit_scores.where("val")).apply(logits)
+    estimates = calibration_estimates(scores.where("test"))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax, logit, softmax
+
+from medcore.errors import MedcoreError
+from medcore.evaluation.estimate import Estimate, not_estimable
+from medcore.evaluation.intervals import mean_interval, statistic_interval
+from medcore.evaluation.proportions import wilson_limits
+from medcore.evaluation.scores import Scores, refuse_test_data
+
+BINS = 10
+HOTTEST = 50.0  # temperatures outside 1/50…50 mean that no temperature helps
+
+
+class Reliability(NamedTuple):
+    """Per bin: mean stated probability, observed share with Wilson's interval, number of cases. Each ``(B,)``."""
+
+    stated: np.ndarray
+    observed: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n: np.ndarray
+
+
+class Brier(NamedTuple):
+    """``score = reliability - resolution + uncertainty + within``; each at least 0 but ``within``.
+
+    ``reliability``: how far stated and observed lie apart (0 is best). ``resolution``: how far the bins differ from
+    the overall share (more is better). ``uncertainty``: of the outcome itself. ``within``: what the bins blur.
+    """
+
+    score: float
+    reliability: float
+    resolution: float
+    uncertainty: float
+    within: float
+
+
+def reliability(probability: np.ndarray, outcome: np.ndarray, *, bins: int = BINS) -> Reliability:
+    """How often it happened where the model said 10, 20, … per cent.
+
+    Cases with the same stated probability stay in one bin.
+
+    Args:
+        probability: Stated, 0 to 1. **Shape** ``(N,)``.
+        outcome: Whether it was so. **Shape** ``(N,)``.
+        bins: At most this many, of about equal size.
+
+    Raises:
+        MedcoreError: A probability is outside 0…1, lengths differ, or there is no case.
+    """
+    probability, outcome = _checked(probability, outcome)
+    index = _bins(probability, bins)
+    n = np.bincount(index)
+    stated, observed = np.bincount(index, probability) / n, np.bincount(index, outcome) / n
+    limits = np.array([wilson_limits(round(share * size), size) for share, size in zip(observed, n, strict=True)])
+    return Reliability(stated, observed, limits[:, 0], limits[:, 1], n)
+
+
+def calibration_error(
+    probability: np.ndarray, outcome: np.ndarray, *, bins: int = BINS, weights: np.ndarray | None = None
+) -> float:
+    """Expected calibration error: mean distance of stated and observed over bins of equal mass, 0 to 1.
+
+    Args:
+        probability: Stated, 0 to 1. **Shape** ``(N,)``.
+        outcome: Whether it was so. **Shape** ``(N,)``.
+        bins: At most this many.
+        weights: Weights of the cases (for resampling). **Shape** ``(N,)``.
+
+    **Reference** Nixon et al. 2019 (equal-mass bins), arXiv:1904.01685.
+    """
+    probability, outcome = _checked(probability, outcome)
+    index = _bins(probability, bins)
+    mass = np.ones(len(index)) if weights is None else np.asarray(weights, dtype=float)
+    gap = np.bincount(index, mass * (probability - outcome))
+    return float(np.abs(gap).sum() / mass.sum())
+
+
+def brier(probability: np.ndarray, outcome: np.ndarray, *, bins: int = BINS) -> Brier:
+    """Brier score (mean squared error of a probability) and what it is made of; the parts add up exactly.
+
+    Args:
+        probability: Stated, 0 to 1. **Shape** ``(N,)``.
+        outcome: Whether it was so. **Shape** ``(N,)``.
+        bins: Of equal mass.
+
+    **Reference** Murphy 1973, doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; within-bin terms: Stephenson et al.
+    2008, doi:10.1175/2007WAF2006116.1.
+    """
+    probability, outcome = _checked(probability, outcome)
+    table = reliability(probability, outcome, bins=bins)
+    index, share, overall = _bins(probability, bins), table.n / len(outcome), float(outcome.mean())
+    spread = probability - table.stated[index]
+    within = float((spread**2).mean() - 2 * (spread * (outcome - table.observed[index])).mean())
+    return Brier(
+        score=float(((probability - outcome) ** 2).mean()),
+        reliability=float((share * (table.stated - table.observed) ** 2).sum()),
+        resolution=float((share * (table.observed - overall) ** 2).sum()),
+        uncertainty=overall * (1 - overall),
+        within=within,
+    )
+
+
+def stated_and_observed(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """What a reliability diagram needs.
+
+    Returns:
+        Two classes: the probability of the second and whether it was so. More: the probability of the predicted class
+        and whether it was right. Each **Shape** ``(N,)``.
+
+    Raises:
+        MedcoreError: The scores are no probabilities.
+    """
+    score = scores.score
+    wrong = score.size and (score.min() < 0 or score.max() > 1)
+    if wrong or (score.ndim == 2 and not np.allclose(score.sum(axis=1), 1, atol=1e-3)):
+        raise MedcoreError(
+            "calibration: the scores are no probabilities (between 0 and 1, adding up to 1); apply softmax, or "
+            "fit_temperature / fit_logistic on validation cases"
+        )
+    if len(scores.classes) == 2:
+        return scores.positive_score, scores.positive
+    return score.max(axis=1, initial=0), scores.predicted == scores.truth
+
+
+def calibration_estimates(scores: Scores, *, bins: int = BINS, level: float = 0.95) -> list[Estimate]:
+    """Brier score and calibration error with patient-level intervals.
+
+    With more than two classes the Brier score sums over classes (0 to 2), the calibration error speaks of the
+    predicted class.
+
+    Args:
+        scores: Probabilities, cases of one side.
+        bins: Of equal mass.
+        level: Confidence level.
+
+    Raises:
+        MedcoreError: The scores are no probabilities.
+    """
+    probability, outcome = stated_and_observed(scores)
+    if not len(scores):
+        about = {"n": 0, "unit": scores.unit, "split": scores.side, "level": level}
+        return [not_estimable(name, "there are no cases", **about) for name in ("brier", "calibration_error")]  # type: ignore[arg-type]
+    many = len(scores.classes) > 2
+    truth = np.eye(len(scores.classes))[scores.truth]
+    losses = ((scores.score - truth) ** 2).sum(axis=1) if many else (probability - outcome) ** 2
+    error = mean_interval(
+        losses, scores.patient, name="brier", unit=scores.unit, split=scores.side,
+        bounds=(0.0, 2.0) if many else (0.0, 1.0), level=level,
+    )  # fmt: skip
+    gap = statistic_interval(
+        lambda weights: calibration_error(probability, outcome, bins=bins, weights=weights), scores.patient,
+        name="calibration_error", unit=scores.unit, split=scores.side, level=level, method="percentile",
+    )  # fmt: skip
+    return [error, gap]
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Logits divided by ``value`` give better probabilities; the order of cases and classes stays.
+
+    Attributes:
+        value: Above 1 = the model was too sure.
+        chosen_on: Side(s) of the cases it was fitted on.
+        n: How many cases.
+        before: Negative log-likelihood per case on them without it.
+        after: The same with it.
+    """
+
+    value: float
+    chosen_on: str
+    n: int
+    before: float
+    after: float
+
+    def apply(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities: ``(N, K)`` logits give ``(N, K)``; ``(N,)`` logits of the second class give ``(N,)``."""
+        logits = np.asarray(logits, dtype=float) / self.value
+        return expit(logits) if logits.ndim == 1 else softmax(logits, axis=1)
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """Turns a raw score (an anomaly score, a share of windows) into a probability: ``expit(slope * score + offset)``.
+
+    Attributes:
+        slope: Change of the logit per unit of score.
+        offset: Logit at score 0.
+        chosen_on: Side(s) of the cases it was fitted on.
+        n: How many cases.
+    """
+
+    slope: float
+    offset: float
+    chosen_on: str
+    n: int
+
+    def apply(self, score: np.ndarray) -> np.ndarray:
+        """Probabilities of the second class. **Shape** ``(N,)`` to ``(N,)``."""
+        return expit(self.slope * np.asarray(score, dtype=float) + self.offset)
+
+
+def fit_temperature(scores: Scores) -> Temperature:
+    """The temperature with the smallest negative log-likelihood, by L-BFGS on its logarithm.
+
+    Args:
+        scores: Validation cases; the score holds logits, ``(N, K)`` or ``(N,)`` for the second of two classes.
+            Give ``np.log(probabilities)`` where only probabilities are known.
+
+    Raises:
+        TestDataRefused: A case is marked ``test`` or not marked.
+        MedcoreError: There are no cases, or one class only.
+
+    **Reference** Guo et al. 2017, arXiv:1706.04599.
+    """
+    refuse_test_data(scores, "a temperature")
+    _needs_two_classes(scores, "a temperature")
+    logits = scores.score if scores.score.ndim == 2 else np.stack([np.zeros(len(scores)), scores.score], axis=1)
+    rows = np.arange(len(scores))
+
+    def loss(log_temperature: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = logits / np.exp(log_temperature[0])
+        logs = log_softmax(scaled, axis=1)
+        slope = (scaled[rows, scores.truth] - (np.exp(logs) * scaled).sum(axis=1)).mean()
+        return -float(logs[rows, scores.truth].mean()), np.array([slope])
+
+    limit = np.log(HOTTEST)
+    found = minimize(loss, np.zeros(1), jac=True, method="L-BFGS-B", bounds=[(-limit, limit)])
+    return Temperature(float(np.exp(found.x[0])), scores.side, len(scores), loss(np.zeros(1))[0], float(found.fun))
+
+
+def fit_logistic(scores: Scores) -> Logistic:
+    """Platt's calibration: a logistic curve through a raw score, with his correction against over-confidence.
+
+    Args:
+        scores: Validation cases of two classes, any real score.
+
+    Raises:
+        TestDataRefused: A case is marked ``test`` or not marked.
+        MedcoreError: There are no cases, one class only, or all scores are equal.
+
+    **Reference** Platt 1999; corrected targets as in Lin et al. 2007, doi:10.1007/s10994-007-5018-6.
+    """
+    refuse_test_data(scores, "a calibration")
+    _needs_two_classes(scores, "a calibration")
+    score, positive = scores.positive_score, scores.positive
+    centre, scale = float(score.mean()), float(score.std())
+    if scale == 0:
+        raise MedcoreError(f"a calibration cannot be chosen: all {len(scores)} scores are equal ({score[0]:g})")
+    counts = positive.sum(), (~positive).sum()
+    target = np.where(positive, (counts[0] + 1) / (counts[0] + 2), 1 / (counts[1] + 2))
+    standard = (score - centre) / scale
+
+    def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
+        stated = line[0] * standard + line[1]
+        miss = expit(stated) - target
+        return float((np.logaddexp(0, stated) - target * stated).mean()), np.array(
+            [(miss * standard).mean(), miss.mean()]
+        )
+
+    slope, offset = minimize(loss, np.array([1.0, float(logit(positive.mean()))]), jac=True, method="L-BFGS-B").x
+    return Logistic(float(slope / scale), float(offset - slope * centre / scale), scores.side, len(scores))
+
+
+def _needs_two_classes(scores: Scores, what: str) -> None:
+    present = np.unique(scores.truth)
+    if len(present) < 2:
+        seen = f"all {len(scores)} cases are {scores.classes[present[0]]!r}" if len(present) else "there are no cases"
+        raise MedcoreError(f"{what} cannot be chosen: {seen}; put cases of several classes on the validation side")
+
+
+def _checked(probability: np.ndarray, outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    probability, outcome = np.asarray(probability, dtype=float), np.asarray(outcome, dtype=float)
+    if probability.shape != outcome.shape or probability.ndim != 1 or not len(probability):
+        raise MedcoreError(
+            f"calibration: probability {probability.shape} and outcome {outcome.shape} must be equally long, not empty"
+        )
+    outside = np.flatnonzero(~((probability >= 0) & (probability <= 1)))
+    if len(outside):
+        raise MedcoreError(
+            f"calibration: probability[{outside[0]}] is {probability[outside[0]]}, not between 0 and 1; "
+            "apply softmax or sigmoid to logits first"
+        )
+    return probability, outcome
+
+
+def _bins(probability: np.ndarray, bins: int) -> np.ndarray:
+    """Bin of each case: equal numbers as far as equal probabilities stay together. Bins are numbered without gaps."""
+    if bins < 1:
+        raise MedcoreError(f"calibration: bins={bins} must be at least 1")
+    values, inverse, counts = np.unique(probability, return_inverse=True, return_counts=True)
+    middle = counts.cumsum() - counts / 2
+    wanted = np.minimum((middle * bins / counts.sum()).astype(int), bins - 1)
+    return np.unique(wanted, return_inverse=True)[1][inverse]
