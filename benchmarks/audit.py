@@ -17,6 +17,7 @@ from PIL import Image
 from medcore.data.audit import audit
 from medcore.data.card import Card
 from medcore.data.hashing import apply_symmetry
+from medcore.data.links import linked_groups
 from medcore.data.load import load
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.crc import make_crc
@@ -110,11 +111,13 @@ def measure(name, ps, per_kind):
     own = before.pairs[(before.pairs["kind"] != "named")]
     planted, truth = plant(ps, per_kind)
     result = audit(planted, shortcuts=False)
-    origin = np.r_[np.arange(len(ps)), truth["original"].to_numpy()]
-    found = set(zip(result.pairs["a"], result.pairs["b"], strict=True))
-    for a, b in zip(origin[result.pairs["a"]], result.pairs["b"], strict=True):
-        found.add((int(a), int(b)))  # an exact copy may be linked through another exact copy
-    truth["hit"] = [(o, c) in found for o, c in zip(truth["original"], truth["copy"], strict=True)]
+    # Equal images are linked through the first of them, so a copy of an image that the set holds twice counts as
+    # found when it is linked to either.
+    exact = result.pairs[result.pairs["kind"] == "exact"]
+    first = linked_groups(np.arange(len(planted)).astype(str), exact).astype(int)
+    found = {tuple(sorted(pair)) for pair in zip(first[result.pairs["a"]], first[result.pairs["b"]], strict=True)}
+    ends = zip(first[truth["original"]], first[truth["copy"]], strict=True)
+    truth["hit"] = [one == other or tuple(sorted((one, other))) in found for one, other in ends]
     flat = np.zeros(len(ps), bool)
     for finding in before.findings:
         if finding.kind == "images too flat to compare":

@@ -35,7 +35,7 @@ DIFFERENCE = 0.5  # what remains between copies, in units of √(detail · noise
 # stranger by chance: its copies must agree more closely.
 PLAIN, PLAIN_SHARE = 0.06, 0.063  # share of detailed cells; effective share of coefficients
 PLAIN_AGREEMENT, PLAIN_DIFFERENCE = 0.97, 0.12
-FLAT = 3.0  # detail energy over copying noise below which nothing can be told
+FLAT = 1.5  # detail energy over copying noise below which nothing can be told
 CANDIDATE = 0.55  # cosine of the magnitudes from which a pair is looked at closely
 SAMPLE = 256  # images that are copied to learn what copying does
 ROWS, COLUMNS, PAIRS = 1024, 16384, 32768  # sizes of the blocks, for about 100 MB of work space
