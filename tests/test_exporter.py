@@ -25,6 +25,7 @@ from medcore.reporting.outputs import RESULTS, settled
 from medcore.reporting.report import find_results, report_page
 from medcore.reporting.sanitise import clean
 from medcore.reporting.status import Verdict, verdict_of
+from medcore.reporting.tables import column_classes
 from medcore.reporting.wording import duration, estimate_text, memory, metric_name
 
 SHELL_LIMIT = 60_000  # bytes of a report without its figures
@@ -214,6 +215,23 @@ def test_tables_scroll_and_have_no_empty_header() -> None:
     fragment = page_fragment("<table><tr><th></th><th>a</th></tr><tr><th>b</th><td>1</td></tr></table>", Narrative())
     assert fragment.startswith('<div class="scroll" tabindex="0" role="region" aria-label="table 1"')
     assert "<th></th>" not in fragment and "<th>b</th>" in fragment
+
+
+def test_numbers_stand_right_words_left_and_an_index_has_no_row_of_its_own() -> None:
+    import pandas as pd
+
+    index = pd.Index(["train", "test"], name="split")
+    frame = pd.DataFrame({"unit": ["patch", "patch"], "value": [0.5, None], "text": ["0.8 (0.7–0.9)", "–"]}, index)
+    fragment = page_fragment(frame.to_html(), Narrative())
+    assert '<table class="n3 n4">' in fragment
+    assert "<thead><tr><th>split</th><th>unit</th>" in fragment and fragment.count("<tr>") == 3
+
+
+def test_tables_of_any_shape_are_left_alone() -> None:
+    assert column_classes("<table><tr><td colspan=2>1</td></tr><tr><td>1</td><td>2</td></tr></table>") == ""
+    assert column_classes("<table></table>") == ""
+    assert column_classes("<table><tr><td>a</td><td>1</td></tr><tr><td>a</td></tr></table>") == ""
+    assert column_classes("<table><tr><td>a</td><td>−1.5e-3</td><td>12 %</td><td>P01</td></tr></table>") == "n2 n3"
 
 
 def test_styles_and_classes_of_a_cell_cannot_dress_up_as_ours() -> None:

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from medcore.reporting.narrative import Narrative
 from medcore.reporting.sanitise import Link, as_attributes, clean, only_anchors
+from medcore.reporting.tables import column_classes, one_heading
 
 MISSING = '<span class="missing">This image carries no description.</span>'
 DISPLAYED_MATH = re.compile(r"(<p>\s*)?(<math display=\"block\">.*?</math>)(\s*</p>)?", re.DOTALL)
@@ -21,7 +22,8 @@ NOT_EMBEDDED = '<span class="missing">[image that is not part of this file]</spa
 def page_fragment(fragment: str, narrative: Narrative, link: Link = only_anchors) -> str:
     """Clean HTML from a notebook and fit it into the page that ``narrative`` describes."""
     writer = _Writer(narrative)
-    writer.feed(DISPLAYED_MATH.sub(lambda found: _displayed(found, narrative), clean(fragment, link)))
+    cleaned = one_heading(clean(fragment, link))
+    writer.feed(DISPLAYED_MATH.sub(lambda found: _displayed(found, narrative), cleaned))
     writer.close()
     return "".join(writer.parts)
 
@@ -44,6 +46,7 @@ class _Writer(HTMLParser):
         self.parts: list[str] = []
         self.heading: int | None = None  # where in ``parts`` the open heading begins
         self.heading_text: list[str] = []
+        self.tables: list[int] = []  # where in ``parts`` the open tables begin
         self.in_table = 0  # depth of tables; the space between their cells only weighs
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -54,6 +57,7 @@ class _Writer(HTMLParser):
         elif tag == "table":
             self.narrative.tables += 1
             self.in_table += 1
+            self.tables.append(len(self.parts))
             self.parts.append(scroll_open(f"{self.narrative.label}table {self.narrative.tables}") + source)
         elif tag == "img":
             self.parts.append(self._image(dict(attrs), source))
@@ -75,6 +79,8 @@ class _Writer(HTMLParser):
         elif tag == "table":
             self.in_table -= 1
             self.parts.append("</table></div>")
+            if self.tables:
+                self._align(self.tables.pop())
         else:
             self.parts.append(f"</{tag}>")
 
@@ -92,6 +98,11 @@ class _Writer(HTMLParser):
         if self.heading is not None:
             self.heading_text.append(escaped)
         self.parts.append(escaped)
+
+    def _align(self, begin: int) -> None:
+        classes = column_classes("".join(self.parts[begin:]))
+        if classes:
+            self.parts[begin] = self.parts[begin].replace("<table", f'<table class="{classes}"', 1)
 
     def _image(self, attrs: dict[str, str | None], source: str) -> str:
         if not attrs.get("src"):
