@@ -1,20 +1,249 @@
-"""Sliding window: whole slides, or parts of them, through a network that sees one tile at a time.
+"""Sliding window: images of any size through a network that sees one tile at a time.
 
-    result = predict_image(model, pixels, tile=256, overlap=0.5)           # in memory: probabilities and labels
-    predict_large(model, pixels, out="labels.npy", tile=512)               # strips on disk, constant memory
+    probabilities = predict_image(model, pixels, tile=256)                # (K, H, W) float32, in memory
+    labels = predict_large(model, pixels, "labels.npy", tile=512)         # classes on disk, constant memory
 
-- Tiles overlap, and each pixel's probabilities are the mean over its tiles, weighted by a Gaussian about the tile's
+- Tiles overlap, and each pixel's logits are averaged over its tiles with the weights of a Gaussian about the tile's
   centre: what a network says at a tile's edge, where it cannot see the neighbourhood, counts little.
-- The order of the tiles does not matter: sums run in float64 and in the order of the tiles' places.
+- Tiles begin at multiples of the network's stride. A network that halves its maps answers differently for a picture
+  moved by one pixel; moved by a whole stride it does not, so tiles agree with each other and with the whole image.
+- ``margin`` pixels at a tile's inner edges can be left out altogether. With the network's receptive field as margin the
+  result *is* that of the whole image, everywhere.
+- Test-time turns: the mean over the flips and quarter turns of a tile.
 
 **Reference** Isensee et al. 2021, doi:10.1038/s41592-020-01008-z (Gaussian importance weighting).
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import IO
 
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from medcore.data.npzfile import atomic_path
 from medcore.errors import MedcoreError
+from medcore.evaluation.predict import PIXELS_PER_BATCH, settle
+from medcore.models.unet import SegmentationModel
+
+DIHEDRAL = 8  # flips and quarter turns of a square
+FLOOR = 1e-3  # smallest weight of a pixel, per side
+
+
+@dataclass(frozen=True)
+class Window:
+    """How an image is cut.
+
+    Attributes:
+        tile: Side of a tile, pixels.
+        overlap: Share of a tile that its neighbour repeats, 0 to below 1.
+        turns: Variants per tile: 1 (none), 2 (left-right flip), or 8 (all flips and quarter turns).
+        sigma: Standard deviation of the weights, as a share of the tile.
+        margin: Pixels at a tile's edges that do not count, except at the image's own edges.
+        batch_size: Tiles at a time; None chooses by the tile's size.
+        precision: As in ``TrainConfig``.
+        device: Where to compute; None stays where the model is.
+    """
+
+    tile: int = 256
+    overlap: float = 0.5
+    turns: int = 1
+    sigma: float = 0.125
+    margin: int = 0
+    batch_size: int | None = None
+    precision: str = "auto"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be cut."""
+        if self.tile < 8:
+            raise MedcoreError(f"tile={self.tile}: must be at least 8 pixels")
+        if not 0 <= self.overlap < 1:
+            raise MedcoreError(f"overlap={self.overlap}: must be from 0 to below 1, a share of the tile")
+        if self.turns not in (1, 2, DIHEDRAL):
+            raise MedcoreError(f"turns={self.turns}: must be 1, 2 or 8")
+        if not self.sigma > 0:
+            raise MedcoreError(f"sigma={self.sigma}: must be above 0")
+        if not 0 <= 2 * self.margin <= self.tile * self.overlap:
+            raise MedcoreError(
+                f"margin={self.margin}: must be from 0 to {int(self.tile * self.overlap / 2)}, half of what tiles "
+                "share (overlap × tile); else some pixel would count nowhere"
+            )
+
+
+def predict_image(
+    model: SegmentationModel, pixels: np.ndarray, window: Window | None = None, *, whole: bool = False
+) -> np.ndarray:
+    """Class probabilities of one image.
+
+    Args:
+        model: Put into evaluation mode.
+        pixels: uint8. **Shape** ``(H, W, C)``.
+        window: How to cut.
+        whole: Do not cut: the image goes through the network in one piece (``turns`` still apply).
+
+    Returns:
+        float32 that sum to 1. **Shape** ``(K, H, W)``.
+    """
+    window = window or Window()
+    check_pixels(pixels, model)
+    function = logits_function(model, window)
+    if whole:
+        logits = function(np.asarray(pixels)[None])[0]
+    else:
+        strips = blended_strips(function, pixels, window, model.classes, stride=model.stride)
+        logits = np.concatenate(list(strips), axis=1)
+    return softmax(logits)
+
+
+def predict_large(
+    model: SegmentationModel,
+    pixels: np.ndarray,
+    out: str | PathLike[str],
+    window: Window | None = None,
+    *,
+    probabilities: str | PathLike[str] | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Classes of an image of any size, written strip by strip; memory holds one row of tiles.
+
+    Args:
+        model: Put into evaluation mode.
+        pixels: uint8, for instance memory-mapped. **Shape** ``(H, W, C)``.
+        out: ``.npy`` file for the classes, uint8, written whole or not at all.
+        window: How to cut.
+        probabilities: ``.npy`` file for the probabilities as uint8, 255 = 1, **Shape** ``(H, W, K)``; None writes none.
+        progress: Show a bar.
+
+    Returns:
+        The written classes, memory-mapped. **Shape** ``(H, W)`` uint8.
+    """
+    window = window or Window()
+    check_pixels(pixels, model)
+    height, width = pixels.shape[:2]
+    strips = blended_strips(logits_function(model, window), pixels, window, model.classes, stride=model.stride)
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=height, disable=not progress, unit="row", leave=False))
+        labels = stack.enter_context(growing_npy(out, (height, width)))
+        if probabilities is not None:
+            shares = stack.enter_context(growing_npy(probabilities, (height, width, model.classes)))
+        for logits in strips:
+            labels.write(logits.argmax(0).astype(np.uint8).tobytes())
+            if probabilities is not None:
+                shares.write(np.rint(255 * softmax(logits)).astype(np.uint8).transpose(1, 2, 0).tobytes())
+            bar.update(logits.shape[1])
+    return np.load(Path(out), mmap_mode="r")
+
+
+def blended_strips(
+    function: Callable[[np.ndarray], np.ndarray],
+    pixels: np.ndarray,
+    window: Window,
+    classes: int,
+    *,
+    stride: int = 1,
+    order: Callable[[int], Sequence[int]] = range,
+) -> Iterator[np.ndarray]:
+    """Finished rows of the blended logits, from top to bottom.
+
+    Args:
+        function: Tiles ``(B, h, w, C)`` uint8 -> logits ``(B, K, h, w)`` float32.
+        pixels: **Shape** ``(H, W, C)``.
+        window: How to cut.
+        classes: K.
+        stride: Tiles begin at multiples of this; the bottom and right are extended to one by the last row and column.
+        order: From the number of tiles in a row of tiles to the order they are computed in.
+
+    Yields:
+        **Shape** ``(K, rows, W)`` float32; together H rows.
+    """
+    height, width = pixels.shape[:2]
+    tall, wide = (min(round_up(window.tile, stride), round_up(side, stride)) for side in (height, width))
+    step = max(stride, int(window.tile * (1 - window.overlap)) // stride * stride)
+    columns, tops = (
+        tile_starts(round_up(side, stride), tile, min(step, tile)) for side, tile in ((width, wide), (height, tall))
+    )
+    size = window.batch_size or max(1, PIXELS_PER_BATCH["cpu"] // (tall * wide * window.turns))
+    total, mass = np.zeros((classes, tall, columns[-1] + wide)), np.zeros((tall, columns[-1] + wide))
+    for top, below in zip(tops, [*tops[1:], None], strict=True):
+        sequence = list(order(len(columns)))
+        rows = edge_weights(tall, window, first=top == 0, last=below is None)
+        for numbers in (sequence[first : first + size] for first in range(0, len(sequence), size)):
+            tiles = np.stack([cut(pixels, top, columns[n], tall, wide) for n in numbers])
+            for n, answer in zip(numbers, function(tiles), strict=True):
+                weight = np.outer(rows, edge_weights(wide, window, first=n == 0, last=n == len(columns) - 1))
+                total[:, :, columns[n] : columns[n] + wide] += answer * weight
+                mass[:, columns[n] : columns[n] + wide] += weight
+        done = (height if below is None else below) - top
+        yield (total[:, :done, :width] / mass[:done, :width]).astype(np.float32)
+        for sums in (total, mass):  # the rows that the next tiles share move up
+            sums[..., : tall - done, :] = sums[..., done:, :].copy()
+            sums[..., max(0, tall - done) :, :] = 0
+
+
+def cut(pixels: np.ndarray, top: int, left: int, tall: int, wide: int) -> np.ndarray:
+    """A tile; beyond the image, the last row and column are repeated. **Shape** ``(tall, wide, C)``."""
+    tile = np.asarray(pixels[top : top + tall, left : left + wide])
+    short = (tall - tile.shape[0], wide - tile.shape[1])
+    return np.pad(tile, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge") if any(short) else tile
+
+
+def round_up(length: int, multiple: int) -> int:
+    """The next multiple, pixels."""
+    return -(-length // multiple) * multiple
+
+
+def logits_function(model: SegmentationModel, window: Window) -> Callable[[np.ndarray], np.ndarray]:
+    """Tiles ``(B, h, w, C)`` uint8 -> logits ``(B, K, h, w)`` float32, averaged over the window's turns."""
+    place = settle(model, window.device, window.precision)
+
+    def answer(images: Tensor) -> Tensor:
+        variants = range(window.turns) if window.turns != 2 else (0, 4)
+        found = [turn_back(model(turn(images, n).contiguous()).float(), n) for n in variants]  # type: ignore[union-attr]
+        return torch.stack(found).mean(0)
+
+    return lambda tiles: place.run(answer, tiles)
+
+
+def turn(images: Tensor, number: int) -> Tensor:
+    """One of the eight symmetries of a square: turned by ``number`` quarters, from 4 on flipped first."""
+    images = images.flip(-1) if number >= 4 else images
+    return torch.rot90(images, number % 4, (-2, -1))
+
+
+def turn_back(images: Tensor, number: int) -> Tensor:
+    """Inverse of :func:`turn`."""
+    images = torch.rot90(images, -(number % 4), (-2, -1))
+    return images.flip(-1) if number >= 4 else images
+
+
+def at_scale(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, factor: float) -> np.ndarray:
+    """Run a function of an image at another size and bring its answer back to the original one.
+
+    Args:
+        function: uint8 ``(h, w, C)`` -> ``(K, h, w)`` float32.
+        pixels: uint8. **Shape** ``(H, W, C)``.
+        factor: Size for the function as a share of the original, above 0.
+
+    Returns:
+        **Shape** ``(K, H, W)`` float32, interpolated bilinearly.
+    """
+    from medcore.data.sizes import resize
+
+    height, width = pixels.shape[:2]
+    if factor == 1:
+        return function(pixels)
+    inner = (max(1, round(height * factor)), max(1, round(width * factor)))
+    answer = torch.from_numpy(function(resize(np.ascontiguousarray(pixels), inner)))[None]
+    return F.interpolate(answer, size=(height, width), mode="bilinear", align_corners=False)[0].numpy()
 
 
 def tile_starts(length: int, tile: int, step: int) -> list[int]:
@@ -29,20 +258,49 @@ def tile_starts(length: int, tile: int, step: int) -> list[int]:
         raise MedcoreError(f"sliding window: step={step} must be from 1 to the tile's {tile} pixels")
     if length <= tile:
         return [0]
-    starts = list(range(0, length - tile, step))
-    return [*starts, length - tile]
+    return [*range(0, length - tile, step), length - tile]
 
 
-def gaussian_window(height: int, width: int, *, sigma: float = 0.125, floor: float = 1e-3) -> np.ndarray:
-    """Weights of a tile's pixels: 1 at its centre, falling off as a Gaussian, never below ``floor``.
+def edge_weights(length: int, window: Window, *, first: bool = True, last: bool = True) -> np.ndarray:
+    """Weights along one side of a tile: a Gaussian about the centre, 0 in the margins of inner edges.
 
     Args:
-        height: Pixels.
-        width: Pixels.
-        sigma: Standard deviation as a share of each side.
-        floor: Smallest weight, so that a pixel seen by one tile only still has one.
+        length: Pixels.
+        window: Has ``sigma`` and ``margin``.
+        first: The tile begins where the image does.
+        last: The tile ends where the image does.
 
-    **Shape** ``(height, width)`` float32.
+    Returns:
+        From ``FLOOR`` to 1, so that a pixel which one tile alone sees still has a weight. **Shape** ``(length,)``.
     """
-    rows, columns = (np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (sigma * n)) ** 2) for n in (height, width))
-    return np.maximum(np.outer(rows, columns), floor).astype(np.float32)
+    place = (np.arange(length) - (length - 1) / 2) / (window.sigma * length)
+    weights = np.maximum(np.exp(-0.5 * place**2), FLOOR)
+    if window.margin and not first:
+        weights[: window.margin] = 0
+    if window.margin and not last:
+        weights[-window.margin :] = 0
+    return weights
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the first axis."""
+    shifted = np.exp(logits - logits.max(0))
+    return shifted / shifted.sum(0)
+
+
+def check_pixels(pixels: np.ndarray, model: SegmentationModel) -> None:
+    """Refuses pixels that are no uint8 image with the model's channels."""
+    channels = model.spec["args"]["in_channels"]
+    if pixels.ndim != 3 or pixels.dtype != np.uint8 or pixels.shape[2] != channels:
+        raise MedcoreError(f"image must be uint8 (H, W, {channels}), not {pixels.dtype} {pixels.shape}")
+    if not all(pixels.shape):
+        raise MedcoreError(f"image of {pixels.shape[0]}×{pixels.shape[1]} pixels: there is nothing to segment")
+
+
+@contextmanager
+def growing_npy(path: str | PathLike[str], shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+    """A uint8 ``.npy`` file to write rows into; it appears under its name only when the block ends well."""
+    with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        yield file
+        file.flush()
