@@ -90,7 +90,7 @@ class Audit:
 
     def __str__(self) -> str:
         lines = [f"audit of {self.images:,} images: {self.verdict}"]
-        lines += [f"  {one.severity:<8} {one.kind}: {one.count:,}. {one.message}" for one in self.findings]
+        lines += [f"  {one.severity:<8} {one.kind}: {one.message}" for one in self.findings]
         if self.power:
             found, planted = (sum(numbers) for numbers in zip(*self.power.values(), strict=True))
             lines.append(f"  power: {found} of {planted} copies planted into this set were recognised")

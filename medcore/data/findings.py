@@ -73,13 +73,13 @@ def copy_findings(ps: PatchSet, pairs: pd.DataFrame) -> list[Finding]:
     """Copies across the split, between patients, inside a patient; copies whose labels disagree."""
     found = []
     names = {"exact": "exact copies", "near": "near copies", "named": "augmented copies"}
-    unit = unit_of(ps)
+    unit = "linked group" if "linked" in ps.columns else unit_of(ps)
     for kind, name in names.items():
         part = pairs[pairs["kind"] == kind]
         across = part[part["across"]]
         between = part[~part["across"] & ~part["same_group"]]
         inside = part[~part["across"] & part["same_group"]]
-        found += _pair_finding(ps, across, f"{name} across the split", "leakage", "The test is not independent.")
+        found += _pair_finding(ps, across, f"{name} across the split", "leakage", _sides_between(ps, across))
         found += _pair_finding(
             ps,
             between,
@@ -121,7 +121,7 @@ def shortcut_findings(ps: PatchSet, statistics: pd.DataFrame, *, seed: int = 0) 
             f"unseen {unit_of(ps)}s (chance {chance:.0%}). Most telling: {telling}."
         )
         severity = "warning" if (reached - chance) / (1 - chance) >= SHORTCUT else "info"
-        found.append(Finding("class told by simple statistics", severity, len(best), text, examples=_records(best)))
+        found.append(Finding("class told by simple statistics", severity, 1, text, examples=_records(best)))
     for column, strength in source_association(ps):
         if strength >= ASSOCIATION:
             text = f"Column '{column}' goes along with the class (Cramér's V {strength:.2f}): a model may learn it."
@@ -148,6 +148,14 @@ def _pair_finding(ps: PatchSet, pairs: pd.DataFrame, kind: str, severity: str, m
     text = f"{len(pairs):,} {_many('pair', len(pairs))} of {images:,} images. {meaning}"
     rows = pairs[["a", "b"]].to_numpy(dtype=int)
     return [Finding(kind, severity, len(pairs), text, rows, _pair_examples(ps, pairs.head(SHOWN)))]
+
+
+def _sides_between(ps: PatchSet, pairs: pd.DataFrame) -> str:
+    """Between which sides the pairs lie, and what that spoils."""
+    ends = [ps.splits[pairs[end].to_numpy(dtype=int)] for end in "ab"]
+    ways = pd.Series([" and ".join(_ordered(both)) for both in zip(*ends, strict=True)]).value_counts()
+    counts = ", ".join(f"{count:,} between {way}" for way, count in ways.items())
+    return f"{counts}: a result on one side is not independent of the other."
 
 
 def _conflicting(ps: PatchSet, pairs: pd.DataFrame) -> pd.DataFrame:
