@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medcore.errors import MedcoreError
+
 DISTANCES = ("mse", "l1", "ssim", "mixed")
 
 
@@ -100,9 +102,16 @@ def ssim(first: Tensor, second: Tensor, window: int = 11, sigma: float = 1.5) ->
     Returns:
         **Shape** ``(B,)``.
 
+    Raises:
+        MedcoreError: A side is shorter than the window.
+
     **Reference** Wang et al. 2004, doi:10.1109/TIP.2003.819861.
     """
     channels = first.shape[1]
+    if min(first.shape[-2:]) < window:
+        raise MedcoreError(
+            f"ssim: images of {first.shape[-2]}×{first.shape[-1]} need sides of at least {window} pixels"
+        )
     taps = torch.arange(window, device=first.device, dtype=torch.float32) - window // 2
     kernel = torch.exp(-(taps**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
