@@ -43,7 +43,7 @@ def noisy_or(probability: np.ndarray, positive: np.ndarray) -> float:
 
 Aggregation = Callable[[np.ndarray, np.ndarray], float]
 AGGREGATIONS: dict[str, Aggregation] = {"share": share, "mean": mean, "top3": top3, "noisy_or": noisy_or}
-"""By name, in the order in which equals are preferred."""
+"""By name, in the order in which they are preferred when validation sees no difference."""
 
 
 def aggregate(name: str, probability: np.ndarray, positive: np.ndarray, owner: np.ndarray, patients: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """From window scores to a patient's diagnosis: everything is chosen on training patients, then applied once.
 
     window score -> window decision       window_rule    annotated windows, patient-grouped folds
-    windows of a patient -> one score     aggregation    the best on unseen patients of the inner folds
+    windows of a patient -> one score     aggregation    the simplest of the best on unseen patients of inner folds
     patient score -> decision, density    patient_rule   out-of-fold scores of the training patients
 
     rule = choose_diagnosis(cohort)             # refuses HoldOut patients
@@ -24,7 +24,7 @@ from medcore.evaluation.aggregation import AGGREGATIONS, aggregate
 from medcore.evaluation.cohort import Cohort, check_both
 from medcore.evaluation.patient_rule import PatientRule, choose_patient_rule
 from medcore.evaluation.scores import refuse_test_data
-from medcore.evaluation.window_rule import WindowRule, choose_window_rule
+from medcore.evaluation.window_rule import WindowRule, choose_window_rule, simplest
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def choose_diagnosis(
         cohort: Training patients; their windows' scores must come from models that have not seen them.
         folds: Inner folds.
         rule: How thresholds are chosen (``thresholds.choose_threshold``).
-        aggregations: The candidates, in order of preference among equals.
+        aggregations: The candidates, simplest first; the first within a standard error of the best is taken.
         seed: Of the folds.
 
     Raises:
@@ -104,7 +104,7 @@ def choose_diagnosis(
     check_both(cohort)
     unseen = out_of_fold_scores(cohort, folds=folds, rule=rule, aggregations=aggregations, seed=seed)
     auroc = {name: float(roc_auc_score(cohort.truth, score)) for name, score in unseen.items()}
-    best = max(auroc, key=lambda name: round(auroc[name], 6))
+    best = simplest(auroc, unseen, cohort.truth)
     return DiagnosisRule(
         window=choose_window_rule(cohort, folds=folds, rule=rule, seed=seed),
         aggregation=best,

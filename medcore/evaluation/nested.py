@@ -7,7 +7,7 @@ without the excluded patients and returns the scores of all windows, and
 - a training patient of fold g is scored by the model without f *and* g: its own images are unseen, too, and nothing
   that is chosen for f has met a patient of f.
 
-This takes k (k + 1) / 2 trainings for k folds, and none for a score that learns nothing.
+This takes k (k + 1) / 2 trainings for k folds, at least three, and none for a score that learns nothing.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def nested_diagnosis(
         TestDataRefused: A patient is marked ``test``.
         MedcoreError: One class only, or too few patients for the folds.
     """
-    side = cohort.folds(folds, seed=seed)
+    side = _outer_folds(cohort, folds, seed, learns=learn is not None)
     options["folds"] = options.pop("inner_folds", folds)
     score = _Trained(learn, cohort, side)
     tables, rules = [], []
@@ -120,7 +120,7 @@ def nested_patients(
         rule: How the threshold is chosen.
         seed: Of the folds.
     """
-    side = cohort.folds(folds, seed=seed)
+    side = _outer_folds(cohort, folds, seed, learns=True)
     pairs: dict[frozenset[int], np.ndarray] = {}
     tables = []
     for fold in range(folds):
@@ -144,6 +144,15 @@ def hold_out_patients(
     for fold in range(folds + 1):
         score[side == fold] = np.asarray(learn((side == fold) | held_out))[side == fold]
     return Diagnoses(_decided(cohort, score, ~held_out, held_out, rule), (), "test")
+
+
+def _outer_folds(cohort: Cohort, folds: int, seed: int, *, learns: bool) -> np.ndarray:
+    if learns and folds < 3:
+        raise MedcoreError(
+            f"folds={folds}: a training patient is scored by a model without its own fold and without the tested one, so "
+            "scores that learn need at least 3 folds"
+        )
+    return cohort.folds(folds, seed=seed)
 
 
 def _decided(cohort: Cohort, score: np.ndarray, train: np.ndarray, test: np.ndarray, rule: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.cohort import Cohort
+from medcore.evaluation.delong import delong
 from medcore.evaluation.scores import Scores, refuse_test_data
 from medcore.evaluation.thresholds import choose_threshold
 
@@ -82,7 +83,8 @@ def choose_window_rule(cohort: Cohort, *, folds: int = 5, rule: str = "youden", 
     """Choose the window score, its threshold and its probability on annotated windows.
 
     Args:
-        cohort: Patients to choose on; its windows' scores must come from models that have not seen them.
+        cohort: Patients to choose on; its windows' scores, simplest first, must come from models that have not seen
+            them. The first score within a standard error of the best is taken.
         folds: Patient-grouped folds of the threshold; fewer are used where fewer patients have positive windows.
         rule: How a threshold is chosen (``thresholds.choose_threshold``).
         seed: Of the folds.
@@ -92,8 +94,9 @@ def choose_window_rule(cohort: Cohort, *, folds: int = 5, rule: str = "youden", 
         MedcoreError: No window is annotated positive, or none negative.
     """
     candidates = {name: cohort.window_scores(name) for name in cohort.scores}
+    first = next(iter(candidates.values()))
     auroc = {name: float(roc_auc_score(scores.truth, scores.score)) for name, scores in candidates.items()}
-    best = max(auroc, key=lambda name: auroc[name])
+    best = simplest(auroc, {name: scores.score for name, scores in candidates.items()}, first.truth)
     scores = candidates[best]
     refuse_test_data(scores, "a window threshold")
     thresholds, hits = _fold_thresholds(scores, folds, rule, seed)
@@ -105,6 +108,25 @@ def choose_window_rule(cohort: Cohort, *, folds: int = 5, rule: str = "youden", 
         auroc=auroc,
         balanced_accuracy=hits,
     )
+
+
+def simplest(auroc: dict[str, float], scores: dict[str, np.ndarray], truth: np.ndarray) -> str:
+    """The first candidate whose AUROC is within one standard error of the best: simpler ones are named first.
+
+    Small differences between candidates are chance; the best of several is the luckiest, too.
+
+    Args:
+        auroc: AUROC of each candidate, simplest first.
+        scores: Their scores. **Shape** each ``(N,)``.
+        truth: 0 or 1. **Shape** ``(N,)``.
+
+    **Reference** Hastie, Tibshirani & Friedman 2009, *The Elements of Statistical Learning*, section 7.10 (the rule).
+    """
+    best = max(auroc, key=lambda name: auroc[name])
+    if min(truth.sum(), (1 - truth).sum()) < 2:
+        return best
+    error = float(np.sqrt(delong(truth == 1, scores[best]).covariance[0, 0]))
+    return next(name for name, value in auroc.items() if value >= auroc[best] - error)
 
 
 def _fold_thresholds(scores: Scores, folds: int, rule: str, seed: int) -> tuple[list[float], float]:

@@ -3,9 +3,9 @@
     trained = fit_or_reuse(spec, Reconstruction("mse"), train, validation, config)
     trained.model, trained.reused, trained.made, trained.sha256
 
-Equal means: the same images on both sides (fingerprints), architecture, objective and every field of the config that can
-change a weight. Models are kept in ``models/<key>`` of the data folder as ordinary checkpoints, so a run that was killed
-goes on where it stopped. ``retrain=True`` trains anew.
+Equal means: the same images on both sides (fingerprints), architecture, objective and every field of the config that
+can change a weight. Models are kept in ``models/<key>`` of the data folder as ordinary checkpoints, so a run that was
+killed goes on where it stopped. ``retrain=True`` trains anew.
 """
 
 from __future__ import annotations

@@ -1,0 +1,188 @@
+"""Window scores that are learnt, and always without the patients who are scored by them.
+
+    learner = WindowLearner(patches, cohort, autoencoder=AutoencoderPlan(epochs=10))
+    nested_diagnosis(cohort, learn=learner)          # trains what each fold needs
+    nested_patients(cohort, learner.attention())     # ABMIL over the autoencoder's codes
+
+- An autoencoder learns healthy windows: those of healthy patients, and those annotated negative. What it cannot paint
+  is suspicious.
+- A forest learns from the annotated windows which brown specks are bacteria.
+- Scores that learn nothing (``brown_peak``) are passed through, so that they stand to choose, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+from medcore.evaluation.anomaly import score_set
+from medcore.evaluation.cohort import Cohort
+from medcore.evaluation.nested import LearnPatients
+from medcore.evaluation.predict import stream
+from medcore.evaluation.specks import fit_forest
+from medcore.models.autoencoder import ConvAutoencoder
+from medcore.training.config import TrainConfig
+from medcore.training.mil import MILConfig, fit_mil, predict_mil
+from medcore.training.objectives import Reconstruction
+from medcore.training.reuse import Trained, fit_or_reuse
+
+FOREST = "shape of brown specks"
+ERRORS = {"ssim": "autoencoder: 1 − SSIM", "dab": "autoencoder: lost brown"}
+FEWEST_HEALTHY = 8  # windows that an autoencoder is trained on
+
+
+@dataclass(frozen=True)
+class AutoencoderPlan:
+    """How the autoencoders of healthy windows are trained.
+
+    Attributes:
+        epochs: Visits of every window.
+        bottleneck: Numbers that describe a window.
+        batch_size: Windows per step.
+        learning_rate: Largest of a one-cycle schedule.
+        most_windows: At most so many windows, drawn evenly over patients.
+        device: Where to train.
+        retrain: Do not reuse models that were trained just so before.
+    """
+
+    epochs: int = 15
+    bottleneck: int = 64
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    most_windows: int = 1000
+    device: str = "cpu"
+    retrain: bool = False
+
+
+class WindowLearner:
+    """Scores and codes of a cohort's windows by models that have not seen the excluded patients; each trained once.
+
+    Args:
+        patches: The set that the cohort was made from, with a ``diagnosis`` column; smaller pictures of the same rows
+            serve as well, and train faster.
+        cohort: Windows to score; ``cohort.rows`` are rows of ``patches``. Its own scores are passed through.
+        specks: Descriptions of the cohort's windows (``specks.speck_features``) for the forest; None for no forest.
+            **Shape** ``(N, F)``.
+        autoencoder: How autoencoders are trained; None for none.
+        seed: Of everything.
+        progress: Show the trainings.
+    """
+
+    def __init__(
+        self,
+        patches: PatchSet,
+        cohort: Cohort,
+        *,
+        specks: np.ndarray | None = None,
+        autoencoder: AutoencoderPlan | None = None,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> None:
+        if specks is not None and len(specks) != len(cohort.owner):
+            raise MedcoreError(f"WindowLearner: {len(specks)} descriptions of specks for {len(cohort.owner)} windows")
+        self.patches, self.cohort, self.specks = patches, cohort, specks
+        self.plan, self.seed, self.progress = autoencoder, seed, progress
+        self.trained: dict[bytes, Trained] = {}
+
+    def __call__(self, excluded: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Scores of all windows by name. **Shape** ``excluded`` ``(P,)`` bool to each ``(N,)``."""
+        scores = dict(self.cohort.scores)
+        if self.specks is not None:
+            scores[FOREST] = self.forest_scores(excluded)
+        if self.plan is not None:
+            model = self.autoencoder(excluded).model
+            windows = self.patches.select(self.cohort.rows)
+            scores |= {name: score_set(model, windows, kind).astype(np.float64) for kind, name in ERRORS.items()}
+        return scores
+
+    def forest_scores(self, excluded: np.ndarray) -> np.ndarray:
+        """Probability that a window is positive, by a forest of the other patients' annotated windows. ``(N,)``."""
+        assert self.specks is not None
+        taught = ~excluded[self.cohort.owner] & (self.cohort.label >= 0)
+        forest = fit_forest(self.specks[taught], self.cohort.label[taught], seed=self.seed)
+        return forest.predict_proba(self.specks)[:, 1]
+
+    def autoencoder(self, excluded: np.ndarray) -> Trained:
+        """The autoencoder of the healthy windows of the other patients, trained now or found.
+
+        Raises:
+            MedcoreError: There are too few healthy windows, or of one patient only.
+        """
+        assert self.plan is not None
+        key = np.packbits(excluded).tobytes()
+        if key not in self.trained:
+            train, validation = self.healthy_parts(excluded)
+            spec = ConvAutoencoder(self.patches.shape[:2], self.patches.shape[2], self.plan.bottleneck).spec
+            plan = self.plan
+            config = TrainConfig(
+                epochs=plan.epochs, batch_size=min(plan.batch_size, len(train)), learning_rate=plan.learning_rate,
+                schedule="one-cycle", seed=self.seed, device=plan.device,
+            )  # fmt: skip
+            self.trained[key] = fit_or_reuse(
+                spec, Reconstruction("mse"), train, validation, config, retrain=plan.retrain, progress=self.progress
+            )
+        return self.trained[key]
+
+    def healthy_parts(self, excluded: np.ndarray) -> tuple[PatchSet, PatchSet]:
+        """Healthy windows to learn from, and those of an eighth of the patients to pick the epoch.
+
+        None is of an excluded or of a HoldOut patient. Windows of healthy patients outside of the cohort (there are
+        such in ``Cropped``) serve every training.
+        """
+        patches, forbidden = self.patches, self.cohort.names[excluded]
+        allowed = ~np.isin(patches.patients, forbidden) & (patches.splits != "test")
+        well = patches.column("diagnosis") == self.cohort.levels[0]
+        rows = np.flatnonzero(allowed & (patches.labels != 1) & (well | (patches.labels == 0)))
+        names = np.unique(self.patches.patients[rows])
+        if len(rows) < FEWEST_HEALTHY or len(names) < 2:
+            raise MedcoreError(
+                f"autoencoder: {len(rows)} healthy windows of {len(names)} patients are left to learn from; at least "
+                f"{FEWEST_HEALTHY} of 2 patients are needed: use fewer folds, or add windows of healthy patients"
+            )
+        generator = np.random.default_rng(self.seed)
+        rows = evenly(rows, self.patches.patients[rows], self.plan.most_windows if self.plan else len(rows), generator)
+        aside = generator.permutation(names)[: max(1, len(names) // 8)]
+        held = np.isin(self.patches.patients[rows], aside)
+        parts = (self.patches.select(rows[~held]), self.patches.select(rows[held]))
+        return parts[0].with_split(["train"] * len(parts[0])), parts[1].with_split(["val"] * len(parts[1]))
+
+    def codes(self, excluded: np.ndarray) -> np.ndarray:
+        """What the autoencoder's encoder says of every window of the cohort. **Shape** ``(N, Z)``."""
+        model = self.autoencoder(excluded).model
+        windows = self.patches.select(self.cohort.rows)
+        encode = getattr(model, "encode")  # noqa: B009
+        return stream(encode, windows, model=model)
+
+    def attention(self, config: MILConfig | None = None, *, codes: np.ndarray | None = None) -> LearnPatients:
+        """Patient scores by ABMIL, for ``nested_patients`` and ``hold_out_patients``.
+
+        Args:
+            config: Of the training.
+            codes: Fixed features of the windows, for instance of a pretrained network; None takes the encoder of the
+                autoencoder that has not seen the excluded patients. **Shape** ``(N, D)``.
+        """
+        chosen = replace(config or MILConfig(), seed=self.seed)
+
+        def learn(excluded: np.ndarray) -> np.ndarray:
+            features = self.codes(excluded) if codes is None else codes
+            taught = self.cohort.select(~excluded)
+            model = fit_mil(features[~excluded[self.cohort.owner]], taught.owner, taught.truth, chosen)
+            return predict_mil(model, features, self.cohort.owner, len(self.cohort))[0]
+
+        return learn
+
+
+def evenly(rows: np.ndarray, patient: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
+    """At most ``most`` rows, sorted, so that patients with few windows keep them all and the others give like many."""
+    if len(rows) <= most:
+        return rows
+    order = generator.permutation(len(rows))
+    turn = np.empty(len(rows), dtype=np.int64)  # the how-manieth window of its patient a row is
+    for name in np.unique(patient):
+        own = order[patient[order] == name]
+        turn[own] = np.arange(len(own))
+    return np.sort(rows[np.lexsort((np.argsort(order), turn))[:most]])

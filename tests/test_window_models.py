@@ -1,0 +1,195 @@
+"""What learns to score windows, and that it never sees who it scores; models found again or trained anew."""
+
+import numpy as np
+import pytest
+import torch
+from cohort_toys import LEVELS
+
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+from medcore.evaluation.brown_red import brown_peak, score_windows
+from medcore.evaluation.cohort import Cohort
+from medcore.evaluation.nested import nested_diagnosis, nested_patients
+from medcore.evaluation.patient_metrics import patient_auroc
+from medcore.evaluation.specks import speck_features
+from medcore.evaluation.window_models import FOREST, AutoencoderPlan, WindowLearner, evenly
+from medcore.models.autoencoder import ConvAutoencoder
+from medcore.training.config import TrainConfig
+from medcore.training.mil import MILConfig
+from medcore.training.objectives import Reconstruction
+from medcore.training.reuse import fit_or_reuse, model_key
+
+PLAN = AutoencoderPlan(epochs=1, bottleneck=4, batch_size=16)
+
+
+def windows(patients: int = 12, each: int = 6, side: int = 32) -> PatchSet:
+    """Grey-blue windows; the infected half of the patients has brown dots in half of its windows."""
+    generator = np.random.default_rng(0)
+    count = patients * each
+    images = np.clip(generator.normal((205, 205, 225), 6, (count, side, side, 3)), 0, 255).astype(np.uint8)
+    owner = np.repeat(np.arange(patients), each)
+    positive = (owner % 2 == 1) & (np.arange(count) % 2 == 0)
+    for row in np.flatnonzero(positive):
+        y, x = generator.integers(4, side - 8, 2)
+        images[row, y : y + 3, x : x + 3] = (150, 95, 60)
+    table = {
+        "label": positive.astype(int),
+        "patient": [f"P{number:02d}" for number in owner],
+        "diagnosis": [LEVELS[2 * (number % 2)] for number in owner],
+        "source": [f"{row}.png" for row in range(count)],
+    }
+    return PatchSet.from_arrays(images, table, Card("toy", "toy", ["negative", "positive"]))
+
+
+@pytest.fixture
+def learner(tmp_data) -> WindowLearner:
+    patches = windows()
+    cohort = Cohort.from_set(patches, {"brown peak": score_windows(patches, brown_peak)})
+    return WindowLearner(patches, cohort, specks=speck_features(patches), autoencoder=PLAN)
+
+
+def excluding(learner: WindowLearner, *patients: int) -> np.ndarray:
+    return np.isin(np.arange(len(learner.cohort)), patients)
+
+
+def test_all_scores_come_for_all_windows(learner):
+    scores = learner(excluding(learner, 0, 1))
+    assert list(scores) == ["brown peak", FOREST, "autoencoder: 1 − SSIM", "autoencoder: lost brown"]
+    assert all(values.shape == (72,) and np.isfinite(values).all() for values in scores.values())
+
+
+def test_an_autoencoder_learns_healthy_windows_of_the_others_only(learner):
+    excluded = excluding(learner, 0, 1, 2)
+    train, validation = learner.healthy_parts(excluded)
+    seen = set(train.patients) | set(validation.patients)
+    assert not seen & {"P00", "P01", "P02"}
+    assert not set(train.patients) & set(validation.patients)
+    assert not (train.labels == 1).any() and not (validation.labels == 1).any()
+    assert seen == {f"P{number:02d}" for number in range(3, 12)}
+
+
+def test_hold_out_windows_are_never_learnt(learner):
+    split = np.where(np.isin(learner.patches.patients, ["P04", "P05"]), "test", "")
+    patches = learner.patches.with_split(split)
+    again = WindowLearner(patches, learner.cohort, autoencoder=PLAN)
+    train, validation = again.healthy_parts(np.zeros(12, dtype=bool))
+    assert not {"P04", "P05"} & (set(train.patients) | set(validation.patients))
+
+
+def test_the_pixels_and_labels_of_the_excluded_change_nothing(learner):
+    excluded = excluding(learner, 3, 4)
+    hidden = excluded[learner.cohort.owner]
+    images, labels = learner.patches.take(), learner.cohort.label.copy()
+    images[hidden], labels[hidden] = 255 - images[hidden], 1 - labels[hidden]
+    patches = PatchSet.from_arrays(images, learner.patches.table.assign(label=labels), learner.patches.card)
+    cohort = Cohort.from_set(patches, learner.cohort.scores)
+    specks = learner.specks.copy()
+    specks[hidden] = 7
+    other = WindowLearner(patches, cohort, specks=specks, autoencoder=PLAN)
+    first, second = learner(excluded), other(excluded)
+    for name in first:
+        assert np.allclose(first[name][~hidden], second[name][~hidden], atol=1e-6), name
+
+
+def test_each_model_is_trained_once(learner):
+    nested_diagnosis(learner.cohort, learn=learner, folds=3)
+    assert len(learner.trained) == 3 * 4 // 2
+    before = dict(learner.trained)
+    nested_diagnosis(learner.cohort, learn=learner, folds=3)
+    assert learner.trained == before
+
+
+def test_two_folds_are_too_few_to_learn_in(learner):
+    with pytest.raises(MedcoreError, match="at least 3 folds"):
+        nested_diagnosis(learner.cohort, learn=learner, folds=2)
+
+
+def test_brown_dots_are_found_by_every_way(learner):
+    assert patient_auroc(nested_diagnosis(learner.cohort, learn=learner, folds=3)).value > 0.9
+    attention = learner.attention(MILConfig(epochs=40, hidden=16), codes=learner.specks)
+    assert patient_auroc(nested_patients(learner.cohort, attention, folds=3)).value > 0.9
+
+
+def test_attention_over_the_codes_of_the_right_encoder(learner):
+    excluded = excluding(learner, 0, 1)
+    assert learner.codes(excluded).shape == (72, 4)
+    assert learner.attention(MILConfig(epochs=2))(excluded).shape == (12,)
+    assert len(learner.trained) == 1
+
+
+def test_too_few_healthy_windows_are_named(learner):
+    with pytest.raises(MedcoreError, match="healthy windows of 1 patients are left"):
+        learner.healthy_parts(np.arange(12) > 0)
+    with pytest.raises(MedcoreError, match="5 descriptions of specks for 72 windows"):
+        WindowLearner(learner.patches, learner.cohort, specks=learner.specks[:5])
+
+
+def test_windows_are_drawn_evenly_over_patients():
+    patient = np.repeat(["a", "b", "c"], [100, 10, 3])
+    rows = evenly(np.arange(113), patient, 30, np.random.default_rng(0))
+    counts = {name: int((patient[rows] == name).sum()) for name in "abc"}
+    assert counts["c"] == 3 and counts["b"] == 10 and counts["a"] == 17
+    assert np.array_equal(evenly(np.arange(5), patient[:5], 9, np.random.default_rng(0)), np.arange(5))
+
+
+# --- models found again -------------------------------------------------------------------------------------------
+
+
+def parts() -> tuple[PatchSet, PatchSet]:
+    patches = windows(4)
+    return tuple(patches.select(rows).with_split([side] * len(rows))
+                 for side, rows in (("train", np.arange(12)), ("val", np.arange(12, 24))))  # fmt: skip
+
+
+def run(train, validation, **options):
+    config = TrainConfig(epochs=options.pop("epochs", 1), batch_size=8, device="cpu")
+    spec = ConvAutoencoder(32, 3, options.pop("bottleneck", 4)).spec
+    return fit_or_reuse(spec, Reconstruction("mse"), train, validation, config, **options)
+
+
+def test_an_equal_training_is_found_and_another_is_not(tmp_data):
+    train, validation = parts()
+    first, again = run(train, validation), run(train, validation)
+    assert not first.reused and again.reused
+    assert first.sha256 == again.sha256 and first.sha256[:12] in str(again)
+    assert "reused" in str(again) and "trained now" in str(first)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(first.model(images), again.model(images))
+    for other in ({"epochs": 2}, {"bottleneck": 5}):
+        assert not run(train, validation, **other).reused
+    assert not run(train.select(np.arange(11)), validation).reused
+
+
+def test_retrain_trains_anew_to_the_same_weights(tmp_data):
+    train, validation = parts()
+    first, anew = run(train, validation), run(train, validation, retrain=True)
+    assert not anew.reused and anew.sha256 == first.sha256
+
+
+def test_a_killed_training_goes_on(tmp_data):
+    train, validation = parts()
+    first = run(train, validation, epochs=2)
+    (first.folder / "complete").unlink()
+    again = run(train, validation, epochs=2)
+    assert not again.reused and again.sha256 == first.sha256
+
+
+def test_a_damaged_model_is_refused(tmp_data):
+    train, validation = parts()
+    weights = next(run(train, validation).folder.glob("checkpoints/epoch-*/model.safetensors"))
+    payload = bytearray(weights.read_bytes())
+    payload[-1] ^= 1
+    weights.write_bytes(payload)
+    with pytest.raises(MedcoreError, match="damaged"):
+        run(train, validation)
+    assert not run(train, validation, retrain=True).reused
+
+
+def test_the_key_does_not_depend_on_the_device_or_the_loader(tmp_data):
+    train, validation = parts()
+    spec, objective = ConvAutoencoder(32, 3, 4).spec, Reconstruction("mse")
+    keys = {model_key(spec, objective, train, validation, TrainConfig(device=d, loader=mode))
+            for d in ("cpu", "auto") for mode in ("auto", "stream")}  # fmt: skip
+    assert len(keys) == 1
+    assert model_key(spec, objective, train, validation, TrainConfig(seed=1)) not in keys
