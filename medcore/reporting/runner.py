@@ -20,11 +20,11 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medcore.errors import MedcoreError
+from medcore.reporting.autopsy import oom_kills
 from medcore.reporting.finish import Outcome, finish
 from medcore.reporting.folders import SUFFIXES, begin, sole_writer
 from medcore.reporting.progress import Progress
@@ -136,7 +136,9 @@ class _Crew:
 
     def _execute(self, notebook: Path, parameters: dict[str, Any], partial: Path, slot: int) -> Verdict:
         """Run one worker to its end, telling the progress display where it is; returns what it said last."""
-        verdict = Verdict("killed", None, "the process that ran it was killed")
+        kills = oom_kills()
+        told = None
+        cell = None
         job = {"notebook": str(notebook.resolve()), "parameters": parameters, "folder": str(partial)}
         process = subprocess.Popen(
             [sys.executable, "-m", "medcore.reporting.worker"],
@@ -162,9 +164,9 @@ class _Crew:
             for line in process.stdout:
                 event = json.loads(line)
                 if "verdict" in event:
-                    verdict = Verdict(**event["verdict"])
+                    told = Verdict(**event["verdict"])
                 else:
-                    verdict = replace(verdict, cell=event["cell"])
+                    cell = event["cell"]
                     self.progress.step(slot, notebook.stem, event)
             process.wait()
         finally:
@@ -173,7 +175,9 @@ class _Crew:
             for pipe in (process.stdin, process.stdout):
                 with suppress(OSError):
                     pipe.close()
-        return verdict
+        memory = oom_kills() > kills
+        why = "the system killed it for lack of memory" if memory else "the process that ran it was killed"
+        return told or Verdict("out of memory" if memory else "killed", cell, why)
 
 
 def _kernel_variables(partial: Path) -> dict[str, str]:
