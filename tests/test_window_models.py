@@ -93,6 +93,7 @@ def test_the_pixels_and_labels_of_the_excluded_change_nothing(learner):
 
 
 def test_each_model_is_trained_once(learner):
+    learner.specks = None
     nested_diagnosis(learner.cohort, learn=learner, folds=3)
     assert len(learner.trained) == 3 * 4 // 2
     before = dict(learner.trained)

@@ -149,8 +149,8 @@ def hold_out_patients(
 def _outer_folds(cohort: Cohort, folds: int, seed: int, *, learns: bool) -> np.ndarray:
     if learns and folds < 3:
         raise MedcoreError(
-            f"folds={folds}: a training patient is scored by a model without its own fold and without the tested one, so "
-            "scores that learn need at least 3 folds"
+            f"folds={folds}: a training patient is scored by a model without its own fold and the tested one, so scores "
+            "that learn need at least 3 folds"
         )
     return cohort.folds(folds, seed=seed)
 
