@@ -171,5 +171,5 @@ def _printed(one: EstimateLike) -> str:
     """The estimate with digits that match its interval's width."""
     digits = printed_decimals(one.low, one.high)
     if one.low is None or one.high is None:
-        return f"{one.value:.{digits}f}"
+        return f"{one.value:.{digits}f} (no interval)"
     return f"{one.value:.{digits}f} ({one.low:.{digits}f}–{one.high:.{digits}f})"
