@@ -139,6 +139,14 @@ class Batches:
         """Optimiser steps per epoch."""
         return max(1, math.ceil(len(self.ids) / self.batch_size))
 
+    @property
+    def most_at_once(self) -> int:
+        """Images of the largest forward pass of this process."""
+        pieces = plan(
+            torch.arange(len(self.ids)), self.batch_size, pieces=self.pieces, rank=self.rank, world=self.world
+        )
+        return max(len(piece.rows) for piece in pieces)
+
     def epoch(self, number: int, augment: Augment | None = None) -> Iterator[Batch]:
         """The batches of one epoch, counted from 1."""
         order = permutation(self.ids, self.seed, number) if self.shuffle else torch.arange(len(self.ids))

@@ -39,7 +39,7 @@ def explained(state: TrainState) -> Iterator[None]:
     else:
         return
     size, pieces = state.config.batch_size, state.config.pieces
-    here = -(-size // (pieces * distributed.world()))
+    here = state.batches.most_at_once
     text = f"out of memory with {here} images at once on {state.device} (batch_size={size}, pieces={pieces}). "
     if distributed.world() > 1:
         raise MedcoreError(text + f"Set pieces={2 * pieces}: the result stays the same") from cause

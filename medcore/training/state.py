@@ -45,6 +45,7 @@ class TrainState:
     watch: Watch = field(init=False)
     network: Any = field(init=False)
     step: int = 0
+    backbone_frozen: bool = False
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,8 +74,9 @@ class TrainState:
         frozen = epoch <= self.config.frozen_epochs
         if not hasattr(model, "freeze_backbone"):
             raise MedcoreError(f"frozen_epochs={self.config.frozen_epochs}: {type(model).__name__} has no backbone")
-        if frozen != model.backbone_frozen:
+        if frozen != self.backbone_frozen:
             model.freeze_backbone() if frozen else model.unfreeze_backbone()
+            self.backbone_frozen = frozen
             self.network = self._wrap()  # DistributedDataParallel must know which weights learn
 
     def forward_context(self, batch: Batch) -> AbstractContextManager:
