@@ -93,10 +93,10 @@ def command(
     jobs: int, out: Path | None, timeout: float | None, pdf: bool,
 ) -> int:  # fmt: skip
     """Run NOTEBOOKS (numbers, names or paths; all by default) and write their reports."""
-    raw = read_parameters(file, pairs) | ({"data": _path_or_name(data)} if data else {})
-    if profile:
-        raw["profile"] = profile
+    given = {"data": _path_or_name(data)} if data else {}
+    given |= {"profile": profile} if profile else {}
     try:
+        raw = read_parameters(file, pairs) | given
         paths = find_notebooks(notebooks)
         planned = plan(paths, raw)
     except MedcoreError as error:

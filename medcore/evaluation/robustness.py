@@ -116,7 +116,7 @@ def robustness_table(
         for severity, setting in enumerate(settings, start=1):
             values = _measured(model, ps, change(pixels, setting), metric)
             table.append({"corruption": name, "severity": severity, "setting": str(setting), "unit": unit, **values})
-    return pd.DataFrame(table)
+    return pd.DataFrame(table).astype({"value": float, "low": float, "high": float})  # None becomes a gap
 
 
 def _measured(model: Classifier, ps: PatchSet, pixels: np.ndarray, metric: str) -> dict[str, float | int | None]:

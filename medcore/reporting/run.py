@@ -27,11 +27,13 @@ import pandas as pd
 import torch
 
 from medcore.data.audit import Audit
+from medcore.data.npzfile import atomic_path
 from medcore.data.patchset import PatchSet
 from medcore.data.paths import reports_home
 from medcore.data.splits import split_table
 from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import Estimate
+from medcore.evaluation.scores import Scores
 from medcore.plots import style
 from medcore.reporting import environment
 from medcore.reporting.checklist import fill_checklist
@@ -177,6 +179,17 @@ class Run:
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         (self.folder / "history.csv").unlink(missing_ok=True)
         return self.folder
+
+    def save_predictions(self, scores: Scores) -> Path:
+        """Write ``predictions.npz``: truth, score, patient, split, classes and ids of every case."""
+        path = self.folder / "predictions.npz"
+        ids = np.arange(len(scores)) if scores.ids is None else scores.ids
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez(
+                file, truth=scores.truth, probabilities=scores.score, patient=scores.patient, split=scores.split,
+                classes=np.array(scores.classes), ids=ids, fingerprint=np.array(self.results["data"]["fingerprint"]),
+            )  # fmt: skip
+        return path
 
     def limits(self) -> str:
         """What the result does not show, as Markdown built from the facts of the run."""
