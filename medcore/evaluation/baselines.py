@@ -123,7 +123,7 @@ def _predict(name: str, train: PatchSet, held_out: PatchSet) -> np.ndarray:
     if name == "mean colour":
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     else:
-        smallest_leaf = int(np.clip(len(train) // 50, 2, 20))  # few images would otherwise make one leaf
+        smallest_leaf = int(np.clip(len(train) // 20, 2, 20))  # few images would otherwise make one leaf
         model = HistGradientBoostingClassifier(min_samples_leaf=smallest_leaf, random_state=0)
     model.fit(features(train), train.labels)
     probabilities = np.zeros((len(held_out), classes))
