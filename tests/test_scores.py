@@ -52,6 +52,13 @@ def test_joins_a_model_with_its_set():
     assert scores.ids.tolist() == [1, 2] and scores.classes == ("x", "y") and scores.patient.tolist() == ["b", "b"]
 
 
+def test_images_without_a_patient_stand_for_themselves():
+    table = {"label": [0, 1, 1, 0], "patient": ["a", "", "", ""], "source": ["1.png", "2.png", "3.png", "3.png"]}
+    ps = PatchSet.from_arrays(np.zeros((4, 4, 4, 3), np.uint8), table, Card("demo", classes=["x", "y"]))
+    patient = Scores.from_set(ps, np.zeros(4)).patient
+    assert patient[0] == "a" and len(set(patient)) == 3 and patient[2] == patient[3]
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [

@@ -79,8 +79,16 @@ class Scores:
 
     @classmethod
     def from_set(cls, ps: PatchSet, score: np.ndarray, *, unit: str = "patch") -> Scores:
-        """Join a model's scores with truth, patients and splits of the set they were computed on."""
-        return cls(ps.labels, score, ps.patients, ps.splits, tuple(ps.classes), ids=ps.index, unit=unit)
+        """Join a model's scores with truth, patients and splits of the set they were computed on.
+
+        Images without a patient are taken as the splits take them: each source image stands for itself.
+        """
+        patient = ps.patients
+        if not ps.card.patients_known or (patient == "").any():
+            from medcore.data.splits import group_names  # brings scikit-learn, which this file does not need else
+
+            patient = group_names(ps)
+        return cls(ps.labels, score, patient, ps.splits, tuple(ps.classes), ids=ps.index, unit=unit)
 
     def __len__(self) -> int:
         return len(self.truth)
