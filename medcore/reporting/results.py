@@ -13,6 +13,7 @@ data                the set's card, fingerprint, size, split table
 model               architecture, number of weights, checkpoint and its hash, whether it was trained or reused
 metrics             list, headline first: name, value, low, high, n, unit, split, level, method, note
 baselines           the same shape, with ``baseline``
+validation          the metric that choices may be based on: name, value, mode (min or max)
 audit               verdict and findings of the leakage audit
 answers             what the notebook says to guideline questions: threshold, selection, calibration, failures, ...
 checklist           guideline items, with what answers them or what is missing
@@ -47,7 +48,7 @@ def new_results(notebook: str, **values: Any) -> dict[str, Any]:
     empty: dict[str, Any] = {
         "schema": SCHEMA, "notebook": notebook, "title": notebook, "status": "running", "cell": None, "error": None,
         "parameters": {}, "changed": [], "summary": "", "data": {}, "model": {}, "metrics": [], "baselines": [],
-        "audit": {}, "answers": {}, "checklist": [], "environment": {}, "command": "",
+        "validation": {}, "audit": {}, "answers": {}, "checklist": [], "environment": {}, "command": "",
         "warnings": [], "started": "", "seconds": 0.0, "peak_memory_bytes": 0,
     }  # fmt: skip
     return empty | values

@@ -143,6 +143,10 @@ class Run:
         """Record what a baseline reaches on the same cases."""
         self.results["baselines"] += [{**estimate.as_dict(), "baseline": baseline} for estimate in estimates]
 
+    def validated(self, name: str, value: float, mode: str) -> None:
+        """Record the metric that choices may be based on, from validation data: what ``medcore sweep`` searches by."""
+        self.results["validation"] = {"name": name, "value": float(value), "mode": mode}
+
     def warn(self, text: str) -> None:
         """Record a sentence that every reader of the report must see."""
         if text not in self.results["warnings"]:

@@ -1,0 +1,50 @@
+"""``medcore sweep``: search over notebook parameters, judged on validation data."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from medcore.cli.reports import find_notebooks
+from medcore.data.paths import reports_home
+from medcore.errors import MedcoreError
+
+
+@click.command("sweep")
+@click.argument("notebook")
+@click.option("-p", "pairs", multiple=True, required=True, metavar="NAME=V1,V2", help="Values to try; repeatable.")
+@click.option("--data", help="A set's name, a folder, a metadata.csv or a .npz.")
+@click.option("--profile", type=click.Choice(["smoke", "quick", "full"]), help="Profile of every trial.")
+@click.option("--trials", type=click.IntRange(1), help="Number of trials of a search [default: the whole grid].")
+@click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trials side by side (grid).")
+@click.option("--engine", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder; an interrupted sweep goes on.")
+def command(
+    notebook: str, pairs: tuple[str, ...], data: str | None, profile: str | None, trials: int | None, sampler: str,
+    jobs: int, engine: str, out: Path | None,
+) -> int:  # fmt: skip
+    """Search over the parameters of NOTEBOOK; the objective is its validation metric, never a test metric."""
+    from medcore.reporting.sweep import read_axes, sweep
+
+    try:
+        (path,) = find_notebooks((notebook,))
+        axes, fixed = read_axes(pairs)
+    except MedcoreError as error:
+        raise click.UsageError(str(error)) from None
+    if data:
+        fixed["data"] = str(Path(data).resolve()) if Path(data).exists() else data
+    if profile:
+        fixed["profile"] = profile
+    folder = (out or reports_home() / f"sweep-{datetime.now():%Y-%m-%d-%H%M%S}").resolve()
+    table = sweep(path, axes, fixed, folder, trials=trials, sampler=sampler, jobs=jobs, engine=engine)
+    click.echo(table.drop(columns="folder").to_string(index=False))
+    click.echo(f"trials: {folder / 'trials.csv'}")
+    good = table[table["status"] == "ok"]
+    if len(good) > 1:
+        from medcore.reporting.compare import compare_runs
+
+        click.echo(f"compared: {compare_runs([folder / name / path.stem for name in good['folder']], folder)}")
+    return 0 if len(good) == len(table) else 1
