@@ -42,7 +42,7 @@ class TinyNet(nn.Module):
         super().__init__()
         self.spec = {"family": "tiny", "args": {"classes": classes}}
         self.body = nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU()
+            nn.Conv2d(3, 6, 3, padding=1, bias=not norm), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU()
         )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(6, classes)

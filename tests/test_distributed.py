@@ -1,0 +1,105 @@
+"""Two gloo processes under torchrun give the result of one, and a lost process ends the run with a clear message."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from training_toys import final_tensors, tiny
+
+from medcore.training import checkpoint, distributed
+
+SCRIPT = Path(__file__).with_name("ddp_run.py")
+PLAIN = {"augment": "flips", "schedule": "cosine", "learning_rate": 0.003}
+
+
+def launch(out: Path, processes: int, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), str(out), json.dumps(options)]
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
+        command = [sys.executable, *launcher, *command[1:]]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
+
+
+def close(first: dict[str, Tensor], second: dict[str, Tensor], tolerance: float) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.allclose(first[name].double(), second[name].double(), atol=tolerance) for name in first
+    )
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one")
+    assert launch(out, 1, config=PLAIN).returncode == 0
+    return out
+
+
+def test_two_processes_give_the_result_of_one(tmp_path: Path, one_process: Path) -> None:
+    """Weights, batch-norm statistics, optimiser moments and every column of the history."""
+    ended = launch(tmp_path, 2, config=PLAIN)
+    assert ended.returncode == 0, ended.stderr
+    weights = [checkpoint.read_checkpoint(checkpoint.find(out, "last"))[0] for out in (one_process, tmp_path)]
+    assert close(*weights, tolerance=2e-5)
+    start = tiny(dropout=0.0).state_dict()
+    assert not close(weights[0], start, tolerance=1e-3)  # the tolerance is far below what training changes
+    tables = [pd.read_csv(out / "history.csv").drop(columns="seconds") for out in (one_process, tmp_path)]
+    pd.testing.assert_frame_equal(*tables, atol=1e-4)
+    assert ended.stdout.count("epoch 1/3") == 1  # one process talks and writes
+    assert checkpoint.epochs_in(tmp_path / "checkpoints") == checkpoint.epochs_in(one_process / "checkpoints")
+
+
+@pytest.mark.slow
+def test_two_processes_with_pieces_give_the_result_of_one(tmp_path: Path, one_process: Path) -> None:
+    """Accumulated pieces see other batch-norm statistics; without it they agree as well (test_fit)."""
+    ended = launch(tmp_path, 2, config=PLAIN | {"pieces": 2})
+    assert ended.returncode == 0, ended.stderr
+    table, expected = (pd.read_csv(out / "history.csv") for out in (tmp_path, one_process))
+    assert table["lr"].tolist() == expected["lr"].tolist()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_on_two_processes_is_bit_identical(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    options = PLAIN | {"schedule": "constant"}
+    assert launch(whole, 2, config=options).returncode == 0
+    ended = launch(cut, 2, config=options, die=0)
+    assert ended.returncode != 0
+    assert launch(cut, 2, config=options, resume=True).returncode == 0
+    first, second = final_tensors(whole), final_tensors(cut)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("die", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_lost_process_ends_the_run_and_says_so(tmp_path: Path, die: int) -> None:
+    ended = launch(tmp_path, 2, config=PLAIN, die=die)
+    assert ended.returncode != 0
+    assert f"process {1 - die} of 2 lost another process of this run" in ended.stderr
+    assert "resume" in ended.stderr and "SIGKILL" in ended.stderr
+    assert checkpoint.epochs_in(tmp_path / "checkpoints") == [1]  # what was whole stays usable
+    checkpoint.verify(checkpoint.find(tmp_path, "last"))
+
+
+def test_a_nan_on_one_process_stops_all_and_names_the_images(tmp_path: Path) -> None:
+    ended = launch(tmp_path, 2, config=PLAIN, poison=True)
+    assert ended.returncode != 0
+    assert "NaN or infinite in epoch 1, batch 1" in ended.stderr
+    _, manifest = checkpoint.read_checkpoint(tmp_path / "checkpoints" / "failed-epoch-0001")
+    assert len(manifest["failed"]["ids"]) == 9  # of both processes
+
+
+def test_one_process_needs_no_launcher() -> None:
+    assert (distributed.rank(), distributed.world()) == (0, 1)
+    values = torch.ones(3)
+    assert distributed.sum_over_processes(values) is values
+    assert distributed.joined_lists([1, 2]) == [1, 2]
+    model = tiny()
+    assert distributed.wrap(model, torch.device("cpu")) is model
