@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,8 @@ class Cohort:
         split: ``test`` for HoldOut patients, else ``val`` (free to choose on). **Shape** ``(P,)`` str.
         levels: Names of the diagnoses in order of density.
         rows: Rows of the windows in the set that the cohort was made from. **Shape** ``(N,)`` int64.
+        counted: Which windows make the patient's score; the others are there for their annotation. **Shape** ``(N,)``
+            bool, by default all.
 
     Raises:
         MedcoreError: Windows and patients do not fit together; the message names them.
@@ -56,9 +58,12 @@ class Cohort:
     split: np.ndarray
     levels: tuple[str, ...]
     rows: np.ndarray
+    counted: np.ndarray = field(default_factory=lambda: np.ones(0, dtype=bool))
 
     def __post_init__(self) -> None:
         """Refuse what does not fit."""
+        if not len(self.counted):
+            object.__setattr__(self, "counted", np.ones(len(self.owner), dtype=bool))
         for name, values in self.scores.items():
             if np.shape(values) != np.shape(self.owner) or not np.isfinite(values).all():
                 raise MedcoreError(
@@ -83,7 +88,8 @@ class Cohort:
         """Join the windows of a set with their scores and with the diagnoses of their patients.
 
         Args:
-            patches: Windows with a ``diagnosis`` column (or with ``diagnoses``). Copies (``copy_of``) count once.
+            patches: Windows with a ``diagnosis`` column (or with ``diagnoses``). Copies (``copy_of``) count once, and
+                windows whose ``counted`` is False (``window_choice``) lend their annotation only.
             scores: One or more scores per window of ``patches`` by name. **Shape** each ``(N,)``.
             diagnoses: Patient to diagnosis; None takes the set's ``diagnosis`` column.
             levels: Diagnoses in order of density, the first one healthy.
@@ -114,6 +120,7 @@ class Cohort:
             split=np.where(held_out, "test", "val"),
             levels=tuple(levels),
             rows=kept,
+            counted=patches.column("counted")[kept] if "counted" in patches.columns else np.ones(len(kept), dtype=bool),
         )
 
     def __len__(self) -> int:
@@ -127,8 +134,8 @@ class Cohort:
 
     @property
     def windows_per_patient(self) -> np.ndarray:
-        """**Shape** ``(P,)`` int64."""
-        return np.bincount(self.owner, minlength=len(self.names))
+        """How many windows make each patient's score. **Shape** ``(P,)`` int64."""
+        return np.bincount(self.owner[self.counted], minlength=len(self.names))
 
     def select(self, patients: np.ndarray) -> Cohort:
         """Some patients with all their windows, by a boolean mask of length P."""
@@ -141,6 +148,7 @@ class Cohort:
             label=self.label[windows],
             owner=renumbered[self.owner[windows]],
             rows=self.rows[windows],
+            counted=self.counted[windows],
             **{name: getattr(self, name)[kept] for name in ("names", "level", "group", "split")},
         )
 

@@ -58,7 +58,9 @@ class DiagnosisRule:
 
 def patient_scores(cohort: Cohort, window: WindowRule, aggregation: str) -> np.ndarray:
     """The score of each patient under a window rule and an aggregation. **Shape** ``(P,)``."""
-    return aggregate(aggregation, *window.judge(cohort), cohort.owner, len(cohort))
+    probability, positive = window.judge(cohort)
+    kept = cohort.counted
+    return aggregate(aggregation, probability[kept], positive[kept], cohort.owner[kept], len(cohort))
 
 
 def patient_table(cohort: Cohort, positive: np.ndarray | None = None) -> pd.DataFrame:
@@ -73,7 +75,9 @@ def patient_table(cohort: Cohort, positive: np.ndarray | None = None) -> pd.Data
         }
     )
     if positive is not None:
-        table["positive_windows"] = np.bincount(cohort.owner, weights=positive, minlength=len(cohort)).astype(np.int64)
+        table["positive_windows"] = np.bincount(
+            cohort.owner, weights=positive & cohort.counted, minlength=len(cohort)
+        ).astype(np.int64)
     return table
 
 

@@ -39,11 +39,13 @@ class Diagnoses:
         table: One row per patient, as ``DiagnosisRule.diagnose`` gives it, with ``fold`` where there are folds.
         rules: The rule of each fold, or the one that was applied to HoldOut; empty for direct patient scores.
         split: How the patients were held out: ``folds`` or ``test``.
+        parts: The patients whom each rule diagnosed, with the window scores it saw.
     """
 
     table: pd.DataFrame
     rules: tuple[DiagnosisRule, ...]
     split: str
+    parts: tuple[Cohort, ...] = ()
 
     def scores(self, column: str = "probability") -> Scores:
         """A column as ``Scores``, one case per patient.
@@ -75,12 +77,12 @@ def nested_diagnosis(
     side = _outer_folds(cohort, folds, seed, learns=learn is not None)
     options["folds"] = options.pop("inner_folds", folds)
     score = _Trained(learn, cohort, side)
-    tables, rules = [], []
+    rules, parts = [], []
     for fold in range(folds):
-        rule = choose_diagnosis(score.for_choosing(fold).select(side != fold), seed=seed, **options)
-        rules.append(rule)
-        tables.append(rule.diagnose(score.without(fold).select(side == fold)).assign(fold=fold))
-    return Diagnoses(_in_order(tables, cohort), tuple(rules), "folds")
+        rules.append(choose_diagnosis(score.for_choosing(fold).select(side != fold), seed=seed, **options))
+        parts.append(score.without(fold).select(side == fold))
+    tables = [rule.diagnose(part).assign(fold=fold) for fold, (rule, part) in enumerate(zip(rules, parts, strict=True))]
+    return Diagnoses(_in_order(tables, cohort), tuple(rules), "folds", tuple(parts))
 
 
 def hold_out_diagnosis(
@@ -105,7 +107,8 @@ def hold_out_diagnosis(
     side[~held_out] = cohort.select(~held_out).folds(folds, seed=seed)
     score = _Trained(learn, cohort, side)
     rule = choose_diagnosis(score.for_choosing(-1).select(~held_out), folds=folds, seed=seed, **options)
-    return Diagnoses(rule.diagnose(score.without(-1).select(held_out)), (rule,), "test")
+    part = score.without(-1).select(held_out)
+    return Diagnoses(rule.diagnose(part), (rule,), "test", (part,))
 
 
 def nested_patients(
@@ -149,7 +152,7 @@ def hold_out_patients(
 def _outer_folds(cohort: Cohort, folds: int, seed: int, *, learns: bool) -> np.ndarray:
     if learns and folds < 3:
         raise MedcoreError(
-            f"folds={folds}: a training patient is scored by a model without its own fold and the tested one, so scores "
+            f"folds={folds}: a training patient is scored by a model without its own and the tested fold, so scores "
             "that learn need at least 3 folds"
         )
     return cohort.folds(folds, seed=seed)

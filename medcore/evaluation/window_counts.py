@@ -60,5 +60,5 @@ def reader_score(cohort: Cohort, window: WindowRule) -> np.ndarray:
     probability, _ = window.judge(cohort)
     believed = np.where(cohort.label >= 0, cohort.label, probability)
     highest = np.zeros(len(cohort))
-    np.maximum.at(highest, cohort.owner, believed)
+    np.maximum.at(highest, cohort.owner[cohort.counted], believed[cohort.counted])
     return highest

@@ -169,9 +169,10 @@ class WindowLearner:
 
         def learn(excluded: np.ndarray) -> np.ndarray:
             features = self.codes(excluded) if codes is None else codes
-            taught = self.cohort.select(~excluded)
-            model = fit_mil(features[~excluded[self.cohort.owner]], taught.owner, taught.truth, chosen)
-            return predict_mil(model, features, self.cohort.owner, len(self.cohort))[0]
+            taught, counted = self.cohort.select(~excluded), self.cohort.counted
+            shown = features[counted & ~excluded[self.cohort.owner]]
+            model = fit_mil(shown, taught.owner[taught.counted], taught.truth, chosen)
+            return predict_mil(model, features[counted], self.cohort.owner[counted], len(self.cohort))[0]
 
         return learn
 

@@ -1,0 +1,79 @@
+"""Which windows decided, and an honest guess at why a patient was diagnosed wrongly."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from medcore.evaluation.nested import Diagnoses
+
+FEW_WINDOWS = 3
+
+
+def window_table(diagnoses: Diagnoses) -> pd.DataFrame:
+    """Every window of the diagnosed patients, most suspicious first within its patient.
+
+    Returns:
+        ``patient``, ``row`` (of the set), ``score``, ``probability``, ``positive`` and ``label`` (-1 = not annotated).
+    """
+    parts = []
+    for rule, part in zip(diagnoses.rules, diagnoses.parts, strict=True):
+        probability, positive = rule.window.judge(part)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "patient": part.names[part.owner],
+                    "row": part.rows,
+                    "score": part.score(rule.window.score),
+                    "probability": probability,
+                    "positive": positive,
+                    "label": part.label,
+                }
+            )[part.counted]
+        )
+    return pd.concat(parts).sort_values(["patient", "probability"], ascending=[True, False], ignore_index=True)
+
+
+def wrong_patients(diagnoses: Diagnoses, windows: pd.DataFrame) -> pd.DataFrame:
+    """The patients diagnosed wrongly, surest first, each with a guess at why.
+
+    Args:
+        diagnoses: The decisions.
+        windows: ``window_table`` of them.
+    """
+    table = diagnoses.table
+    wrong = table[table["decision"] != table["truth"]].copy()
+    wrong["guess"] = [
+        guess(truth, windows[windows["patient"] == patient])
+        for truth, patient in zip(wrong["truth"].tolist(), wrong["patient"].tolist(), strict=True)
+    ]
+    order = (wrong["probability"] - 0.5).abs().sort_values(ascending=False).index
+    return wrong.loc[order, ["patient", "diagnosis", "decision", "probability", "windows", "positive_windows", "guess"]]
+
+
+def guess(truth: int, windows: pd.DataFrame) -> str:
+    """Why a patient may have been diagnosed wrongly, from the annotations of its windows; a guess, not a finding.
+
+    Args:
+        truth: 1 for a missed infection, 0 for a false alarm.
+        windows: The patient's rows of ``window_table``.
+    """
+    seen, known = windows["label"] == 1, windows["label"] >= 0
+    count = f"{len(windows)} window{'s' * (len(windows) != 1)}"
+    if not truth:
+        alarms = windows[windows["positive"]]
+        refused = int((alarms["label"] == 0).sum())
+        if not len(alarms):
+            return "false alarm without a positive window: the threshold lies very low"
+        if refused == len(alarms):
+            return f"the annotators saw no bacteria in any of the {refused} suspicious windows: other brown"
+        return (
+            f"{len(alarms)} suspicious windows ({refused} annotated negative): debris, pigment, or a missed infection"
+        )
+    if seen.any() and not windows.loc[seen, "positive"].any():
+        return f"bacteria in {int(seen.sum())} annotated windows were not recognised: few, pale or out of focus"
+    if seen.any():
+        return f"recognised in {int(windows.loc[seen, 'positive'].sum())} of {count}: too few for the patient threshold"
+    few = " and there are few of them" if len(windows) <= FEW_WINDOWS else ""
+    if known.all():
+        return f"the annotators saw no bacteria in any of the {count}{few}: these windows cannot show it"
+    return f"no window is annotated positive ({int((~known).sum())} of {count} not annotated){few}"

@@ -1,0 +1,61 @@
+"""Which windows speak for a patient?
+
+QuironHelico keeps three kinds: ``HoldOut`` (all windows of patients set aside), ``Cropped`` (all windows along the
+border of a sample) and ``Annotated`` (a few, looked at by a pathologist). HoldOut patients are judged by all their
+windows, so the others should be, too: by ``Cropped`` where healthy *and* infected patients have it, else by
+``Annotated``. Annotated windows lend their annotation in any case.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medcore.data.info import HELICO_DENSITIES
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+
+FEWEST_PATIENTS = 10  # of each kind that must have Cropped windows before these speak for patients
+
+
+def diagnosis_windows(patches: PatchSet) -> PatchSet:
+    """The windows that a diagnosis needs, with a column ``counted`` for those that make the patient's score.
+
+    Args:
+        patches: Windows with columns ``diagnosis`` and, where the set has several kinds, ``set``.
+
+    Returns:
+        A view without windows that are neither counted nor annotated. A set without a ``set`` column is taken whole.
+
+    Raises:
+        MedcoreError: No window is left.
+    """
+    counted = _counted(patches)
+    view = patches.with_columns(counted=counted).select(counted | (patches.labels >= 0))
+    speaking = np.unique(view.patients[view.column("counted")])
+    view = view.select(np.isin(view.patients, speaking))
+    if not len(view):
+        raise MedcoreError(
+            f"set {patches.card.name!r}: no window of 'Annotated' or 'HoldOut' is there, so no patient can be diagnosed"
+        )
+    return view
+
+
+def speaking_set(patches: PatchSet) -> str:
+    """The kind of window that speaks for patients who are not HoldOut: ``Cropped``, ``Annotated`` or ``all``."""
+    if "set" not in patches.columns:
+        return "all"
+    cropped = patches.where(set="Cropped")
+    well = cropped.column("diagnosis") == HELICO_DENSITIES[0]
+    kinds = [len(np.unique(cropped.patients[kind])) for kind in (well, ~well)]
+    return "Cropped" if min(kinds) >= FEWEST_PATIENTS else "Annotated"
+
+
+def _counted(patches: PatchSet) -> np.ndarray:
+    chosen = speaking_set(patches)
+    if chosen == "all":
+        return np.ones(len(patches), dtype=bool)
+    kind = patches.column("set")
+    counted = (kind == chosen) | (kind == "HoldOut")
+    if chosen == "Cropped":  # a patient without Cropped windows speaks by the annotated ones
+        counted |= (kind == "Annotated") & ~np.isin(patches.patients, patches.patients[counted])
+    return counted

@@ -1,0 +1,140 @@
+"""Which windows speak for a patient, what needs no model, which windows decided, and the ROC of folds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from cohort_toys import toy_cohort, window_set
+
+from medcore.errors import MedcoreError
+from medcore.evaluation.cohort import Cohort
+from medcore.evaluation.mistakes import guess, window_table, wrong_patients
+from medcore.evaluation.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
+from medcore.evaluation.patient_baselines import number_of_windows, rule
+from medcore.evaluation.window_choice import diagnosis_windows, speaking_set
+from medcore.plots.fold_curves import fold_roc_curves
+
+
+def helico(cropped_healthy: int, cropped_ill: int, annotated: int = 6, hold_out: int = 4) -> list[dict]:
+    """Two windows for each patient of each kind of set."""
+    rows = []
+    for kind, count, diagnosis in (
+        ("Cropped", cropped_healthy, "NEGATIVA"),
+        ("Cropped", cropped_ill, "ALTA"),
+        ("Annotated", annotated, "BAIXA"),
+        ("HoldOut", hold_out, "NEGATIVA"),
+    ):
+        for number in range(count):
+            name = f"{'H' if kind == 'HoldOut' else diagnosis[0]}{number:02d}"
+            rows += [{"patient": name, "diagnosis": diagnosis, "set": kind}] * 2
+    return rows
+
+
+def test_annotated_windows_speak_where_only_infected_patients_are_cropped():
+    patches = window_set(helico(0, 5))
+    assert speaking_set(patches) == "Annotated"
+    chosen = diagnosis_windows(patches)
+    assert set(chosen.column("set")) == {"Annotated", "HoldOut"}
+    assert chosen.column("counted").all()
+
+
+def test_cropped_windows_speak_where_both_kinds_have_them_and_annotations_stay():
+    rows = helico(12, 12)
+    rows += [{"patient": "A00", "diagnosis": "ALTA", "set": "Annotated"}] * 2
+    patches = window_set(rows, label=[-1] * (len(rows) - 2) + [1, -1])
+    assert speaking_set(patches) == "Cropped"
+    chosen = diagnosis_windows(patches)
+    own = chosen.where(patient="A00")
+    assert own.column("set").tolist() == ["Cropped", "Cropped", "Annotated"]
+    assert own.column("counted").tolist() == [True, True, False]
+    assert chosen.where(patient="B00").column("counted").all()  # no Cropped windows: the annotated ones speak
+
+
+def test_a_set_of_one_kind_is_taken_whole():
+    patches = window_set([{"patient": "A", "diagnosis": "ALTA"}] * 3)
+    assert speaking_set(patches) == "all"
+    assert len(diagnosis_windows(patches)) == 3
+    with pytest.raises(MedcoreError, match="no window of 'Annotated'"):
+        diagnosis_windows(window_set(helico(0, 5, annotated=0, hold_out=0)))
+
+
+def test_windows_that_do_not_count_make_no_score_but_teach():
+    cohort = toy_cohort(40)
+    other = np.random.default_rng(0).random(len(cohort.owner)) < 0.5
+    other[np.unique(cohort.owner, return_index=True)[1]] = True
+    shouted = cohort.score("brown") + 100 * ~other  # would decide everything if it counted
+    half = replace(cohort, counted=other, label=np.where(other, cohort.label, -1), scores={"brown": shouted})
+    quiet = replace(half, scores=cohort.scores)
+    assert nested_diagnosis(half, folds=4).table.equals(nested_diagnosis(quiet, folds=4).table)
+    assert half.windows_per_patient.sum() == other.sum()
+    without = cohort.owner != 7
+    with pytest.raises(MedcoreError, match="patient 'P007' without a window"):
+        replace(cohort, counted=without)
+
+
+def test_the_trivial_rule_is_the_mean_of_the_three_highest():
+    cohort = toy_cohort(30)
+    found = rule(cohort, "brown")(np.zeros(30, dtype=bool))
+    for patient in range(30):
+        values = sorted(cohort.score("brown")[cohort.owner == patient])[-3:]
+        assert found[patient] == pytest.approx(np.mean(values))
+    assert number_of_windows(cohort)(np.zeros(30, dtype=bool)).tolist() == cohort.windows_per_patient.tolist()
+
+
+@pytest.mark.parametrize("found", ["folds", "test"])
+def test_the_windows_of_the_decisions(found):
+    cohort = toy_cohort(60, hold_out=0.4 if found == "test" else 0)
+    diagnoses = hold_out_diagnosis(cohort, folds=4) if found == "test" else nested_diagnosis(cohort, folds=4)
+    windows = window_table(diagnoses)
+    counts = windows.groupby("patient").agg(windows=("row", "size"), positive=("positive", "sum"))
+    table = diagnoses.table.set_index("patient")
+    assert counts["windows"].equals(table["windows"].rename_axis("patient"))
+    assert (counts["positive"] == table["positive_windows"]).all()
+    first = windows.groupby("patient")["probability"].agg(["first", "max"])
+    assert (first["first"] == first["max"]).all()
+
+
+def test_the_wrong_ones_are_listed_surest_first():
+    diagnoses = nested_diagnosis(toy_cohort(60, gap=1.0), folds=4)
+    wrong = wrong_patients(diagnoses, window_table(diagnoses))
+    assert len(wrong) == (diagnoses.table["decision"] != diagnoses.table["truth"]).sum() > 0
+    assert (wrong["probability"] - 0.5).abs().is_monotonic_decreasing
+    assert wrong["guess"].str.len().min() > 10
+
+
+def windows_of(*rows: tuple[int, bool]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["label", "positive"])
+
+
+@pytest.mark.parametrize(
+    ("truth", "windows", "expected"),
+    [
+        (1, [(0, False)] * 2, "in any of the 2 windows and there are few of them: these windows cannot show it"),
+        (1, [(0, False)] * 9, "in any of the 9 windows: these windows cannot show it"),
+        (1, [(0, False), (-1, False)], "no window is annotated positive (1 of 2 windows not annotated)"),
+        (1, [(1, False), (0, True)], "bacteria in 1 annotated windows were not recognised"),
+        (1, [(1, True), (0, False)], "recognised in 1 of 2 windows"),
+        (0, [(0, True), (0, True)], "no bacteria in any of the 2 suspicious windows"),
+        (0, [(-1, True), (0, True)], "2 suspicious windows (1 annotated negative)"),
+        (0, [(0, False)], "without a positive window"),
+    ],
+)
+def test_guesses_say_what_the_annotations_say(truth, windows, expected):
+    assert expected in guess(truth, windows_of(*windows))
+
+
+def test_the_roc_of_folds_is_drawn_from_the_folds_that_have_one():
+    truth, fold = np.array([0, 1, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 2, 2])
+    ax = fold_roc_curves(np.array([0.1, 0.9, 10.0, 11.0, 0, 1]), truth, fold, estimate="AUROC 1.00")
+    assert "mean of 2 folds" in ax.texts[0].get_text() and "AUROC 1.00" in ax.texts[0].get_text()
+    mean = ax.lines[-1].get_ydata()
+    assert (mean[1:] == 1).all()
+    with pytest.raises(MedcoreError, match="no fold"):
+        fold_roc_curves(np.zeros(2), np.ones(2), np.zeros(2))
+
+
+def test_direct_scores_have_no_windows():
+    cohort = toy_cohort(20)
+    assert nested_patients(cohort, rule(cohort, "brown"), folds=3).parts == ()
+    assert Cohort.select(cohort, np.ones(20, dtype=bool)).counted.all()
