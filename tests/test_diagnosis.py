@@ -25,7 +25,7 @@ from medcore.evaluation.nested import (
 from medcore.evaluation.patient_rule import choose_patient_rule
 from medcore.evaluation.prevalence import predictive_values
 from medcore.evaluation.thresholds import choose_threshold
-from medcore.evaluation.window_rule import Logistic, choose_window_rule, smooth_youden, window_folds
+from medcore.evaluation.window_rule import choose_window_rule, smooth_youden, window_folds
 
 MADE_BY_THE_TRUTH = ["diagnosis", "true_level", "truth"]
 
@@ -53,22 +53,22 @@ def test_a_costly_miss_lowers_the_threshold_to_the_analytic_optimum():
     assert rule.point.threshold == pytest.approx(1 + np.log(1 / 5) / 2, abs=0.1)  # likelihood ratio = cost ratio
 
 
-def test_the_probability_is_calibrated_on_a_logistic_world():
+def test_the_probability_of_a_patient_is_calibrated_on_a_logistic_world():
     generator = np.random.default_rng(0)
-    score = generator.normal(size=20_000)
-    truth = (generator.random(20_000) < 1 / (1 + np.exp(-(3 * score - 1)))).astype(int)
-    fitted = Logistic.fit(score, truth)
-    assert fitted.slope == pytest.approx(3, rel=0.05)
-    assert fitted.intercept == pytest.approx(-1, rel=0.1)
+    score = generator.normal(size=8000)
+    infected = generator.random(8000) < 1 / (1 + np.exp(-(3 * score - 1)))
+    cohort = toy_cohort(8000)
+    fitted = choose_patient_rule(replace(cohort, level=infected.astype(int)), score).probability
+    assert fitted.slope == pytest.approx(3, rel=0.06)
+    assert fitted.offset == pytest.approx(-1, rel=0.1)
 
 
 def test_the_probability_survives_perfect_separation():
-    fitted = Logistic.fit(np.array([0.0, 0.1, 0.9, 1.0]), np.array([0, 0, 1, 1]))
-    probability = fitted(np.array([-1e6, 0.0, 1.0, 1e6]))
-    assert np.isfinite(probability).all()
-    assert (np.diff(probability) >= 0).all()
-    with pytest.raises(MedcoreError, match="one class"):
-        Logistic.fit(np.arange(3.0), np.ones(3))
+    cohort = toy_cohort(20)
+    stated = choose_patient_rule(cohort, cohort.truth.astype(float)).decide(np.array([-1e6, 0.0, 1.0, 1e6]))
+    assert stated["probability"].between(0, 1).all()
+    assert stated["probability"].is_monotonic_increasing
+    assert stated["decision"].tolist() == [0, 0, 1, 1]
 
 
 def test_the_better_window_score_is_chosen():

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from medcore.errors import MedcoreError
+from medcore.evaluation.calibration import Logistic, fit_logistic
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.density import choose_cuts, levels_from
 from medcore.evaluation.scores import refuse_test_data
 from medcore.evaluation.thresholds import OperatingPoint, choose_threshold
-from medcore.evaluation.window_rule import Logistic
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PatientRule:
         return pd.DataFrame(
             {
                 "score": score,
-                "probability": self.probability(score),
+                "probability": self.probability.apply(score),
                 "decision": self.point.apply(score),
                 "margin": score - self.point.threshold,
                 "level": levels_from(score, self.cuts),
@@ -63,6 +63,6 @@ def choose_patient_rule(cohort: Cohort, score: np.ndarray, *, rule: str = "youde
     refuse_test_data(scores, "a patient threshold")
     return PatientRule(
         point=choose_threshold(scores, rule),
-        probability=Logistic.fit(scores.score, scores.truth),
+        probability=fit_logistic(scores),
         cuts=choose_cuts(scores.score, cohort.level, len(cohort.levels)),
     )

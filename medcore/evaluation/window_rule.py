@@ -11,46 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from medcore.errors import MedcoreError
+from medcore.evaluation.calibration import Logistic, fit_logistic
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.delong import delong
 from medcore.evaluation.scores import Scores, refuse_test_data
 from medcore.evaluation.thresholds import choose_threshold
 
 SMOOTH_STEPS = 400  # thresholds that are tried
-
-
-@dataclass(frozen=True)
-class Logistic:
-    """Score to probability: ``1 / (1 + exp(-(slope * score + intercept)))``.
-
-    **Reference** Platt 1999, *Advances in Large Margin Classifiers*, 61-74.
-    """
-
-    slope: float
-    intercept: float
-
-    def __call__(self, score: np.ndarray) -> np.ndarray:
-        """**Shape** ``(N,)`` to probabilities ``(N,)``, 0 to 1."""
-        with np.errstate(over="ignore"):
-            return 1.0 / (1.0 + np.exp(-(self.slope * np.asarray(score, dtype=np.float64) + self.intercept)))
-
-    @classmethod
-    def fit(cls, score: np.ndarray, truth: np.ndarray) -> Logistic:
-        """A mildly regularised fit (L2 on the standardised score), finite also where a score separates perfectly.
-
-        Raises:
-            MedcoreError: There is one class only.
-        """
-        if len(np.unique(truth)) < 2:
-            raise MedcoreError(f"probability: all {len(truth)} cases are of one class; both are needed to fit one")
-        centre, spread = float(np.mean(score)), float(np.std(score)) or 1.0
-        model = LogisticRegression(C=10.0).fit(((score - centre) / spread)[:, None], truth)
-        slope = float(model.coef_[0, 0]) / spread
-        return cls(slope, float(model.intercept_[0]) - slope * centre)
 
 
 @dataclass(frozen=True)
@@ -76,7 +45,7 @@ class WindowRule:
     def judge(self, cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
         """Probability and decision of every window of a cohort. **Shape** ``(N,)`` float64, ``(N,)`` bool."""
         values = cohort.score(self.score)
-        return self.probability(values), values >= self.threshold
+        return self.probability.apply(values), values >= self.threshold
 
 
 def choose_window_rule(cohort: Cohort, *, folds: int = 5, rule: str = "youden", seed: int = 0) -> WindowRule:
@@ -103,7 +72,7 @@ def choose_window_rule(cohort: Cohort, *, folds: int = 5, rule: str = "youden", 
     return WindowRule(
         score=best,
         threshold=float(np.median(thresholds)),
-        probability=Logistic.fit(scores.score, scores.truth),
+        probability=fit_logistic(scores),
         fold_thresholds=tuple(thresholds),
         auroc=auroc,
         balanced_accuracy=hits,
