@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
+from medcore.data.paths import repository_root
 from medcore.errors import MedcoreError
 
 Profile = Literal["smoke", "quick", "full"]
@@ -103,16 +104,54 @@ class PatchClassification(Parameters):
     }  # fmt: skip
 
 
+class Segmentation(Parameters):
+    """05: a class for every pixel."""
+
+    data: str = "phantom-glands"
+    model: str | None = None
+    weights: str | None = None
+    longest_side: Annotated[int, Field(ge=32, le=16384)] | None = None
+    crop: Annotated[int, Field(ge=32, le=2048)] | None = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    lr: Rate | None = None
+    schedule: str | None = None
+    loss: str = "ce+dice"
+    class_weights: Literal["balanced", "none"] = "balanced"
+    deep_supervision: bool = True
+    turns: Literal[1, 2, 8] | None = None
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    ablation_epochs: Annotated[int, Field(ge=0)] | None = None
+    limit: Count | None = None
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"model": "small", "weights": "random", "longest_side": 96, "crop": 64, "epochs": 1, "batch_size": 4,
+                  "lr": 2e-3, "schedule": "one-cycle", "turns": 1, "ablation_epochs": 1, "limit": 12},
+        "quick": {"model": "small", "weights": "random", "longest_side": 384, "crop": 160, "epochs": 60,
+                  "batch_size": 8, "lr": 2e-3, "schedule": "one-cycle", "turns": 8, "ablation_epochs": 6},
+        "full": {"model": "resnet50", "weights": "imagenet", "crop": 320, "epochs": 90, "batch_size": 16, "lr": 3e-4,
+                 "schedule": "exponential", "turns": 8, "ablation_epochs": 20},
+    }  # fmt: skip
+
+
 SCHEMAS: dict[str, type[Parameters]] = {
     "01_preprocessing": Preprocessing,
+    "05_segmentation": Segmentation,
     "06_patch_classification": PatchClassification,
 }
 
 
 def schema_for(notebook: str | Path) -> type[Parameters]:
     """The schema of a notebook; for a notebook of your own it is read from its ``parameters`` cell."""
-    stem = Path(notebook).stem
-    return SCHEMAS[stem] if stem in SCHEMAS else schema_from_cell(Path(notebook))
+    path = Path(notebook)
+    return SCHEMAS[path.stem] if path.stem in SCHEMAS else schema_from_cell(_located(path))
+
+
+def _located(path: Path) -> Path:
+    """A notebook by its name alone is looked for here and among the checkout's notebooks."""
+    root = repository_root()
+    if path.is_file() or root is None:
+        return path
+    return root / "notebooks" / path.name if (root / "notebooks" / path.name).is_file() else path
 
 
 def validate(notebook: str | Path, raw: dict[str, Any]) -> dict[str, Any]:
