@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 
 from medcore.evaluation.nested import Diagnoses
@@ -77,3 +80,22 @@ def guess(truth: int, windows: pd.DataFrame) -> str:
     if known.all():
         return f"the annotators saw no bacteria in any of the {count}{few}: these windows cannot show it"
     return f"no window is annotated positive ({int((~known).sum())} of {count} not annotated){few}"
+
+
+def suspicious_rows(windows: pd.DataFrame, patients: Sequence[str], k: int = 3) -> np.ndarray:
+    """Rows of the k most suspicious windows of some patients; -1 where a patient has fewer. **Shape** ``(P, k)``."""
+    found = np.full((len(patients), k), -1, dtype=np.int64)
+    for number, patient in enumerate(patients):
+        rows = windows.loc[windows["patient"] == patient, "row"].to_numpy()[:k]
+        found[number, : len(rows)] = rows
+    return found
+
+
+def patients_to_show(diagnoses: Diagnoses, most: int = 24) -> pd.DataFrame:
+    """The wrong patients first, then the right ones from the surest infected to the surest healthy, evenly thinned."""
+    table = diagnoses.table.sort_values("probability", ascending=False)
+    wrong = table["decision"] != table["truth"]
+    right = table[~wrong]
+    room = max(0, most - int(wrong.sum()))
+    chosen = np.unique(np.linspace(0, len(right) - 1, min(room, len(right))).round().astype(int))
+    return pd.concat([table[wrong].iloc[:most], right.iloc[chosen]])

@@ -47,6 +47,24 @@ class Diagnoses:
     split: str
     parts: tuple[Cohort, ...] = ()
 
+    def window_scores(self, name: str) -> Scores:
+        """One window score of the annotated windows, each by a model that has not seen the patient."""
+        parts = [(part, part.label >= 0) for part in self.parts]
+        owner = [part.names[part.owner[known]] for part, known in parts]
+        return Scores(
+            truth=np.concatenate([part.label[known] for part, known in parts]),
+            score=np.concatenate([part.score(name)[known] for part, known in parts]),
+            patient=np.concatenate(owner),
+            split=np.full(sum(map(len, owner)), "test" if self.split == "test" else "val"),
+            classes=PATIENT_CLASSES,
+            ids=np.concatenate([part.rows[known] for part, known in parts]),
+        )
+
+    def excluded(self, cohort: Cohort, patient: str) -> np.ndarray:
+        """Whom the model that scored this patient has not seen: its fold, or HoldOut. **Shape** ``(P,)`` bool."""
+        part = next(part for part in self.parts if patient in part.names)
+        return np.isin(cohort.names, part.names)
+
     def scores(self, column: str = "probability") -> Scores:
         """A column as ``Scores``, one case per patient.
 

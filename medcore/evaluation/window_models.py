@@ -16,10 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.evaluation.anomaly import score_set
+from medcore.evaluation.anomaly import error_map, score_set
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.nested import LearnPatients
 from medcore.evaluation.predict import stream
@@ -87,9 +89,16 @@ class WindowLearner:
         self.patches, self.cohort, self.specks = patches, cohort, specks
         self.plan, self.seed, self.progress = autoencoder, seed, progress
         self.trained: dict[bytes, Trained] = {}
+        self.known: dict[bytes, Mapping[str, np.ndarray]] = {}
 
     def __call__(self, excluded: np.ndarray) -> Mapping[str, np.ndarray]:
         """Scores of all windows by name. **Shape** ``excluded`` ``(P,)`` bool to each ``(N,)``."""
+        key = np.packbits(excluded).tobytes()
+        if key not in self.known:
+            self.known[key] = self._scores(excluded)
+        return self.known[key]
+
+    def _scores(self, excluded: np.ndarray) -> Mapping[str, np.ndarray]:
         scores = dict(self.cohort.scores)
         if self.specks is not None:
             scores[FOREST] = self.forest_scores(excluded)
@@ -157,6 +166,20 @@ class WindowLearner:
         encode = getattr(model, "encode")  # noqa: B009
         return stream(encode, windows, model=model)
 
+    def error_maps(self, rows: np.ndarray, excluded: np.ndarray, kind: str = "ssim") -> np.ndarray:
+        """What the autoencoder without the excluded patients cannot paint in some windows.
+
+        Args:
+            rows: Rows of ``patches``. **Shape** ``(n,)``.
+            excluded: **Shape** ``(P,)`` bool.
+            kind: As in ``anomaly.error_map``.
+
+        Returns:
+            **Shape** ``(n, H, W)`` float32.
+        """
+        model = self.autoencoder(excluded).model
+        return stream(lambda images: error_map(model, images, kind), self.patches.select(rows), model=model)
+
     def attention(self, config: MILConfig | None = None, *, codes: np.ndarray | None = None) -> LearnPatients:
         """Patient scores by ABMIL, for ``nested_patients`` and ``hold_out_patients``.
 
@@ -187,3 +210,18 @@ def evenly(rows: np.ndarray, patient: np.ndarray, most: int, generator: np.rando
         own = order[patient[order] == name]
         turn[own] = np.arange(len(own))
     return np.sort(rows[np.lexsort((np.argsort(order), turn))[:most]])
+
+
+def smaller(patches: PatchSet, side: int) -> PatchSet:
+    """The same windows at ``side`` pixels, in memory, antialiased: what an autoencoder learns in minutes.
+
+    Windows that are no larger are returned as they are.
+    """
+    if max(patches.shape[:2]) <= side:
+        return patches
+    parts = []
+    for images in patches.chunks(256):
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+        reduced = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+        parts.append(reduced.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return PatchSet.from_arrays(np.concatenate(parts), patches.table, patches.card)
