@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from medcore.data.sizes import resize, resize_mask
 from medcore.errors import MedcoreError
 
 
-def rescaled(ps: PatchSet, factor: float, path: str | PathLike[str] | None = None) -> PatchSet:
+def rescaled(ps: PatchSet, factor: float, path: str | Path | None = None) -> PatchSet:
     """The same images and masks, larger or smaller.
 
     Args:
@@ -48,7 +47,7 @@ def rescaled(ps: PatchSet, factor: float, path: str | PathLike[str] | None = Non
         for row, columns in enumerate(table.to_dict("records")):
             image = resize(ps.take([row])[0], shape[:2])[None]
             mask = resize_mask(ps.take_masks([row])[0], shape[:2])[None] if ps.has_masks else None
-            writer.add(image, [columns], mask)
+            writer.add(image, [{str(name): value for name, value in columns.items()}], mask)
     return PatchSet.open(path)
 
 
