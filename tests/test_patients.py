@@ -9,7 +9,7 @@ from cohort_toys import toy_cohort, window_set
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.cohort import Cohort
-from medcore.evaluation.mistakes import guess, window_table, wrong_patients
+from medcore.evaluation.mistakes import guess, patients_to_show, suspicious_rows, window_table, wrong_patients
 from medcore.evaluation.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
 from medcore.evaluation.patient_baselines import number_of_windows, rule
 from medcore.evaluation.window_choice import diagnosis_windows, speaking_set
@@ -125,13 +125,44 @@ def test_guesses_say_what_the_annotations_say(truth, windows, expected):
 
 
 def test_the_roc_of_folds_is_drawn_from_the_folds_that_have_one():
-    truth, fold = np.array([0, 1, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 2, 2])
-    ax = fold_roc_curves(np.array([0.1, 0.9, 10.0, 11.0, 0, 1]), truth, fold, estimate="AUROC 1.00")
-    assert "mean of 2 folds" in ax.texts[0].get_text() and "AUROC 1.00" in ax.texts[0].get_text()
-    mean = ax.lines[-1].get_ydata()
-    assert (mean[1:] == 1).all()
+    found = nested_diagnosis(toy_cohort(40), folds=4)
+    one_kind = found.table.assign(truth=np.where(found.table["fold"] == 0, 1, found.table["truth"]))
+    folds = replace(found, table=one_kind).fold_scores()
+    assert len(folds) == 3 and sum(map(len, folds)) == (found.table["fold"] > 0).sum()
+    ax = fold_roc_curves(folds, estimate="AUROC 0.98")
+    assert "mean of 3 folds" in ax.texts[0].get_text() and "AUROC 0.98" in ax.texts[0].get_text()
+    assert len(ax.lines) == 1 + 3 + 1
     with pytest.raises(MedcoreError, match="no fold"):
-        fold_roc_curves(np.zeros(2), np.ones(2), np.zeros(2))
+        fold_roc_curves([])
+
+
+def test_window_scores_of_the_decisions_are_those_of_the_annotated_windows():
+    cohort = toy_cohort(40)
+    scores = nested_diagnosis(cohort, folds=4).window_scores("brown")
+    order = np.argsort(scores.ids)
+    known = cohort.label >= 0
+    assert scores.score[order].tolist() == cohort.score("brown")[known].tolist()
+    assert scores.truth[order].tolist() == cohort.label[known].tolist()
+
+
+def test_whom_the_model_of_a_patient_has_not_seen():
+    cohort = toy_cohort(40)
+    found = nested_diagnosis(cohort, folds=4)
+    excluded = found.excluded(cohort, "P003")
+    fold = found.table["fold"].to_numpy()
+    assert excluded.tolist() == (fold == fold[3]).tolist()
+
+
+def test_what_is_shown_of_the_patients():
+    found = nested_diagnosis(toy_cohort(60, gap=1.5), folds=4)
+    wrong = found.table["decision"] != found.table["truth"]
+    shown = patients_to_show(found, most=int(wrong.sum()) + 6)
+    assert len(shown) == wrong.sum() + 6
+    assert shown["patient"].is_unique
+    assert set(found.table.loc[wrong, "patient"]) <= set(shown["patient"])
+    rows = suspicious_rows(window_table(found), ["P000", "P001"], k=30)
+    assert (rows[0] >= 0).sum() == found.table["windows"][0]
+    assert rows[0, -1] == -1
 
 
 def test_direct_scores_have_no_windows():

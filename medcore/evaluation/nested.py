@@ -60,6 +60,12 @@ class Diagnoses:
             ids=np.concatenate([part.rows[known] for part, known in parts]),
         )
 
+    def fold_scores(self, column: str = "score") -> list[Scores]:
+        """A column per fold that has patients of both kinds, for ROC curves of folds."""
+        scores, fold = self.scores(column), self.table["fold"].to_numpy()
+        parts = [scores.select(fold == number) for number in np.unique(fold)]
+        return [part for part in parts if len(np.unique(part.truth)) == 2]
+
     def excluded(self, cohort: Cohort, patient: str) -> np.ndarray:
         """Whom the model that scored this patient has not seen: its fold, or HoldOut. **Shape** ``(P,)`` bool."""
         part = next(part for part in self.parts if patient in part.names)
