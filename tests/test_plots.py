@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 import medcore.plots.display as display_module
 from medcore.data.audit import audit
@@ -20,7 +19,10 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import assign_splits
 from medcore.errors import MedcoreError
+from medcore.evaluation.calibration import calibration_error
+from medcore.evaluation.curves import decision_curve
 from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.scores import Scores
 from medcore.plots import (
     architecture,
     calibration,
@@ -269,6 +271,11 @@ IMAGE, MASK, PREDICTED = small_masks()
 POINTS, LABELS = RNG.normal(size=(200, 2)), RNG.integers(-1, 9, 200)
 
 
+def two_classes() -> Scores:
+    positive = (TRUTH == 8).astype(int)
+    return Scores(positive, PROBABILITY[:, 8], GROUPS, ["test"] * len(TRUTH), ("rest", "TUM"))
+
+
 def copies():
     ps = toy_set(40)
     images = ps.take()
@@ -302,10 +309,7 @@ PLOTS = {
     "robustness": lambda: curves.robustness_curves(corruptions(), chance=0.1),
     "reliability": lambda: calibration.reliability_diagram(CONFIDENCE, CORRECT),
     "before_after": lambda: calibration.calibration_before_after(CONFIDENCE, CONFIDENCE**0.5, CORRECT),
-    "decision_curve": lambda: calibration.decision_curve(
-        np.linspace(0.01, 0.5, 30),
-        {"model": np.linspace(0.3, 0.1, 30), "treat all": np.linspace(0.3, -0.4, 30), "treat none": np.zeros(30)},
-    ),
+    "decision_curves": lambda: calibration.decision_curves({"model": decision_curve(two_classes(), resamples=20)}),
     "forest": lambda: intervals.forest(
         [estimate(), estimate("accuracy"), estimate("ap", None, None, None, note="one class only")],
         baselines={"majority": [estimate("accuracy", 0.5)], "mean colour": [estimate(value=0.7)]},
@@ -403,33 +407,40 @@ def test_plots_draw_into_the_axes_they_get():
 # --- what is drawn is what was given ---------------------------------------------------------------------------------
 
 
-def test_roc_and_precision_recall_equal_scikit_learn():
-    positive, score = TRUTH == 3, np.round(PROBABILITY[:, 3], 2)  # rounded: with ties
-    fpr, tpr = curves.roc_points(positive, score)
-    expected_fpr, expected_tpr, _ = roc_curve(positive, score, drop_intermediate=False)
-    assert np.allclose(fpr, expected_fpr) and np.allclose(tpr, expected_tpr)
-    recall, precision = curves.precision_recall_points(positive, score)
-    expected_precision, expected_recall, _ = precision_recall_curve(positive, score)
-    assert np.allclose(recall, expected_recall[:-1][::-1]) and np.allclose(precision, expected_precision[:-1][::-1])
-    area = np.sum(np.diff(recall, prepend=0) * precision)
-    assert area == pytest.approx(average_precision_score(positive, score))
+def test_roc_draws_scikit_learns_curve_and_area():
+    positive, score = (TRUTH == 3).astype(int), np.round(PROBABILITY[:, 3], 2)  # rounded: with ties
+    ax = curves.roc_curves(score, positive, classes=["rest", "LYM"], operating_point=0.3)
+    _, curve, point = ax.lines  # the first is the diagonal
+    fpr, tpr, _ = roc_curve(positive, score, drop_intermediate=False)
+    assert np.allclose(curve.get_xdata(), fpr) and np.allclose(curve.get_ydata(), tpr)
+    assert point.get_ydata()[0] == pytest.approx((score >= 0.3)[positive == 1].mean())
+    assert f"LYM  {roc_auc_score(positive, score):.2f}" in [text.get_text() for text in ax.texts]
 
 
-def test_roc_band_widens_when_patients_are_few():
-    positive, score = TRUTH == 0, PROBABILITY[:, 0]
-    single = curves.roc_band(positive, score, None, resamples=100, seed=0)
-    few = curves.roc_band(positive, score, (np.arange(len(TRUTH)) // 60).astype(str), resamples=100, seed=0)
-    assert (few[1] - few[0]).mean() > 0 and (single[1] >= single[0]).all()
-    fpr, tpr = curves.roc_points(positive, score)
-    middle = np.interp(curves.GRID, fpr, tpr)
-    assert ((single[0] <= middle + 0.1) & (middle - 0.1 <= single[1])).mean() > 0.95
+def test_precision_recall_names_average_precision_and_prevalence():
+    positive = (TRUTH == 3).astype(int)
+    ax = curves.precision_recall_curves(PROBABILITY[:, 3], positive, classes=["rest", "LYM"], resamples=0)
+    area = average_precision_score(positive, PROBABILITY[:, 3])
+    assert f"LYM  {area:.2f}, prevalence {positive.mean():.0%}" in [text.get_text() for text in ax.texts]
 
 
-def test_wilson_equals_scipy():
-    low, high = calibration.wilson(np.array([0.0, 0.3, 1.0]), np.array([10, 20, 7]))
-    for place, (hits, count) in enumerate([(0, 10), (6, 20), (7, 7)]):
-        expected = binomtest(hits, count).proportion_ci(method="wilson")
-        assert (low[place], high[place]) == pytest.approx((expected.low, expected.high))
+def test_band_is_over_patients_when_they_are_given():
+    def width(groups):
+        ax = curves.roc_curves(PROBABILITY[:, 0], (TRUTH == 0).astype(int), classes=["rest", "ADI"], groups=groups)
+        corners = ax.collections[0].get_paths()[0].vertices
+        return np.ptp(corners[np.abs(corners[:, 0] - 0.05) < 1e-6, 1])
+
+    wrong = np.argsort(PROBABILITY[:, 0] * np.where(TRUTH == 0, 1, -1))  # patients who are all easy or all hard
+    patients = np.empty(len(TRUTH), int)
+    patients[wrong] = np.arange(len(TRUTH)) // 30
+    assert width(patients) > width(None) > 0
+
+
+def test_calibration_error_is_written_for_both_curves():
+    ax = PLOTS["before_after"]()
+    written = [text.get_text() for text in ax.texts if "calibration error" in text.get_text()]
+    assert [text.split(":")[0] for text in written] == ["before", "after"]
+    assert written[0].endswith(f"{calibration_error(CONFIDENCE, CORRECT):.3f}")
 
 
 def test_confusion_matrix_writes_its_counts_and_never_rounds_to_0_or_100():

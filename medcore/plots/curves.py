@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from medcore.errors import MedcoreError
+from medcore.evaluation.curves import Band, precision_recall_band, precision_recall_curve, roc_band, roc_curve
+from medcore.evaluation.scores import Scores
 from medcore.plots import style
-
-GRID = np.linspace(0, 1, 201)  # false positive rates or recalls at which bands are drawn
 
 
 @style.styled
@@ -116,12 +116,12 @@ def roc_curves(
     labels = []
     for name, positive, values in rows:
         colour = style.class_colours(classes)[name]
-        fpr, tpr = roc_points(positive, values)
-        ax.plot(fpr, tpr, color=colour, lw=1.6, label=name)
+        curve = roc_curve(positive, values)
+        ax.plot(curve.x, curve.y, color=colour, lw=1.6, label=name)
         if resamples:
-            low, high = roc_band(positive, values, groups, resamples=resamples, seed=seed)
-            ax.fill_between(GRID, low, high, color=colour, alpha=0.18 if len(rows) < 4 else 0.09, lw=0)
-        text = (estimates or {}).get(name) or f"{np.trapezoid(tpr, fpr):.2f}"
+            band = roc_band(_binary(name, positive, values, groups), resamples=resamples, seed=seed)
+            _shade(ax, band, colour, crowded=len(rows) > 3)
+        text = (estimates or {}).get(name) or f"{np.trapezoid(curve.y, curve.x):.2f}"
         labels.append((f"{name}  {text}", colour))
     if operating_point is not None and len(rows) == 1:
         name, positive, values = rows[0]
@@ -155,13 +155,13 @@ def precision_recall_curves(
     labels = []
     for name, positive, values in rows:
         colour = style.class_colours(classes)[name]
-        recall, precision = precision_recall_points(positive, values)
-        ax.step(recall, precision, where="post", color=colour, lw=1.6)
+        curve = precision_recall_curve(positive, values)
+        ax.step(curve.x, curve.y, where="pre", color=colour, lw=1.6)
         if resamples:
-            low, high = precision_recall_band(positive, values, groups, resamples=resamples, seed=seed)
-            ax.fill_between(GRID, low, high, color=colour, alpha=0.18 if len(rows) < 4 else 0.09, lw=0)
+            band = precision_recall_band(_binary(name, positive, values, groups), resamples=resamples, seed=seed)
+            _shade(ax, band, colour, crowded=len(rows) > 3)
         ax.axhline(positive.mean(), color=colour, lw=1, ls=(0, (2, 3)), zorder=0)
-        area = float(np.sum(np.diff(recall, prepend=0) * precision))
+        area = float(np.sum(np.diff(curve.x) * curve.y[1:]))
         text = (estimates or {}).get(name) or f"{area:.2f}"
         labels.append((f"{name}  {text}, prevalence {positive.mean():.0%}", colour))
     _side_key(ax, "average precision", labels)
@@ -176,65 +176,16 @@ def precision_recall_curves(
     return ax
 
 
-def roc_points(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates at every distinct threshold, from (0, 0) to (1, 1)."""
-    false, true = _cumulated(positive, score, np.ones((1, len(score))))
-    return np.r_[0, false[0] / max(false[0, -1], 1)], np.r_[0, true[0] / max(true[0, -1], 1)]
+def _binary(name: str, positive: np.ndarray, score: np.ndarray, groups: np.ndarray | None) -> Scores:
+    """One class against the rest; without groups every case stands for itself."""
+    patient = np.arange(len(score)) if groups is None else groups
+    return Scores(positive.astype(int), score, patient, np.full(len(score), ""), ("rest", name))
 
 
-def precision_recall_points(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision at every distinct threshold, recall ascending."""
-    false, true = _cumulated(positive, score, np.ones((1, len(score))))
-    return true[0] / max(true[0, -1], 1), true[0] / np.maximum(true[0] + false[0], 1)
-
-
-def roc_band(
-    positive: np.ndarray, score: np.ndarray, groups: np.ndarray | None, *, resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pointwise 95 % band of the ROC curve at `GRID`, by bootstrap over groups."""
-    false, true = _cumulated(positive, score, _weights(len(score), groups, resamples, seed))
-    usable = (false[:, -1] > 0) & (true[:, -1] > 0)
-    curves = [
-        np.interp(GRID, np.r_[0, f / f[-1]], np.r_[0, t / t[-1]])
-        for f, t in zip(false[usable], true[usable], strict=True)
-    ]
-    return _percentiles(curves)
-
-
-def precision_recall_band(
-    positive: np.ndarray, score: np.ndarray, groups: np.ndarray | None, *, resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pointwise 95 % band of precision at the recalls in `GRID`, by bootstrap over groups."""
-    false, true = _cumulated(positive, score, _weights(len(score), groups, resamples, seed))
-    curves = []
-    for f, t in zip(false, true, strict=True):
-        if t[-1] > 0:
-            place = np.minimum(np.searchsorted(t / t[-1], GRID - 1e-12), len(t) - 1)
-            curves.append(t[place] / np.maximum(t[place] + f[place], 1e-12))
-    return _percentiles(curves)
-
-
-def _percentiles(curves: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    if not curves:
-        return np.full_like(GRID, np.nan), np.full_like(GRID, np.nan)
-    low, high = np.percentile(np.array(curves), [2.5, 97.5], axis=0)
-    return low, high
-
-
-def _cumulated(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted counts of false and true positives at each distinct threshold, falling. **Shape** ``(R, T)``."""
-    order = np.argsort(-score, kind="stable")
-    ends = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True])
-    weights, positive = weights[:, order], positive[order]
-    return np.cumsum(weights * ~positive, axis=1)[:, ends], np.cumsum(weights * positive, axis=1)[:, ends]
-
-
-def _weights(count: int, groups: np.ndarray | None, resamples: int, seed: int) -> np.ndarray:
-    """How often each row is drawn when whole groups are resampled. **Shape** ``(R, N)``."""
-    number = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
-    found = int(number.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(found, np.full(found, 1 / found), size=resamples)
-    return drawn[:, number]
+def _shade(ax: Axes, band: Band, colour: str, *, crowded: bool) -> None:
+    """A band, fainter where many lie on each other; none where it could not be estimated."""
+    if band.low is not None and band.high is not None:
+        ax.fill_between(band.x, band.low, band.high, color=colour, alpha=0.09 if crowded else 0.18, lw=0)
 
 
 def _one_vs_rest(
