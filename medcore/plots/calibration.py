@@ -51,12 +51,12 @@ def reliability_diagram(
     ax.plot(shown, np.full(len(shown), -0.035 if fresh else -0.06), "|", color=colour, ms=4, alpha=0.25, clip_on=False)
     error = float(np.average(np.abs(found.stated - found.observed), weights=found.n))
     row = len([text for text in ax.texts if text.get_gid() == "calibration error"])
-    ax.text(
-        0.98,
-        0.17 + 0.07 * row,
+    ax.annotate(
         f"{label + ': ' if label else ''}calibration error {error:.3f}",
-        transform=ax.transAxes,
-        ha="right",
+        (0.0, 1.0),
+        xycoords="axes fraction",
+        xytext=(0, 6 + 12 * row),
+        textcoords="offset points",
         fontsize=8.5,
         color=style.line_colour(colour),
         fontweight="bold",

@@ -115,7 +115,7 @@ def roc_curves(
     rows = _one_vs_rest(score, truth, classes)
     labels = []
     for name, positive, values in rows:
-        colour = style.class_colours(classes)[name]
+        colour = style.line_colour(style.class_colours(classes)[name])
         curve = roc_curve(positive, values)
         ax.plot(curve.x, curve.y, color=colour, lw=1.6, label=name)
         if resamples:
@@ -154,7 +154,7 @@ def precision_recall_curves(
     rows = _one_vs_rest(score, truth, classes)
     labels = []
     for name, positive, values in rows:
-        colour = style.class_colours(classes)[name]
+        colour = style.line_colour(style.class_colours(classes)[name])
         curve = precision_recall_curve(positive, values)
         ax.step(curve.x, curve.y, where="pre", color=colour, lw=1.6)
         if resamples:
