@@ -108,7 +108,7 @@ def separate_stains(
 def recombine_stains(
     concentrations: np.ndarray, matrix: np.ndarray = HAEMATOXYLIN_EOSIN, *, background: float = 255.0
 ) -> np.ndarray:
-    """Paint uint8 pixels from concentrations (inverse of :func:`separate_stains`). **Shape** ``(..., S)`` to ``(..., 3)``."""
+    """Inverse of :func:`separate_stains`: uint8 pixels. **Shape** ``(..., S)`` to ``(..., 3)``."""
     return intensity(concentrations @ np.asarray(matrix, dtype=np.float32), background=background)
 
 

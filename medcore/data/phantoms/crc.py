@@ -12,18 +12,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from medcore.data.card import Card
+from medcore.data.info import CRC_CLASSES
 from medcore.data.patchset import PatchSet
-from medcore.data.phantoms.crc_tissues import CLASSES, compose, habit_of
+from medcore.data.phantoms.crc_tissues import compose, habit_of
+from medcore.data.phantoms.facts import check_range, names, phantom_card
 from medcore.data.phantoms.optics import Slide, photograph, stain_slide
 from medcore.data.phantoms.tissue import Field, generator
 from medcore.data.stain import REFERENCE_STAINING
-from medcore.errors import MedcoreError
 
 FIELD_UM = 80.0
 FREQUENCY = {"ADI": 9, "BACK": 6, "DEB": 8, "LYM": 12, "MUC": 7, "MUS": 13, "NORM": 11, "STR": 14, "TUM": 20}
 DIRT = (0.56, 0.58, 0.59)
-LICENCE = "CC0-1.0, synthetic"
 
 
 def make_crc(
@@ -32,7 +31,7 @@ def make_crc(
     images_per_patient: int = 80,
     size: int = 64,
     seed: int = 0,
-    stain_spread: float = 0.3,
+    stain_spread: float = 0.4,
     class_focus: float = 1.0,
     mixing: float = 0.45,
 ) -> PatchSet:
@@ -63,16 +62,13 @@ def make_crc(
         labels = labels_of(seed, patient, images_per_patient, class_focus)
         for index, label in enumerate(labels.tolist()):
             rng = generator(seed, "crc", patient, index)
-            maps, purity = compose(rng, field, habit, CLASSES[label], mixing)
+            maps, purity = compose(rng, field, habit, CRC_CLASSES[label], mixing)
             images.append(photograph(rng, list(maps), slide, field, size))
-            rows.append({"label": label, **names(patient, index), "purity": purity})
-    return PatchSet.from_arrays(np.stack(images), pd.DataFrame(rows), card(size, recipe))
-
-
-def names(patient: int, index: int) -> dict[str, str]:
-    """Patient, image and source of one image."""
-    name = f"P{patient + 1:03d}"
-    return {"patient": name, "image": f"{name}-{index:04d}", "source": f"{name}/{name}-{index:04d}.png"}
+            rows.append(
+                {"label": label, **names(f"P{patient + 1:03d}", f"P{patient + 1:03d}-{index:04d}"), "purity": purity}
+            )
+    card = phantom_card("phantom-crc", pixel_size_um=FIELD_UM / size, recipe=recipe)
+    return PatchSet.from_arrays(np.stack(images), pd.DataFrame(rows), card)
 
 
 def slide_of(seed: int, patient: int, stain_spread: float) -> Slide:
@@ -94,30 +90,8 @@ def labels_of(seed: int, patient: int, images_per_patient: int, class_focus: flo
     """
     rng = generator(seed, "crc-mix", patient)
     count = max(1, round(images_per_patient * rng.uniform(0.7, 1.3)))
-    frequency = np.array([FREQUENCY[name] for name in CLASSES], dtype=float)
-    mix = rng.dirichlet(class_focus * len(CLASSES) * frequency / frequency.sum())
-    labels = rng.choice(len(CLASSES), size=max(count, 3), p=mix)
-    labels[:3] = (3 * patient + np.arange(3)) % len(CLASSES)
+    frequency = np.array([FREQUENCY[name] for name in CRC_CLASSES], dtype=float)
+    mix = rng.dirichlet(class_focus * len(CRC_CLASSES) * frequency / frequency.sum())
+    labels = rng.choice(len(CRC_CLASSES), size=max(count, 3), p=mix)
+    labels[:3] = (3 * patient + np.arange(3)) % len(CRC_CLASSES)
     return labels[:count]
-
-
-def card(size: int, recipe: dict[str, int | float]) -> Card:
-    """The card of the set."""
-    return Card(
-        name="phantom-crc",
-        title="Nine colorectal tissues, procedural H&E patches",
-        classes=list(CLASSES),
-        abnormal=["TUM"],
-        licence=LICENCE,
-        citation="Class names after Kather et al. 2018, doi:10.5281/zenodo.1214456; no image of that set was used",
-        pixel_size_um=FIELD_UM / size,
-        synthetic=True,
-        recipe={"reader": "make_crc", **recipe},
-    )
-
-
-def check_range(maker: str, **ranges: tuple[float, float, float]) -> None:
-    """Raise a ``MedcoreError`` unless every (value, least, most) is in order."""
-    for name, (value, least, most) in ranges.items():
-        if not least <= value <= most:
-            raise MedcoreError(f"{maker}: {name}={value!r} is out of range; choose {least} to {most}")

@@ -140,7 +140,7 @@ def fibres(
 
 
 def scatter(rng: np.random.Generator, field: Field, spacing: float, *, jitter: float = 0.3) -> np.ndarray:
-    """Points on a jittered hexagonal lattice that reaches over the border, in random order. **Shape** ``(n, 2)``, µm."""
+    """Points (µm) on a jittered hexagonal lattice that reaches over the border, shuffled. **Shape** ``(n, 2)``."""
     steps = int(np.ceil(field.side / spacing)) + 3
     row, column = np.mgrid[-1 : steps + 2, -1:steps].astype(float)
     lattice = np.stack([column + 0.5 * (row % 2), row * 0.87], axis=-1).reshape(-1, 2) + rng.random(2)
