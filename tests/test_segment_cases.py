@@ -1,0 +1,199 @@
+"""Cases of a set at their original size, rules without learning, splits by patients, and label images on disk."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medcore.cli.segment_predict import load_segmenter, object_numbers, segment_files
+from medcore.data.card import Card
+from medcore.data.case_splits import split_cases
+from medcore.data.patchset import PatchSet
+from medcore.data.rescale import factor_for, rescaled
+from medcore.errors import MedcoreError
+from medcore.evaluation import cases
+from medcore.evaluation.ablation import segmentation_ablation
+from medcore.evaluation.sliding import Window
+from medcore.models.unet import SmallUNet
+from medcore.training import checkpoint
+from medcore.training.config import TrainConfig
+from medcore.training.fit import fit
+from medcore.training.objectives import Segmentation
+
+
+def glands(count: int = 8, side: int = 48, patients: int = 4) -> PatchSet:
+    """Bright images with one dark disc each; half of them have eight rows of padding."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(180, 256, (count, side, side, 3)).astype(np.uint8)
+    masks = np.zeros((count, side, side), np.uint8)
+    y, x = np.mgrid[:side, :side]
+    heights = np.where(np.arange(count) % 2, side - 8, side)
+    for n in range(count):
+        inside = (y - 18) ** 2 + (x - 14 - 2 * n) ** 2 < 100
+        masks[n][inside] = 1
+        images[n][inside] = rng.integers(40, 90, (inside.sum(), 3))
+        images[n, heights[n] :], masks[n, heights[n] :] = 255, 255
+    table = {
+        "label": np.full(count, -1), "patient": [f"p{n % patients}" for n in range(count)],
+        "source": [f"{n}.png" for n in range(count)], "split": [("train", "val")[n % 4 == 3] for n in range(count)],
+        "height": heights, "width": np.full(count, side),
+    }  # fmt: skip
+    return PatchSet.from_arrays(images, table, Card("toy", classes=["background", "gland"], task="segmentation"), masks)
+
+
+def test_cases_come_without_their_padding() -> None:
+    ps = glands()
+    assert [image.shape[0] for image in cases.case_images(ps)] == [48, 40] * 4
+    assert not any((mask == 255).any() for mask in cases.case_masks(ps))
+
+
+def test_statistics_and_class_counts_ignore_padding() -> None:
+    ps = glands()
+    values = np.concatenate([image.reshape(-1, 3) for image in cases.case_images(ps)]) / 255
+    mean, std = cases.channel_statistics(ps)
+    np.testing.assert_allclose(mean, values.mean(0))
+    np.testing.assert_allclose(std, values.std(0))
+    table = cases.class_table(ps)
+    assert table["pixels"].sum() == sum(mask.size for mask in cases.case_masks(ps))
+    weighted = table["pixels"] * table["weight"]
+    assert weighted.iloc[0] == pytest.approx(weighted.iloc[1], rel=1e-3)
+
+
+def test_otsu_finds_the_gap_and_agrees_with_a_slow_search() -> None:
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(0, 1, 3000), rng.normal(9, 1.5, 1500)])
+    found = cases.otsu_threshold(values)
+
+    def within(threshold: float) -> float:
+        low, high = values[values <= threshold], values[values > threshold]
+        return (len(low) * low.var() + len(high) * high.var()) / len(values)
+
+    best = min(np.linspace(values.min() + 0.01, values.max() - 0.01, 800), key=within)
+    assert within(found) <= 1.001 * within(best) and 2 < found < 7
+
+
+def test_baselines_are_scored_and_the_dark_disc_is_found() -> None:
+    ps = glands()
+    said = cases.baseline_cases(ps, ps)
+    tables = {name: cases.score_set(ps, answer, borders=False, objects=False) for name, answer in said.items()}
+    dice = {name: table[table["class"] == "gland"]["dice"].mean() for name, table in tables.items()}
+    assert dice["Otsu on haematoxylin"] > 0.9 > dice["everything is foreground"] > 0
+
+
+def test_a_network_is_judged_at_the_original_size() -> None:
+    ps, model = glands(), SmallUNet(2, widths=(4, 6, 8))
+    predicted = cases.predict_cases(model, ps, factor=0.5, window=Window(tile=32, turns=2))
+    assert [mask.shape for mask in predicted] == [(48, 48), (40, 48)] * 4
+    table = cases.score_set(ps, predicted)
+    assert len(table) == 2 * len(ps) and set(table["patient"]) == {"p0", "p1", "p2", "p3"}
+    with pytest.raises(MedcoreError, match="3 predictions for 8 images"):
+        cases.score_set(ps, predicted[:3])
+
+
+def test_nothing_to_learn_is_refused_and_empty_images_are_named() -> None:
+    ps = glands()
+    empty = PatchSet.from_arrays(ps.take(), ps.table, ps.card, np.zeros((8, 48, 48), np.uint8))
+    with pytest.raises(MedcoreError, match="hold only background"):
+        cases.check_trainable(empty)
+    with pytest.raises(MedcoreError, match="has no masks"):
+        cases.check_trainable(PatchSet.from_arrays(ps.take(), ps.table, ps.card))
+    cases.check_trainable(ps)
+    assert cases.without_foreground(ps) == [] and len(cases.without_foreground(empty)) == 8
+
+
+def test_rescaled_keeps_classes_table_and_padding(tmp_path: Path) -> None:
+    ps = glands()
+    small = rescaled(ps, 0.5, tmp_path / "small.npz")
+    assert small.shape == (24, 24, 3) and len(small) == len(ps)
+    assert set(np.unique(small.take_masks())) == {0, 1, 255}
+    assert small.column("height").tolist() == [24, 20] * 4
+    assert small.patients.tolist() == ps.patients.tolist() and small.splits.tolist() == ps.splits.tolist()
+    assert rescaled(ps, 1) is ps
+    assert factor_for(ps, 24) == 0.5 and factor_for(ps, None) == factor_for(ps, 500) == 1
+    with pytest.raises(MedcoreError, match="factor=0"):
+        rescaled(ps, 0)
+
+
+def test_split_counts_patients_and_keeps_a_published_split() -> None:
+    count = np.array([30, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+    patient = np.repeat([f"p{n}" for n in range(10)], count)
+    rows = len(patient)
+    table = {"label": np.full(rows, -1), "patient": patient, "source": [str(n) for n in range(rows)]}
+    ps = PatchSet.from_arrays(np.zeros((rows, 8, 8, 3), np.uint8), table, Card("toy", classes=["a", "b"]))
+    given = split_cases(ps, fractions=(0.6, 0.2, 0.2))
+    sides = {side: set(given.where(split=side).patients) for side in ("train", "val", "test")}
+    assert [len(names) for names in sides.values()] == [6, 2, 2]
+    assert not sides["train"] & sides["val"] and not sides["test"] & (sides["train"] | sides["val"])
+    published = ps.with_split(["train", "val", "test", *["train"] * (rows - 3)])
+    assert split_cases(published).splits.tolist() == published.splits.tolist()
+
+
+def test_ablation_has_four_rows_and_repeats() -> None:
+    ps = glands()
+    train, validation = ps.where(split="train"), ps.where(split="val")
+    config = TrainConfig(epochs=1, batch_size=4, device="cpu")
+    first = segmentation_ablation("small", train, validation, config)
+    assert len(first) == 4 and first["validation Dice"].between(0, 1).all()
+    assert first.equals(segmentation_ablation("small", train, validation, config))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    ps, folder = glands(), tmp_path_factory.mktemp("run")
+    model = SmallUNet(2, widths=(8, 12, 16))
+    config = TrainConfig(epochs=25, batch_size=3, learning_rate=1e-2, device="cpu")
+    fit(model, Segmentation(ps.classes), ps.where(split="train"), ps.where(split="val"), config, out=folder)
+    checkpoint.annotate(folder, segmentation={"factor": 1.0, "tile": 48, "turns": 1, "pixel_size_um": 0.5})
+    return folder
+
+
+def test_files_are_segmented_with_everything_that_was_asked_for(run: Path, tmp_path: Path) -> None:
+    ps = glands()
+    for n in (0, 1):
+        Image.fromarray(ps.take([n])[0]).save(tmp_path / f"case {n}.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    paths = [tmp_path / "case 0.png", tmp_path / "bad.png", tmp_path / "case 1.png"]
+    segmenter = load_segmenter(run)
+    problems = segment_files(
+        segmenter, paths, tmp_path / "out", probabilities=True, overlays=True, objects=True, on_error="skip"
+    )
+    assert len(problems) == 1 and "bad.png" in problems[0][0]
+    with Image.open(tmp_path / "out" / "case 0.tif") as picture:
+        labels = np.asarray(picture)
+        assert float(picture.tag_v2[282]) == pytest.approx(20000)  # pixels per centimetre at half a micrometre
+    truth = ps.take_masks([0])[0]
+    overlap = 2 * ((labels == 1) & (truth == 1)).sum() / ((labels == 1).sum() + (truth == 1).sum())
+    assert overlap > 0.8
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"case 0_gland.png", "case 0_overlay.png", "case 0_objects.png", "case 1.tif", "summary.csv"} <= names
+    shares = np.asarray(Image.open(tmp_path / "out" / "case 0_gland.png"))
+    assert np.array_equal(shares > 127, labels == 1)
+    rows = list(csv.DictReader(open(tmp_path / "out" / "summary.csv", encoding="utf-8")))
+    assert len(rows) == 4
+    assert int(rows[1]["pixels"]) == (labels == 1).sum()
+    assert float(rows[1]["area_um2"]) == pytest.approx((labels == 1).sum() * 0.25, abs=0.06)
+    assert int(rows[1]["objects"]) >= 1
+    with pytest.raises(MedcoreError, match="bad.png"):
+        segment_files(segmenter, paths, tmp_path / "again")
+    assert not (tmp_path / "again" / "summary.csv").exists()
+
+
+def test_labels_without_a_pixel_size_are_png_and_names_do_not_collide(run: Path, tmp_path: Path) -> None:
+    checkpoint.annotate(run, segmentation={"factor": 0.5, "tile": 48, "turns": 1, "pixel_size_um": None})
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(glands().take([0])[0]).save(tmp_path / folder / "x.y.png")
+    segment_files(load_segmenter(run), [tmp_path / "a" / "x.y.png", tmp_path / "b" / "x.y.png"], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"x.y.png", "x.y-2.png", "summary.csv"}
+    with Image.open(tmp_path / "out" / "x.y.png") as picture:
+        assert picture.mode == "P" and picture.size == (48, 48)
+
+
+def test_objects_of_two_classes_keep_their_numbers_apart() -> None:
+    labels = np.zeros((40, 80), np.uint8)
+    labels[5:35, 5:35], labels[5:35, 35:70] = 1, 2
+    numbers = object_numbers(labels)
+    assert sorted(np.unique(numbers)) == [0, 1, 2]
+    assert np.array_equal(numbers == 2, labels == 2)
