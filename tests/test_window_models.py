@@ -1,5 +1,7 @@
 """What learns to score windows, and that it never sees who it scores; models found again or trained anew."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,13 @@ from cohort_toys import LEVELS
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.evaluation.brown_red import brown_peak, score_windows
+from medcore.evaluation.brown_red import brown_peak, red_share, score_windows
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.nested import nested_diagnosis, nested_patients
 from medcore.evaluation.patient_metrics import patient_auroc
+from medcore.evaluation.patient_study import ATTENTION, OURS, RULE, diagnose_all, operating_points
 from medcore.evaluation.specks import speck_features
-from medcore.evaluation.window_models import FOREST, AutoencoderPlan, WindowLearner, evenly
+from medcore.evaluation.window_models import FOREST, AutoencoderPlan, WindowLearner, evenly, smaller
 from medcore.models.autoencoder import ConvAutoencoder
 from medcore.training.config import TrainConfig
 from medcore.training.mil import MILConfig
@@ -45,7 +48,8 @@ def windows(patients: int = 12, each: int = 6, side: int = 32) -> PatchSet:
 @pytest.fixture
 def learner(tmp_data) -> WindowLearner:
     patches = windows()
-    cohort = Cohort.from_set(patches, {"brown peak": score_windows(patches, brown_peak)})
+    rules = {"red share": red_share, "brown peak": brown_peak}
+    cohort = Cohort.from_set(patches, {name: score_windows(patches, score) for name, score in rules.items()})
     return WindowLearner(patches, cohort, specks=speck_features(patches), autoencoder=PLAN)
 
 
@@ -55,7 +59,7 @@ def excluding(learner: WindowLearner, *patients: int) -> np.ndarray:
 
 def test_all_scores_come_for_all_windows(learner):
     scores = learner(excluding(learner, 0, 1))
-    assert list(scores) == ["brown peak", FOREST, "autoencoder: 1 − SSIM", "autoencoder: lost brown"]
+    assert list(scores) == ["red share", "brown peak", FOREST, "autoencoder: 1 − SSIM", "autoencoder: lost brown"]
     assert all(values.shape == (72,) and np.isfinite(values).all() for values in scores.values())
 
 
@@ -194,3 +198,39 @@ def test_the_key_does_not_depend_on_the_device_or_the_loader(tmp_data):
             for d in ("cpu", "auto") for mode in ("auto", "stream")}  # fmt: skip
     assert len(keys) == 1
     assert model_key(spec, objective, train, validation, TrainConfig(seed=1)) not in keys
+
+
+def test_pictures_and_errors_of_some_windows(learner):
+    excluded, rows = excluding(learner, 0, 1), np.array([5, 0, 70])
+    painted = learner.paint(rows, excluded)
+    assert painted.shape == (3, 32, 32, 3) and painted.dtype == np.uint8
+    errors = learner.error_maps(rows, excluded, "l1")
+    expected = np.abs(learner.patches.take(rows) / 255 - painted / 255.0).mean(-1)
+    assert errors == pytest.approx(expected, abs=0.01)
+
+
+def test_smaller_pictures_of_the_same_rows(learner):
+    half = smaller(learner.patches, 16)
+    assert half.shape == (16, 16, 3) and half.patients.tolist() == learner.patches.patients.tolist()
+    means = half.take().mean((1, 2)), learner.patches.take().mean((1, 2))
+    assert np.allclose(*means, atol=1.0)
+    assert smaller(learner.patches, 64) is learner.patches
+
+
+def test_all_methods_diagnose_the_same_patients(learner):
+    found = diagnose_all(learner.cohort, learner, folds=3, attention=MILConfig(epochs=2))
+    assert list(found) == [OURS, RULE, ATTENTION]  # all have equally many windows
+    patients = [one.table["patient"].tolist() for one in found.values()]
+    assert all(names == patients[0] for names in patients)
+    assert {one.split for one in found.values()} == {"folds"}
+    table = operating_points(learner.cohort, learner, folds=3, rules=("youden", "cost 5:1"))
+    assert table.index.tolist() == ["youden", "cost 5:1"]
+    assert {"sensitivity", "specificity", "accuracy"} <= set(table.columns)
+
+
+def test_all_methods_on_hold_out(learner):
+    split = np.where(np.arange(12) >= 8, "test", "val")
+    cohort = replace(learner.cohort, scores=learner.cohort.scores | {"red share": np.arange(72.0)}, split=split)
+    found = diagnose_all(cohort, WindowLearner(learner.patches, cohort, autoencoder=PLAN), folds=3,
+                         attention=MILConfig(epochs=2))  # fmt: skip
+    assert all(one.split == "test" and len(one.table) == 4 for one in found.values())

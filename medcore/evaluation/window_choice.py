@@ -59,3 +59,18 @@ def _counted(patches: PatchSet) -> np.ndarray:
     if chosen == "Cropped":  # a patient without Cropped windows speaks by the annotated ones
         counted |= (kind == "Annotated") & ~np.isin(patches.patients, patches.patients[counted])
     return counted
+
+
+def limit_patients(patches: PatchSet, most: int | None, *, seed: int = 0) -> PatchSet:
+    """At most ``most`` patients of every diagnosis, apart for HoldOut and the others; None takes all.
+
+    **Shape**: a view of the set with all windows of the drawn patients.
+    """
+    if most is None:
+        return patches
+    generator = np.random.default_rng(seed)
+    frame = patches.table[["patient", "diagnosis", "split"]].drop_duplicates("patient")
+    drawn: list[str] = []
+    for _, part in frame.groupby(["diagnosis", frame["split"] == "test"], sort=True):
+        drawn += generator.permutation(np.sort(part["patient"].to_numpy(dtype=str)))[:most].tolist()
+    return patches.select(np.isin(patches.patients, drawn))

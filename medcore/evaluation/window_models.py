@@ -67,8 +67,8 @@ class WindowLearner:
         patches: The set that the cohort was made from, with a ``diagnosis`` column; smaller pictures of the same rows
             serve as well, and train faster.
         cohort: Windows to score; ``cohort.rows`` are rows of ``patches``. Its own scores are passed through.
-        specks: Descriptions of the cohort's windows (``specks.speck_features``) for the forest; None for no forest.
-            **Shape** ``(N, F)``.
+        specks: Descriptions of all windows of ``patches`` (``specks.speck_features``) for the forest; None for no
+            forest. **Shape** ``(len(patches), F)``.
         autoencoder: How autoencoders are trained; None for none.
         seed: Of everything.
         progress: Show the trainings.
@@ -84,9 +84,10 @@ class WindowLearner:
         seed: int = 0,
         progress: bool = False,
     ) -> None:
-        if specks is not None and len(specks) != len(cohort.owner):
-            raise MedcoreError(f"WindowLearner: {len(specks)} descriptions of specks for {len(cohort.owner)} windows")
-        self.patches, self.cohort, self.specks = patches, cohort, specks
+        if specks is not None and len(specks) != len(patches):
+            raise MedcoreError(f"WindowLearner: {len(specks)} descriptions of specks for {len(patches)} windows")
+        self.patches, self.cohort = patches, cohort
+        self.specks = None if specks is None else specks[cohort.rows]
         self.plan, self.seed, self.progress = autoencoder, seed, progress
         self.trained: dict[bytes, Trained] = {}
         self.known: dict[bytes, Mapping[str, np.ndarray]] = {}
@@ -179,6 +180,15 @@ class WindowLearner:
         """
         model = self.autoencoder(excluded).model
         return stream(lambda images: error_map(model, images, kind), self.patches.select(rows), model=model)
+
+    def paint(self, rows: np.ndarray, excluded: np.ndarray) -> np.ndarray:
+        """What the autoencoder without the excluded patients paints for some windows of ``patches``.
+
+        **Shape** ``(n,)`` and ``(P,)`` bool to ``(n, H, W, C)`` uint8.
+        """
+        model = self.autoencoder(excluded).model
+        painted = stream(model, self.patches.select(rows), model=model)
+        return (painted.transpose(0, 2, 3, 1) * 255 + 0.5).astype(np.uint8)
 
     def attention(self, config: MILConfig | None = None, *, codes: np.ndarray | None = None) -> LearnPatients:
         """Patient scores by ABMIL, for ``nested_patients`` and ``hold_out_patients``.
