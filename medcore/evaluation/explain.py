@@ -1,10 +1,12 @@
-"""Which part of the picture spoke for a class (Grad-CAM), and the check that the map depends on the weights at all.
+"""Where a classifier looks: Grad-CAM, and the test that tells a map of the model from a picture of edges.
 
-    maps = grad_cam(model, images, target=labels)           # (B, H, W) in [0, 1]
-    table = randomisation_check(model, images)              # similarity of maps while layers lose their weights
+    maps = grad_cam(model, pixels, classes)           # (B, H, W), 0 to 1
+    change = randomisation_check(model, pixels, classes)
 
-A saliency map that stays the same after the weights were randomised shows edges of the picture, not reasons of the
-model: run the check before believing a map.
+A class-activation map is believed only if it changes when the model's weights are randomised (Adebayo et al. 2018);
+some published methods return nearly the same picture for an untrained network.
+
+Reference: Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74; Adebayo et al. 2018, arXiv:1810.03292.
 """
 
 from __future__ import annotations
@@ -12,98 +14,94 @@ from __future__ import annotations
 import copy
 
 import numpy as np
-import pandas as pd
 import torch
+import torch.nn.functional as F
 from scipy.stats import spearmanr
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from medcore.errors import MedcoreError
 from medcore.models.classifier import Classifier
 
 
-def grad_cam(model: Classifier, images: Tensor, target: Tensor | int | None = None) -> Tensor:
-    """Where the last feature maps speak for a class.
+def grad_cam(model: Classifier, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """How much each place speaks for a class.
 
     Args:
-        model: a classifier; used in evaluation mode, its gradients are left untouched.
-        images: (B, C, H, W) in [0, 1], on the model's device.
-        target: class index per image (B,), one for all, or None for the predicted class.
+        model: A classifier; put into evaluation mode.
+        pixels: uint8. **Shape** ``(B, H, W, C)``.
+        classes: The class asked about, per image. **Shape** ``(B,)``.
 
     Returns:
-        (B, H, W), each map scaled to a maximum of 1 (all 0 where nothing speaks for the class).
+        Maps from 0 (nothing) to 1 (the strongest place of that image). **Shape** ``(B, H, W)`` float32.
 
     Raises:
-        MedcoreError: a class that the model does not have.
-
-    **Reference**: Selvaraju et al. 2017, arXiv:1610.02391.
+        MedcoreError: There are not as many classes as images.
     """
-    was_training = model.training
+    if len(pixels) != len(classes):
+        raise MedcoreError(f"grad_cam: {len(classes)} classes for {len(pixels)} images")
     model.eval()
-    try:
-        with torch.no_grad():
-            maps = model.feature_maps(images)
-        with torch.enable_grad():
-            maps = maps.detach().requires_grad_(True)
-            logits = model.classify_maps(maps)
-            chosen = logits.gather(1, _targets(target, logits).unsqueeze(1)).sum()
-            (gradient,) = torch.autograd.grad(chosen, maps)
-    finally:
-        model.train(was_training)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)  # (B, D, 1, 1): what one more of each map is worth
-    cam = F.relu((weights * maps.detach()).sum(1, keepdim=True)).float()
-    cam = F.interpolate(cam, size=images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
-    return cam / cam.flatten(1).amax(1).clamp_min(1e-12).view(-1, 1, 1)
+    device = next(model.parameters()).device
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float() / 255
+    with torch.enable_grad():
+        maps = model.feature_maps(images).detach().requires_grad_(True)
+        chosen = model.classify_maps(maps).gather(1, torch.as_tensor(np.asarray(classes), device=device)[:, None])
+        (gradient,) = torch.autograd.grad(chosen.sum(), maps)
+    heat = F.relu((gradient.mean((2, 3), keepdim=True) * maps.detach()).sum(1, keepdim=True))
+    heat = F.interpolate(heat, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    return _scaled(heat).cpu().numpy()
 
 
-def _targets(target: Tensor | int | None, logits: Tensor) -> Tensor:
-    if target is None:
-        return logits.argmax(1)
-    wanted = torch.as_tensor(target, device=logits.device).expand(len(logits))
-    if bool((wanted < 0).any() | (wanted >= logits.shape[1]).any()):
-        raise MedcoreError(f"target={target}: this model has the classes 0 to {logits.shape[1] - 1}")
-    return wanted.long()
+def _scaled(heat: Tensor) -> Tensor:
+    top = heat.flatten(1).amax(1)[:, None, None]
+    return torch.where(top > 0, heat / top.clamp_min(1e-12), torch.zeros_like(heat))
 
 
-def randomisation_check(model: Classifier, images: Tensor, *, stages: int = 5, seed: int = 0) -> pd.DataFrame:
-    """How much the maps change while the layers lose their weights, from the head downwards.
-
-    Args:
-        model: a trained classifier; not changed.
-        images: (B, C, H, W) in [0, 1]; the maps are those of the classes that the trained model predicts.
-        stages: steps in which the layers are randomised (cascading); 1 randomises all at once.
-        seed: of the random weights.
-
-    Returns:
-        One row per stage: ``layers`` (share randomised, 0 to 1), ``similarity`` (Spearman correlation of the maps with
-        the trained model's, a mean over images; 0 where a map is constant), ``spread`` (its standard deviation). The
-        first row is the trained model itself. A similarity that stays high condemns the method, not the model.
-
-    **Reference**: Adebayo et al. 2018, arXiv:1810.03292.
-    """
-    with torch.no_grad():
-        target = copy.deepcopy(model).eval()(images).argmax(1)
-    original = grad_cam(model, images, target).cpu().numpy()
-    work = copy.deepcopy(model)
-    layers = [layer for layer in work.modules() if hasattr(layer, "reset_parameters")][::-1]  # head first
-    bounds = np.linspace(0, len(layers), min(stages, len(layers)) + 1).round().astype(int)
-    rows = [{"layers": 0.0, "similarity": 1.0, "spread": 0.0}]
+def randomised(model: Classifier, *, seed: int = 0) -> Classifier:
+    """A copy of the model whose convolutions and linear layers have fresh random weights."""
+    copied = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for start, stop in zip(bounds, bounds[1:], strict=False):
-            for layer in layers[start:stop]:
-                _randomise(layer)
-            values = _similarities(original, grad_cam(work, images, target).cpu().numpy())
-            rows.append({"layers": stop / len(layers), "similarity": values.mean(), "spread": values.std()})
-    return pd.DataFrame(rows)
+        for module in copied.modules():
+            if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+                module.reset_parameters()
+    return copied
 
 
-def _randomise(layer: nn.Module) -> None:
-    device = next(layer.parameters(), torch.empty(0)).device
-    layer.cpu().reset_parameters()  # type: ignore[operator]
-    layer.to(device)
+def randomisation_check(
+    model: Classifier, pixels: np.ndarray, classes: np.ndarray, *, seed: int = 0
+) -> tuple[float, np.ndarray]:
+    """How alike the maps stay when the weights are randomised.
+
+    Args:
+        model: A trained classifier.
+        pixels: uint8. **Shape** ``(B, H, W, C)``.
+        classes: The class asked about. **Shape** ``(B,)``.
+        seed: Of the random weights.
+
+    Returns:
+        Median rank correlation of the two maps (1 = the maps do not depend on what was learnt, about 0 = they do;
+        a flat map counts as 0), and the maps of the randomised model ``(B, H, W)``.
+    """
+    device = next(model.parameters()).device
+    before = grad_cam(model, pixels, classes)
+    after = grad_cam(randomised(model.cpu(), seed=seed).to(device), pixels, classes)
+    model.to(device)
+    pairs = zip(before, after, strict=True)
+    return float(np.median([_rank_correlation(one, other) for one, other in pairs])), after
 
 
-def _similarities(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    pairs = zip(first.reshape(len(first), -1), second.reshape(len(second), -1), strict=True)
-    return np.array([spearmanr(a, b).statistic if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0 for a, b in pairs])
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(spearmanr(one.ravel(), other.ravel()).statistic)
+
+
+def overlay(model: Classifier, pixels: np.ndarray, classes: np.ndarray, *, opacity: float = 0.5) -> np.ndarray:
+    """Images under their maps, for files. **Shape** ``(B, H, W, C) -> (B, H, W, 3)`` uint8."""
+    from matplotlib import colormaps
+
+    heat = grad_cam(model, pixels, classes)
+    colours = 255 * colormaps["inferno"](heat)[..., :3]
+    base = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
+    strength = opacity * heat[..., None]
+    return ((1 - strength) * base + strength * colours).round().astype(np.uint8)
