@@ -7,7 +7,7 @@ import pytest
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
-from medcore.evaluation.experiments import compare_variants, fold_table, spread, subgroup_table
+from medcore.evaluation.experiments import compare_variants, spread, subgroup_table
 from medcore.evaluation.intervals import Estimate
 from medcore.evaluation.scores import Scores
 from medcore.training.config import TrainConfig
@@ -45,12 +45,6 @@ def test_variants_see_validation_only() -> None:
         compare_variants(train, test, CONFIG, {"plain": {}})
     with pytest.raises(MedcoreError, match="'epoch'"):
         compare_variants(train, validation, CONFIG, {"plain": {"epoch": 3}})
-
-
-def test_folds_leave_the_test_patients_out() -> None:
-    table = fold_table(patches(), CONFIG, 3)
-    assert list(table["fold"]) == [1, 2, 3]
-    assert table["n"].sum() == 60 and table["patients"].sum() == 15
 
 
 def test_spread_of_seeds_by_hand() -> None:

@@ -133,14 +133,11 @@ def with_heatmaps(predictor: Any, batches: Iterator[Any], folder: Path) -> Itera
     """Write a Grad-CAM overlay beside each prediction."""
     from PIL import Image
 
-    from medcore.evaluation.explain import overlay
-
     folder.mkdir(parents=True, exist_ok=True)
     number = 0
     for batch in batches:
         if len(batch.images):
-            pictures = overlay(predictor.model, batch.pixels, batch.probabilities.argmax(1))
-            for name, picture in zip(batch.images, pictures, strict=True):
+            for name, picture in zip(batch.images, predictor.overlays(batch), strict=True):
                 Image.fromarray(picture).save(folder / f"{number:06d}_{Path(name).stem}.png")
                 number += 1
         yield batch

@@ -78,9 +78,15 @@ def command(
     engine: str, jobs: int, on_error: str, resume: bool, **fields: str | None,
 ) -> int:  # fmt: skip
     """Train a TASK on --data and write history.csv and checkpoints/ to --out."""
+    import copy
+    from functools import partial
+
+    import numpy as np
+
     from medcore.data.load import load
     from medcore.data.splits import assign_splits
     from medcore.training.fit import fit
+    from medcore.training.folds import cross_validate
     from medcore.training.tasks import make_task
 
     config = make_config(task, profile, fields)
@@ -89,7 +95,14 @@ def command(
         "model": model, "weights": weights, "codes": codes, "normal": normal, "class_weights": class_weights,
     }  # fmt: skip
     if folds:
-        return _train_folds(task, patches, config, options, folds=folds, engine=engine, jobs=jobs, out=out)
+        made = make_task(task, patches.where(split=["train", "val"]), seed=config.seed, **options)
+        known = patches.select(np.isin(patches.index, np.r_[made.train.index, made.validation.index]))
+        crossed = cross_validate(
+            partial(copy.deepcopy, made.model), made.objective, known, config,
+            k=folds, jobs=jobs, engine=engine, out=out, resume=resume,
+        )  # fmt: skip
+        click.echo(f"{crossed}\n{out / 'folds.csv'}")
+        return 0
     if os.environ.get("RANK", "0") == "0":
         click.echo(repr(patches))
     made = make_task(task, patches, seed=config.seed, **options)

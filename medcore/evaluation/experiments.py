@@ -1,4 +1,4 @@
-"""Small experiments beside a main result: variants at an equal budget, seeds, folds, subgroups.
+"""Small experiments beside a main result: variants at an equal budget, seeds, subgroups.
 
 Variants are compared on **validation** patients, never on test patients: they inform choices.
 """
@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from medcore.data.patchset import PatchSet
-from medcore.data.splits import patient_folds
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval
@@ -87,42 +86,6 @@ def spread(estimates: Mapping[str, Estimate]) -> tuple[float, float]:
     """Mean and standard deviation of the values, such as over seeds."""
     values = [one.value for one in estimates.values() if one.value is not None]
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def fold_table(
-    patches: PatchSet, config: TrainConfig, k: int, *, model: str = "small_cnn", metric: str = "balanced_accuracy"
-) -> pd.DataFrame:
-    """Cross-validation over the patients of train and validation: one row per fold.
-
-    Args:
-        patches: Labelled images; test images are left out.
-        config: Settings of every fold.
-        k: Number of folds.
-        model: Architecture.
-        metric: As for ``interval``.
-
-    Returns:
-        Columns ``fold, patients, n, value, low, high``.
-    """
-    known = patches.where(split=["train", "val"])
-    rows = []
-    for number, fold in enumerate(patient_folds(known, k, seed=config.seed), start=1):
-        train, held_out = known.select(fold.train), known.select(fold.validation)
-        scores = train_variant(
-            train.with_split(["train"] * len(train)), held_out.with_split(["val"] * len(held_out)), config, model=model
-        )
-        one = interval(scores, metric)
-        rows.append(
-            {
-                "fold": number,
-                "patients": scores.patients,
-                "n": one.n,
-                "value": one.value,
-                "low": one.low,
-                "high": one.high,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def subgroup_table(

@@ -74,6 +74,59 @@ class Preprocessing(Parameters):
     }
 
 
+class Autoencoder(Parameters):
+    """02: an autoencoder as a detector of what is not normal."""
+
+    data: str = "phantom-derm"
+    size: Annotated[int, Field(ge=16, le=256)] | None = None
+    limit: Count | None = None
+    abnormal: list[str] = []
+    learn: list[str] = []
+    bottleneck: Count | None = None
+    loss: Literal["mse", "l1", "ssim", "mixed"] | None = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    lr: Rate | None = None
+    scores: list[str] = ["mse", "ssim", "ssim_multiscale"]
+    rule: str = "youden"
+    bottlenecks: list[int] | None = None
+    retrain: bool = False
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"size": 32, "bottleneck": 8, "loss": "mse", "epochs": 1, "batch_size": 32, "lr": 1e-3,
+                  "limit": 400, "bottlenecks": [4]},
+        "quick": {"size": 64, "bottleneck": 32, "loss": "mixed", "epochs": 24, "batch_size": 32, "lr": 1e-3,
+                  "bottlenecks": [8, 120]},
+        "full": {"size": 128, "bottleneck": 120, "loss": "mixed", "epochs": 100, "batch_size": 32, "lr": 1e-3,
+                 "bottlenecks": [8, 32, 256]},
+    }  # fmt: skip
+
+
+class VariationalAutoencoder(Parameters):
+    """03: a VAE, its latent space, and what it detects."""
+
+    data: str = "phantom-derm"
+    size: Annotated[int, Field(ge=16, le=256)] | None = None
+    limit: Count | None = None
+    abnormal: list[str] = []
+    learn: list[str] = []
+    latent: Count | None = None
+    beta: Annotated[float, Field(ge=0)] | None = None
+    kl_warmup: Annotated[float, Field(ge=0)] | None = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    lr: Rate | None = None
+    scores: list[str] = ["mse", "ssim", "ssim_multiscale", "elbo", "kl"]
+    rule: str = "youden"
+    retrain: bool = False
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"size": 32, "latent": 16, "beta": 1.0, "kl_warmup": 1.0, "epochs": 1, "batch_size": 32, "lr": 1e-3,
+                  "limit": 400},
+        "quick": {"size": 64, "latent": 120, "beta": 1.0, "kl_warmup": 6.0, "epochs": 24, "batch_size": 32, "lr": 1e-3},
+        "full": {"size": 128, "latent": 120, "beta": 1.0, "kl_warmup": 10.0, "epochs": 100, "batch_size": 32,
+                 "lr": 1e-3},
+    }  # fmt: skip
+
+
 class PatchClassification(Parameters):
     """06: patches into classes."""
 
@@ -135,6 +188,8 @@ class Segmentation(Parameters):
 
 SCHEMAS: dict[str, type[Parameters]] = {
     "01_preprocessing": Preprocessing,
+    "02_autoencoder": Autoencoder,
+    "03_vae": VariationalAutoencoder,
     "05_segmentation": Segmentation,
     "06_patch_classification": PatchClassification,
 }

@@ -85,6 +85,10 @@ def run_trial(notebook: Path, values: dict[str, Any], fixed: dict[str, Any], out
     return values | row | {"seconds": results["seconds"] if results else None, "folder": folder.name}
 
 
+def _trial(call: tuple[Path, dict[str, Any], dict[str, Any], Path]) -> dict[str, Any]:
+    return run_trial(*call)
+
+
 def sweep(
     notebook: Path,
     axes: dict[str, list[Any]],
@@ -119,10 +123,10 @@ def sweep(
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     if trials is None:
-        from medcore.training.engines import run_jobs
+        from medcore.training.jobs import run_jobs
 
         calls = [(notebook, values, fixed, out) for values in combinations]
-        results: Iterator[dict[str, Any]] = run_jobs(run_trial, calls, engine=engine, jobs=jobs)
+        results: Iterator[dict[str, Any]] = (row for _, row in run_jobs(_trial, calls, engine=engine, jobs=jobs))
     else:
         results = _searched(notebook, axes, fixed, out, trials, sampler, seed)
     for row in results:

@@ -1,0 +1,163 @@
+"""Who learns, who chooses and who is tested in a study of anomaly detection, and what needs no network.
+
+sides = detection_sides(patches)                 # normal images to learn from; all labelled ones to judge
+kind, aurocs = choose_kind(candidates)           # by AUROC on validation cases; test data is refused
+trivial = trivial_scores(sides.train, sides.test, components=64)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+from medcore.evaluation.anomaly import reconstruct
+from medcore.evaluation.anomaly_baselines import pca_reconstruction
+from medcore.evaluation.brown_red import red_share
+from medcore.evaluation.intervals import interval
+from medcore.evaluation.predict import stream
+from medcore.evaluation.scores import Scores, refuse_test_data
+from medcore.evaluation.similarity import psnr, ssim_map
+from medcore.models.vae import VAEOutput
+from medcore.training.augment import to_float
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Who learns, who chooses, who is tested.
+
+    Attributes:
+        train: Normal images of the training patients.
+        monitor: Normal images of the validation patients: pick the epoch.
+        validation: All labelled images of the validation patients: choose score and threshold.
+        test: All labelled images of the test patients.
+        abnormal: Names of the abnormal classes.
+    """
+
+    train: PatchSet
+    monitor: PatchSet
+    validation: PatchSet
+    test: PatchSet
+    abnormal: tuple[str, ...]
+
+
+def detection_sides(patches: PatchSet, abnormal: Sequence[str] = (), *, learn: Sequence[str] = ()) -> Sides:
+    """Cut a split set for anomaly detection.
+
+    Args:
+        patches: A set with a split column.
+        abnormal: Abnormal classes; by default those of the card.
+        learn: Normal classes to learn from; by default all that are not abnormal.
+
+    Raises:
+        MedcoreError: Nothing says what is abnormal, or a side lacks normal or abnormal images.
+    """
+    names = tuple(abnormal) or tuple(patches.card.abnormal)
+    if not names:
+        raise MedcoreError(
+            f"set {patches.card.name!r} does not say which classes are abnormal; name them, as in "
+            f"-p 'abnormal=[\"{patches.classes[-1]}\"]' out of {', '.join(patches.classes)}"
+        )
+    wrong = [name for name in (*names, *learn) if name not in patches.classes]
+    if wrong or set(names) & set(learn):
+        raise MedcoreError(
+            f"abnormal={list(names)}, learn={list(learn)}: must be different classes of {patches.classes}"
+        )
+    known = patches.select(patches.labels >= 0)
+    is_abnormal = np.isin(known.label_names, names)
+    learnt = ~is_abnormal if not learn else np.isin(known.label_names, learn)
+    parts = {side: known.splits == side for side in ("train", "val", "test")}
+    sides = Sides(
+        train=known.select(parts["train"] & learnt), monitor=known.select(parts["val"] & learnt),
+        validation=known.select(parts["val"]), test=known.select(parts["test"]), abnormal=names,
+    )  # fmt: skip
+    _check(sides, {side: is_abnormal[rows] for side, rows in parts.items()})
+    return sides
+
+
+def _check(sides: Sides, is_abnormal: Mapping[str, np.ndarray]) -> None:
+    if not len(sides.train) or not len(sides.monitor):
+        raise MedcoreError(
+            f"anomaly detection: {len(sides.train)} normal images to learn from and {len(sides.monitor)} to watch the "
+            "training with; both are needed"
+        )
+    for side in ("val", "test"):
+        count, found = len(is_abnormal[side]), int(is_abnormal[side].sum())
+        if not 0 < found < count:
+            raise MedcoreError(
+                f"anomaly detection: split {side!r} has {found} abnormal of {count} labelled images; no threshold can "
+                "be chosen or judged without both kinds. Use another seed, or a set with more patients"
+            )
+
+
+def choose_kind(candidates: Mapping[str, Scores]) -> tuple[str, dict[str, float]]:
+    """The score with the highest AUROC on validation cases.
+
+    Args:
+        candidates: Name of a score to its validation Scores.
+
+    Returns:
+        The name, and the AUROC of each.
+
+    Raises:
+        TestDataRefused: A case is marked ``test``.
+        MedcoreError: There is nothing to choose from.
+    """
+    if not candidates:
+        raise MedcoreError("choose_kind: no candidate scores")
+    aurocs = {}
+    for name, scores in candidates.items():
+        refuse_test_data(scores, "an anomaly score")
+        aurocs[name] = interval(scores, "auroc").value or 0.0
+    return max(aurocs, key=lambda name: aurocs[name]), aurocs
+
+
+def trivial_scores(train: PatchSet, held_out: PatchSet, *, components: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Anomaly scores that need no network, higher = stranger.
+
+    Args:
+        train: Normal images.
+        held_out: Images to score.
+        components: Of the PCA: as many numbers as the model's bottleneck.
+        seed: Of the PCA's randomised solver.
+
+    Returns:
+        ``PCA``, ``mean colour`` and ``colour histogram`` (distance from the normal mean, in normal spreads), and in
+        colour ``red pixels``. Each **Shape** ``(N,)``.
+    """
+    from medcore.evaluation.baselines import colour_histogram, mean_colour
+
+    components = min(components, len(train))
+    found = {f"PCA, {components} components": pca_reconstruction(train, held_out, components=components, seed=seed)}
+    for name, features in (("mean colour", mean_colour), ("colour histogram", colour_histogram)):
+        normal, values = features(train), features(held_out)
+        found[name] = (((values - normal.mean(0)) / (normal.std(0) + 1e-3)) ** 2).mean(1)
+    if held_out.shape[2] == 3:
+        found["red pixels"] = np.concatenate([red_share(chunk) for chunk in held_out.chunks()])
+    return found
+
+
+def paint(model: nn.Module, pixels: np.ndarray) -> np.ndarray:
+    """What a model paints in place of some images. **Shape** ``(n, H, W, C)`` uint8 -> the same, float32 in [0, 1]."""
+    images = to_float(torch.from_numpy(np.ascontiguousarray(pixels))).to(next(model.parameters()).device)
+    output = reconstruct(model, images)
+    picture = output.reconstruction if isinstance(output, VAEOutput) else output
+    return picture.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def reconstruction_quality(model: nn.Module, ps: PatchSet) -> dict[str, float]:
+    """Mean PSNR (dB) and SSIM of the painted images of a set."""
+
+    def both(images: torch.Tensor) -> torch.Tensor:
+        output = reconstruct(model, images)
+        picture = (output.reconstruction if isinstance(output, VAEOutput) else output).float().clamp(0, 1)
+        alike = ssim_map(images.float(), picture).flatten(1).mean(1)
+        return torch.stack([psnr(images.float(), picture), alike], dim=1)
+
+    values = stream(both, ps, model=model).mean(0)
+    return {"psnr": float(values[0]), "ssim": float(values[1])}
