@@ -1,7 +1,7 @@
 """Segmentation metrics, case by case: how much overlaps, how far the borders are apart, and what patients tell.
 
     table = score_cases(truths, predictions, ids, patients, classes=classes, pixel_size_um=0.62)  # row: case × class
-    estimates = case_estimates(table, split="test", patients_known=True)                        # with intervals
+    estimates = case_estimates(table, split="test")                                             # with intervals
 
 - A case is one image at its original size. Pixels whose true class is 255 count nowhere: not as truth, not as
   prediction, not as border.
@@ -146,17 +146,19 @@ def score_cases(
         objects: Also object F1 and object Dice.
 
     Returns:
-        One row per case and class; ``attrs`` hold ``classes``, ``unit`` (``µm`` or ``pixel``) and ``tolerance``.
+        One row per case and class; ``attrs`` hold ``classes``, ``unit`` (``µm`` or ``pixel``), ``tolerance`` and
+        ``diagonal`` (of the largest case).
 
     Raises:
         MedcoreError: Not one prediction and patient per case, or a mask does not fit.
     """
     size = pixel_size_um or 1.0
     tolerance = TOLERANCE_PIXELS * size if tolerance is None else tolerance
-    rows = []
+    rows, diagonal = [], 0.0
     try:
         for truth, predicted, case, patient in zip(truths, predictions, cases, patients, strict=True):
             found = score_case(truth, predicted, classes, tolerance=tolerance / size, borders=borders, objects=objects)
+            diagonal = max(diagonal, float(np.hypot(*np.shape(truth))) * size)
             rows += [{"case": case, "patient": patient, **row} for row in found]
     except ValueError as error:
         raise MedcoreError(f"score_cases: not one truth, prediction and patient for each case ({error})") from error
@@ -164,6 +166,7 @@ def score_cases(
     if "hd95" in table:
         table["hd95"] *= size
     table.attrs = {"classes": list(classes), "unit": "µm" if pixel_size_um else "pixel", "tolerance": tolerance}
+    table.attrs["diagonal"] = diagonal
     return table
 
 
@@ -198,7 +201,9 @@ def case_estimates(
         distance = metric == "hd95"
         name = f"hd95_{'um' if table.attrs['unit'] == 'µm' else 'pixels'}" if distance else metric
         values = per_case(table, metric).to_numpy()
-        found.append(_mean(values, patients, name, split, level, bounds=None if distance else (0.0, 1.0)))
+        found.append(
+            _mean(values, patients, name, split, level, bounds=(0.0, table.attrs["diagonal"] if distance else 1.0))
+        )
     miou = per_case(table, "iou", background=True).to_numpy()
     found.insert(min(2, len(found)), _mean(miou, patients, "miou", split, level))
     return [*found, *_pooled(table, patients, split, level)]
@@ -227,7 +232,7 @@ def _mean(
     name: str,
     split: str,
     level: float,
-    bounds: tuple[float, float] | None = (0.0, 1.0),
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Estimate:
     return mean_interval(
         values, patients, name=name, unit="image", split=split, by="patient", bounds=bounds, level=level

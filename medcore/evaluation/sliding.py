@@ -97,7 +97,7 @@ def predict_image(
     check_pixels(pixels, model)
     function = logits_function(model, window)
     if whole:
-        logits = function(np.asarray(pixels)[None])[0]
+        logits = function(np.array(pixels)[None])[0]
     else:
         strips = blended_strips(function, pixels, window, model.classes, stride=model.stride)
         logits = np.concatenate(list(strips), axis=1)
