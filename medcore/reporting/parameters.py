@@ -109,7 +109,7 @@ class VariationalAutoencoder(Parameters):
     limit: Count | None = None
     abnormal: list[str] = []
     learn: list[str] = []
-    latent: Count | None = None
+    latent_size: Count | None = None
     beta: Annotated[float, Field(ge=0)] | None = None
     kl_warmup: Annotated[float, Field(ge=0)] | None = None
     epochs: Count | None = None
@@ -119,10 +119,10 @@ class VariationalAutoencoder(Parameters):
     rule: str = "youden"
     retrain: bool = False
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"size": 32, "latent": 16, "beta": 1.0, "kl_warmup": 1.0, "epochs": 1, "batch_size": 32, "lr": 1e-3,
+        "smoke": {"size": 32, "latent_size": 16, "beta": 1.0, "kl_warmup": 1.0, "epochs": 1, "batch_size": 32, "lr": 1e-3,
                   "limit": 400},
-        "quick": {"size": 64, "latent": 120, "beta": 1.0, "kl_warmup": 6.0, "epochs": 24, "batch_size": 32, "lr": 1e-3},
-        "full": {"size": 128, "latent": 120, "beta": 1.0, "kl_warmup": 10.0, "epochs": 100, "batch_size": 32,
+        "quick": {"size": 64, "latent_size": 120, "beta": 1.0, "kl_warmup": 6.0, "epochs": 24, "batch_size": 32, "lr": 1e-3},
+        "full": {"size": 128, "latent_size": 120, "beta": 1.0, "kl_warmup": 10.0, "epochs": 100, "batch_size": 32,
                  "lr": 1e-3},
     }  # fmt: skip
 

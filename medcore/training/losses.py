@@ -107,15 +107,21 @@ def ssim(first: Tensor, second: Tensor, window: int = 11, sigma: float = 1.5) ->
 
     **Reference** Wang et al. 2004, doi:10.1109/TIP.2003.819861.
     """
-    channels = first.shape[1]
     if min(first.shape[-2:]) < window:
         raise MedcoreError(
             f"ssim: images of {first.shape[-2]}×{first.shape[-1]} need sides of at least {window} pixels"
         )
+    # In bfloat16 the difference of two nearly equal squares can turn negative, and the quotient NaN.
+    with torch.autocast(first.device.type, enabled=False):
+        return _ssim(first.float(), second.float(), window, sigma)
+
+
+def _ssim(first: Tensor, second: Tensor, window: int, sigma: float) -> Tensor:
+    channels = first.shape[1]
     taps = torch.arange(window, device=first.device, dtype=torch.float32) - window // 2
     kernel = torch.exp(-(taps**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    stacked = torch.cat([first, second, first * first, second * second, first * second], 1).float()
+    stacked = torch.cat([first, second, first * first, second * second, first * second], 1)
     across = kernel.view(1, 1, 1, -1).repeat(5 * channels, 1, 1, 1)
     smooth = F.conv2d(stacked, across, groups=5 * channels)
     smooth = F.conv2d(smooth, across.transpose(2, 3), groups=5 * channels)

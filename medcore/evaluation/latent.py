@@ -1,0 +1,144 @@
+"""What a latent space knows: codes, neighbours by class and by patient, walks, samples beside their neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.covariance import LedoitWolf
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+from medcore.evaluation.predict import stream
+from medcore.models.vae import VAE, traverse
+
+SIDE = 32  # pixels; distances between images are measured at this size, where noise is averaged out
+
+
+def encode_set(model: VAE, ps: PatchSet) -> np.ndarray:
+    """Posterior means of a set, in its order. **Shape** ``(N, Z)`` float32."""
+    return stream(lambda images: model.encode(images)[0], ps, model=model)
+
+
+def mahalanobis(model: VAE, normal: PatchSet, ps: PatchSet) -> np.ndarray:
+    """Distance of codes from those of normal images, with a shrunk covariance; higher = stranger.
+
+    Args:
+        model: Trained on normal images.
+        normal: Normal training images.
+        ps: Images to score.
+
+    Returns:
+        Squared distances. **Shape** ``(N,)``.
+
+    **Reference**: Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4 (the shrinkage).
+    """
+    fitted = LedoitWolf().fit(encode_set(model, normal))
+    return fitted.mahalanobis(encode_set(model, ps))
+
+
+def what_it_knows(
+    codes: np.ndarray, labels: np.ndarray, patients: np.ndarray, *, draws: int = 20, seed: int = 0
+) -> dict[str, float]:
+    """How often the nearest neighbour in latent space has the same class, and the same patient.
+
+    Args:
+        codes: **Shape** ``(N, Z)``.
+        labels: **Shape** ``(N,)``.
+        patients: **Shape** ``(N,)``.
+        draws: Random neighbours per image for the chance level.
+        seed: Of the random neighbours.
+
+    Returns:
+        ``class``, ``class_chance``, ``patient``, ``patient_chance``, each 0 to 1. The class is compared among other
+        patients' images only, so that knowing the patient cannot pass for knowing the class; ``patient`` counts only
+        images whose patient has another image.
+
+    Raises:
+        MedcoreError: Fewer than two patients.
+    """
+    patients = np.unique(np.asarray(patients), return_inverse=True)[1]
+    if patients.max(initial=0) == 0:
+        raise MedcoreError("what_it_knows: the images come from one patient; neighbours of other patients are needed")
+    order = (
+        NearestNeighbors(n_neighbors=len(codes))
+        .fit(codes)
+        .kneighbors(return_distance=False, n_neighbors=len(codes) - 1)
+    )
+    several = np.bincount(patients)[patients] > 1
+    same_patient = patients[order[:, 0]] == patients
+    foreign = patients[order] != patients[:, None]
+    nearest_foreign = order[np.arange(len(codes)), foreign.argmax(1)]
+    rng = np.random.default_rng(seed)
+    random = rng.integers(0, len(codes) - 1, (len(codes), draws))
+    random += random >= np.arange(len(codes))[:, None]
+    return {
+        "class": float((labels[nearest_foreign] == labels).mean()),
+        "class_chance": float((labels[random] == labels[:, None]).mean()),
+        "patient": float(same_patient[several].mean()) if several.any() else 0.0,
+        "patient_chance": float((patients[random] == patients[:, None])[several].mean()) if several.any() else 0.0,
+    }
+
+
+@torch.no_grad()
+def traversal(
+    model: VAE, codes: np.ndarray, *, dimensions: int = 4, steps: int = 7, reach: float = 2.5
+) -> tuple[list[int], list[float], np.ndarray]:
+    """Images along the dimensions whose codes vary most, from the mean code.
+
+    Args:
+        model: A trained VAE.
+        codes: Codes of a set. **Shape** ``(N, Z)``.
+        dimensions: How many dimensions.
+        steps: Images per dimension.
+        reach: Ends of the walk, in standard deviations of the codes.
+
+    Returns:
+        The dimensions, the steps in standard deviations, and images ``(D, S, H, W, C)`` float32 in [0, 1].
+    """
+    spread, centre = codes.std(0), torch.from_numpy(codes.mean(0))
+    chosen = np.argsort(-spread, kind="stable")[:dimensions].tolist()
+    values = np.linspace(-reach, reach, steps).tolist()
+    rows = [
+        _pictures(
+            model, traverse(centre, axis, [float(centre[axis]) + value * float(spread[axis]) for value in values])
+        )
+        for axis in chosen
+    ]
+    return chosen, values, np.stack(rows)
+
+
+def samples_and_neighbours(
+    model: VAE, train: PatchSet, *, count: int = 8, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images drawn from the prior, the training image nearest to each, and their distance.
+
+    Returns:
+        Samples ``(n, H, W, C)`` float32, neighbours ``(n, H, W, C)`` uint8, root mean squared distance ``(n,)`` of
+        intensities 0 to 1 at 32 pixels.
+    """
+    drawn = model.sample(count, torch.Generator().manual_seed(seed)).permute(0, 2, 3, 1).cpu().numpy()
+    small = NearestNeighbors(n_neighbors=1).fit(_small_set(train))
+    distance, nearest = small.kneighbors(_small(torch.from_numpy(drawn).permute(0, 3, 1, 2)).flatten(1).numpy())
+    scale = np.sqrt(small.n_features_in_)
+    return drawn, train.take(nearest[:, 0]), distance[:, 0] / scale
+
+
+def usual_distance(train: PatchSet, others: PatchSet) -> float:
+    """Median distance from real images to their nearest training image, in the units of ``samples_and_neighbours``."""
+    small = NearestNeighbors(n_neighbors=1).fit(_small_set(train))
+    return float(np.median(small.kneighbors(_small_set(others))[0]) / np.sqrt(small.n_features_in_))
+
+
+def _small_set(ps: PatchSet) -> np.ndarray:
+    return stream(lambda images: _small(images).flatten(1), ps)
+
+
+def _small(images: Tensor) -> Tensor:
+    side = min(SIDE, *images.shape[2:])
+    return torch.nn.functional.interpolate(images.float(), size=(side, side), mode="area")
+
+
+def _pictures(model: VAE, codes: Tensor) -> np.ndarray:
+    return model.decode(codes.to(next(model.parameters()))).float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
