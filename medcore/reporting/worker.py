@@ -25,6 +25,8 @@ def main() -> None:
     """Read the job, run it, leave ``notebook.ipynb`` with a verdict in its folder."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it as ignored
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # jsonschema imports this for a format of web addresses that no notebook has, and it spends a second on a grammar
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     job = json.loads(sys.stdin.readline())
     tell = _take_standard_output(Path(job["folder"]) / LOG)
     threading.Thread(target=_follow_parent, daemon=True).start()
