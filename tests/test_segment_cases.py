@@ -197,3 +197,24 @@ def test_objects_of_two_classes_keep_their_numbers_apart() -> None:
     numbers = object_numbers(labels)
     assert sorted(np.unique(numbers)) == [0, 1, 2]
     assert np.array_equal(numbers == 2, labels == 2)
+
+
+def test_a_large_image_goes_strip_by_strip_to_the_disk(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.annotate(run, segmentation={"factor": 1.0, "tile": 48, "turns": 1, "pixel_size_um": None})
+    scan = np.concatenate([np.concatenate(list(glands().take([0, 2, 4])), 1)] * 2)
+    np.save(tmp_path / "scan.npy", scan)
+    segmenter = load_segmenter(run)
+    segment_files(segmenter, [tmp_path / "scan.npy"], tmp_path / "small")
+    monkeypatch.setattr("medcore.cli.segment_predict.LARGE", 100)
+    monkeypatch.setattr("medcore.cli.segment_predict.WHOLE", 100)
+    segment_files(segmenter, [tmp_path / "scan.npy"], tmp_path / "large", probabilities=True)
+    labels = np.load(tmp_path / "large" / "scan.npy")
+    whole = np.asarray(Image.open(tmp_path / "small" / "scan.png"))
+    assert labels.shape == whole.shape == scan.shape[:2]
+    assert (labels == whole).mean() > 0.97  # cut and blended against one piece
+    assert np.load(tmp_path / "large" / "scan_probabilities.npy").shape == (*scan.shape[:2], 2)
+    np.save(tmp_path / "odd.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(MedcoreError, match="odd.npy"):
+        segment_files(segmenter, [tmp_path / "odd.npy"], tmp_path / "again")

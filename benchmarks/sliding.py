@@ -1,0 +1,61 @@
+"""Time and memory of segmenting a very large image strip by strip.
+
+    python benchmarks/sliding.py 20000        # side in pixels; needs side² × 4 bytes on the disk of the temporary folder
+
+Prints seconds, megapixels per second, and the peak of the process's own memory (the mapped input file not counted).
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medcore.evaluation.sliding import Window, predict_large
+from medcore.models.unet import SmallUNet
+
+
+def own_memory() -> int:
+    """Anonymous memory of this process, bytes (Linux)."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["RssAnon"].split()[0]) * 1024
+
+
+def watch(stop: threading.Event, peaks: list[int]) -> None:
+    """Notes the memory every fifth of a second."""
+    while not stop.wait(0.2):
+        peaks.append(own_memory())
+
+
+def main(side: int) -> None:
+    """Makes an image on the disk, segments it, prints one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.npy"
+        image = np.lib.format.open_memmap(path, "w+", np.uint8, (side, side, 3))
+        rng = np.random.default_rng(0)
+        for top in range(0, side, 500):
+            image[top : top + 500] = rng.integers(0, 256, image[top : top + 500].shape, dtype=np.uint8)
+        del image
+        torch.manual_seed(0)
+        before, peaks, stop = own_memory(), [0], threading.Event()
+        thread = threading.Thread(target=watch, args=(stop, peaks))
+        thread.start()
+        start = time.perf_counter()
+        window = Window(tile=512, overlap=0.25)
+        labels = predict_large(SmallUNet(2), np.load(path, mmap_mode="r"), Path(folder) / "labels.npy", window)
+        seconds = time.perf_counter() - start
+        stop.set()
+        thread.join()
+        print(
+            f"{labels.shape[0]}×{labels.shape[1]}: {seconds:.0f} s, {side**2 / 1e6 / seconds:.1f} megapixels/s, own memory "
+            f"{before / 1e6:.0f} MB before, {max(peaks) / 1e6:.0f} MB at most"
+        )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4000)
