@@ -1,6 +1,6 @@
 """Time and memory of segmenting a very large image strip by strip.
 
-    python benchmarks/sliding.py 20000        # side in pixels; needs side² × 4 bytes on the disk of the temporary folder
+    python benchmarks/sliding.py 20000        # side in pixels; needs side² × 4 bytes of disk
 
 Prints seconds, megapixels per second, and the peak of the process's own memory (the mapped input file not counted).
 """
@@ -52,8 +52,8 @@ def main(side: int) -> None:
         stop.set()
         thread.join()
         print(
-            f"{labels.shape[0]}×{labels.shape[1]}: {seconds:.0f} s, {side**2 / 1e6 / seconds:.1f} megapixels/s, own memory "
-            f"{before / 1e6:.0f} MB before, {max(peaks) / 1e6:.0f} MB at most"
+            f"{labels.shape[0]}×{labels.shape[1]}: {seconds:.0f} s, {side**2 / 1e6 / seconds:.1f} megapixels/s, "
+            f"own memory {before / 1e6:.0f} MB before, {max(peaks) / 1e6:.0f} MB at most"
         )
 
 
