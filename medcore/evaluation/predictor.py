@@ -132,17 +132,9 @@ class Predictor:
 
     def overlays(self, batch: Predictions, *, opacity: float = 0.5) -> np.ndarray:
         """Images under the Grad-CAM map of their predicted class. **Shape** ``(n, H, W, 3)`` uint8."""
-        from matplotlib import colormaps
+        from medcore.evaluation.explain import overlay
 
-        from medcore.evaluation.explain import grad_cam
-
-        images = torch.from_numpy(np.ascontiguousarray(batch.pixels)).permute(0, 3, 1, 2).float() / 255
-        images = images.to(next(self.model.parameters()).device)
-        target = torch.from_numpy(batch.probabilities.argmax(1)).to(images.device)
-        heat = grad_cam(self.model, images, target).cpu().numpy()
-        base = np.repeat(batch.pixels, 3, axis=3) if batch.pixels.shape[3] == 1 else batch.pixels
-        strength = opacity * heat[..., None]
-        return ((1 - strength) * base + strength * 255 * colormaps["inferno"](heat)[..., :3]).round().astype(np.uint8)
+        return overlay(self.model, batch.pixels, batch.probabilities.argmax(1), opacity=opacity)
 
     def probabilities(self, patches: PatchSet) -> np.ndarray:
         """Class probabilities of every image of a set, in its order. **Shape** ``(N, K)``."""
