@@ -119,9 +119,11 @@ class VariationalAutoencoder(Parameters):
     rule: str = "youden"
     retrain: bool = False
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"size": 32, "latent_size": 16, "beta": 1.0, "kl_warmup": 1.0, "epochs": 1, "batch_size": 32, "lr": 1e-3,
+        "smoke": {"size": 32, "latent_size": 16, "beta": 1.0, "kl_warmup": 1.0, "epochs": 1, "batch_size": 32,
+                  "lr": 1e-3,
                   "limit": 400},
-        "quick": {"size": 64, "latent_size": 120, "beta": 1.0, "kl_warmup": 6.0, "epochs": 24, "batch_size": 32, "lr": 1e-3},
+        "quick": {"size": 64, "latent_size": 120, "beta": 1.0, "kl_warmup": 6.0, "epochs": 24,
+                  "batch_size": 32, "lr": 1e-3},
         "full": {"size": 128, "latent_size": 120, "beta": 1.0, "kl_warmup": 10.0, "epochs": 100, "batch_size": 32,
                  "lr": 1e-3},
     }  # fmt: skip
