@@ -1,6 +1,6 @@
 """environment.yml, pyproject.toml and the locks must agree, and no lock may name a package index.
 
-    python tests/check_versions.py
+python tests/check_versions.py
 """
 
 import re
@@ -37,7 +37,11 @@ def problems(root: Path = ROOT) -> list[str]:
     ]
     for lock in ("requirements.lock", "requirements-dev.lock"):
         text = (root / lock).read_text()
-        found += [f"{lock} names an index or a link"] if re.search(r"https?://|--(extra-)?index-url|--find-links", text) else []
+        found += (
+            [f"{lock} names an index or a link"]
+            if re.search(r"https?://|--(extra-)?index-url|--find-links", text)
+            else []
+        )
         found += [f"{lock} has a package without hashes"] if re.search(r"^[a-z].*==[^\\]*$", text, re.M) else []
     environment = (root / "environment.yml").read_text()
     found += [

@@ -15,6 +15,7 @@ import torch
 
 from medcore import __version__
 from medcore.data.paths import repository_root
+from medcore.reporting.shares import available_cores
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "scipy", "papermill", "nbconvert")
 
@@ -33,11 +34,6 @@ def describe(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
     }
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(package: str) -> str:

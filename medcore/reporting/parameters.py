@@ -129,6 +129,25 @@ class VariationalAutoencoder(Parameters):
     }  # fmt: skip
 
 
+class PatientDiagnosis(Parameters):
+    """04: from windows to a patient's diagnosis."""
+
+    data: str = "phantom-helico"
+    size: Annotated[int, Field(ge=16, le=256)] | None = None
+    epochs: Count | None = None
+    bottleneck: Count | None = None
+    folds: Annotated[int, Field(ge=3, le=20)] | None = None
+    rule: str = "youden"
+    attention_epochs: Count | None = None
+    limit: Count | None = None
+    retrain: bool = False
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"size": 16, "epochs": 1, "bottleneck": 4, "folds": 3, "attention_epochs": 2, "limit": 10},
+        "quick": {"size": 64, "epochs": 8, "bottleneck": 32, "folds": 5, "attention_epochs": 60},
+        "full": {"size": 128, "epochs": 100, "bottleneck": 120, "folds": 10, "attention_epochs": 200},
+    }  # fmt: skip
+
+
 class PatchClassification(Parameters):
     """06: patches into classes."""
 
@@ -192,6 +211,7 @@ SCHEMAS: dict[str, type[Parameters]] = {
     "01_preprocessing": Preprocessing,
     "02_autoencoder": Autoencoder,
     "03_vae": VariationalAutoencoder,
+    "04_patient_diagnosis": PatientDiagnosis,
     "05_segmentation": Segmentation,
     "06_patch_classification": PatchClassification,
 }

@@ -16,6 +16,7 @@ baselines           the same shape, with ``baseline``
 validation          the metric that choices may be based on: name, value, mode (min or max)
 audit               verdict and findings of the leakage audit
 answers             what the notebook says to guideline questions: threshold, selection, calibration, failures, ...
+picture             thumbnail of the run: file, alt (written by the report)
 checklist           guideline items, with what answers them or what is missing
 environment         versions, device, commit, machine
 command             a line that repeats the run
@@ -58,8 +59,8 @@ def write_results(folder: Path, results: dict[str, Any]) -> Path:
     """Write ``results.json`` atomically; NaN and infinity become null."""
     path = folder / FILE_NAME
     with atomic_path(path) as temporary:
-        text = json.dumps(_plain(results), indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text, encoding="utf-8")
+        text = json.dumps(plain_json(results), indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text, encoding="utf-8", errors="replace")
     return path
 
 
@@ -81,16 +82,16 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Plain JSON types: numpy scalars unwrapped, paths as text, NaN and infinity as None."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
+        return [plain_json(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain_json(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

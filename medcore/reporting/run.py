@@ -39,9 +39,10 @@ from medcore.reporting import environment
 from medcore.reporting.checklist import fill_checklist
 from medcore.reporting.limits import limits_of
 from medcore.reporting.parameters import Parameters, did_you_mean, schema_for, validate
-from medcore.reporting.results import new_results, write_results
+from medcore.reporting.results import new_results, plain_json, write_results
 from medcore.training.device import choose_device
 
+RESULTS_TYPE = "application/vnd.medcore.results+json"
 RUN_FOLDER_VARIABLE = "MEDCORE_RUN_DIR"
 SYNTHETIC_NOTE = "Made on synthetic phantoms: procedural images with known truth, not patients."
 
@@ -94,6 +95,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         seed_everything(parameters.seed)
         style.use()
+        pd.set_option("display.max_colwidth", None)
         run = cls(stem, parameters, device, folder, title)
         write_results(folder, run.results)
         print(run)
@@ -162,15 +164,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Show Markdown with computed values in the notebook (printed where there is no notebook)."""
-        try:
-            from IPython import get_ipython
-            from IPython.display import Markdown, display
-        except ImportError:
-            get_ipython = None
-        if get_ipython is None or get_ipython() is None:
-            print(text)
-        else:
-            display(Markdown(text))
+        _display({"text/markdown": text, "text/plain": text}, text)
 
     @property
     def unit(self) -> str:
@@ -238,11 +232,26 @@ class Run:
         )
         self.results["checklist"] = fill_checklist(self.results)
         write_results(self.folder, self.results)
-        print(f"results: {self.folder / 'results.json'} after {self.results['seconds']:.0f} s")
+        text = f"results: {self.folder / 'results.json'} after {self.results['seconds']:.0f} s"
+        # The results also travel inside the notebook, for `papermill` and `nbconvert --to medcore` without a runner.
+        _display({RESULTS_TYPE: plain_json(self.results), "text/plain": text}, text)
         return self.results
 
 
 _ESTIMATE_KEYS = ("name", "value", "low", "high", "n", "unit", "split", "level", "method", "note")
+
+
+def _display(bundle: dict[str, Any], text: str) -> None:
+    """Show something in the notebook, or print its text where there is none."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        get_ipython = None
+    if get_ipython is None or get_ipython() is None:
+        print(text)
+    else:
+        display(bundle, raw=True)
 
 
 def seed_everything(seed: int) -> None:
