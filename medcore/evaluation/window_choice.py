@@ -9,6 +9,7 @@ windows, so the others should be, too: by ``Cropped`` where healthy *and* infect
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from medcore.data.info import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
@@ -38,6 +39,17 @@ def diagnosis_windows(patches: PatchSet) -> PatchSet:
             f"set {patches.card.name!r}: no window of 'Annotated' or 'HoldOut' is there, so no patient can be diagnosed"
         )
     return view
+
+
+def window_inventory(patches: PatchSet) -> pd.DataFrame:
+    """Windows, patients and annotations of every kind of window and diagnosis."""
+    keys = [name for name in ("set", "diagnosis") if name in patches.columns]
+    frame = patches.table.assign(annotated=patches.labels >= 0, positive=patches.labels == 1)
+    columns = {"patients": ("patient", "nunique"), "windows": ("label", "size")}
+    columns |= {"annotated": ("annotated", "sum"), "positive": ("positive", "sum")}
+    if not keys:
+        frame, keys = frame.assign(set="all"), ["set"]
+    return frame.groupby(keys).agg(**columns)  # type: ignore[call-overload]
 
 
 def speaking_set(patches: PatchSet) -> str:

@@ -1,0 +1,202 @@
+"""Tables, sentences and pictures of a diagnosis, for a report: every number in them is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from medcore.data.patchset import PatchSet
+from medcore.evaluation.cohort import Cohort
+from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.intervals import interval
+from medcore.evaluation.mistakes import suspicious_rows
+from medcore.evaluation.nested import Diagnoses
+from medcore.evaluation.patient_metrics import patient_auroc
+from medcore.evaluation.patient_study import COUNT
+from medcore.evaluation.window_counts import count_dependence, reader_score
+from medcore.evaluation.window_models import WindowLearner
+
+DECISIONS = ("healthy", "infected")
+
+
+def material(cohort: Cohort, kind: str) -> str:
+    """Who is diagnosed from what, and how they are held out."""
+    counts, held_out = cohort.windows_per_patient, int((cohort.split == "test").sum())
+    start = (
+        f"**{len(cohort)} patients** ({int(cohort.truth.sum())} infected) are diagnosed from {int(counts.sum()):,} "
+        f"windows ({'all there are' if kind == 'all' else f'kind *{kind}*'}), {counts.min()} to {counts.max()} each. "
+    )
+    if held_out:
+        return start + (
+            f"{held_out} of them are HoldOut: they are used once, at the end, and for no choice; the others are "
+            "diagnosed in nested folds as well."
+        )
+    return start + (
+        "**There is no HoldOut part here: every result below comes from nested folds over patients, and nobody is "
+        "left for a final test.**"
+    )
+
+
+def example_windows(patches: PatchSet, *, per_kind: int = 4, seed: int = 0) -> np.ndarray:
+    """Rows of some windows annotated negative, then positive, each of another patient where possible."""
+    generator = np.random.default_rng(seed)
+    found: list[int] = []
+    for kind in (0, 1):
+        rows = generator.permutation(np.flatnonzero(patches.labels == kind))
+        first = np.sort(np.unique(patches.patients[rows], return_index=True)[1])
+        rest = np.setdiff1d(np.arange(len(rows)), first)
+        found += rows[np.r_[first, rest]][:per_kind].tolist()
+    return np.array(found, dtype=np.int64)
+
+
+def brownest(cohort: Cohort, patients: np.ndarray, score: str, *, count: int) -> np.ndarray:
+    """Rows (of the set) of the highest windows of some patients ``(P,)`` bool, one of each patient first."""
+    windows = np.flatnonzero(patients[cohort.owner])
+    windows = windows[np.argsort(-cohort.score(score)[windows], kind="stable")]
+    first = np.sort(np.unique(cohort.owner[windows], return_index=True)[1])
+    rest = np.setdiff1d(np.arange(len(windows)), first)
+    return cohort.rows[windows[np.r_[first, rest]][:count]]
+
+
+def choices(diagnoses: Diagnoses) -> pd.DataFrame:
+    """What was chosen: a row per fold, or the one that was applied to HoldOut."""
+    rows = [
+        {
+            "window score": rule.window.score,
+            "window threshold": rule.window.threshold,
+            "balanced accuracy of windows": rule.window.balanced_accuracy,
+            "patient score": rule.aggregation,
+            "patient threshold": rule.patient.point.threshold,
+            "training patients": rule.patient.point.n,
+        }
+        for rule in diagnoses.rules
+    ]
+    names = [f"fold {number}" for number in range(len(rows))] if diagnoses.split == "folds" else ["for HoldOut"]
+    return pd.DataFrame(rows, index=names).round(3)
+
+
+def window_results(diagnoses: Diagnoses) -> dict[str, Estimate]:
+    """AUROC of every window score on annotated windows of unseen patients, by name."""
+    return {name: interval(diagnoses.window_scores(name), "auroc") for name in diagnoses.parts[0].scores}
+
+
+def summary(diagnoses: Diagnoses, ours: Estimate, simple: Estimate, difference: Estimate) -> str:
+    """The main result in one sentence."""
+    how = "HoldOut patients" if diagnoses.split == "test" else "patients in nested folds"
+    if difference.low is None or difference.high is None:
+        verdict = "cannot be compared with"
+    elif difference.low > 0:
+        verdict = "does better than"
+    else:
+        verdict = "does worse than" if difference.high < 0 else "is not shown to differ from"
+    return (
+        f"On {len(diagnoses.table)} unseen {how} the AUROC is {ours}; the trivial rule of red pixels reaches {simple}. "
+        f"The method {verdict} it (difference {difference})."
+    )
+
+
+def prevalence_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
+    """Predictive values as a table: a row per prevalence."""
+    rows: dict[str, dict[str, str]] = {}
+    for one in estimates:
+        kind, _, prevalence = one.name.partition("_at_")
+        name = {"ppv": "infected, when called infected (PPV)", "npv": "healthy, when called healthy (NPV)"}[kind]
+        rows.setdefault(prevalence, {})[name] = str(one)
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "prevalence"
+    return table
+
+
+def count_sentence(found: Mapping[str, Diagnoses]) -> str:
+    """What the bare number of windows says, and whether healthy patients' scores grow with it."""
+    ours = next(iter(found.values()))
+    shortcut = f"AUROC {patient_auroc(found[COUNT])}" if COUNT in found else "nothing, for all have equally many"
+    dependence = count_dependence(ours)
+    found_there = (
+        "it cannot be said"
+        if dependence is None
+        else f"Spearman correlation {dependence[0]:.2f} (p = {dependence[1]:.2g})"
+    )
+    return f"By the bare number of windows: {shortcut}. Score and number of windows in healthy patients: {found_there}."
+
+
+def reader_sentence(diagnoses: Diagnoses) -> str:
+    """What a reader who agrees with the annotators could reach here, and for whom no window shows anything."""
+    scores, truth, silent, ill = [], [], 0, 0
+    for rule, part in zip(diagnoses.rules, diagnoses.parts, strict=True):
+        scores.append(reader_score(part, rule.window))
+        truth.append(part.truth)
+        shown = np.bincount(part.owner, weights=(part.label == 1) & part.counted, minlength=len(part)) > 0
+        looked = np.bincount(part.owner, weights=part.label >= 0, minlength=len(part)) > 0
+        silent += int(((part.truth == 1) & looked & ~shown).sum())
+        ill += int(((part.truth == 1) & looked).sum())
+    if not ill:
+        return "The windows of these patients are not annotated, so it cannot be said what they show."
+    auroc = roc_auc_score(np.concatenate(truth), np.concatenate(scores))
+    return (
+        f"Of {ill} infected patients with annotated windows, **{silent} have none that is annotated positive**. A "
+        "reader who agrees with every annotation (and trusts this method on windows that nobody annotated) would reach "
+        f"a patient AUROC of **{auroc:.2f}** by the highest window. Far above that, there is nothing to be read from "
+        "these windows."
+    )
+
+
+def windows_and_errors(
+    listed: Sequence[str],
+    windows: pd.DataFrame,
+    patches: PatchSet,
+    diagnoses: Diagnoses,
+    learner: WindowLearner,
+    *,
+    count: int = 3,
+    side: int = 96,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most suspicious windows of some patients, and what an autoencoder that has not seen them could not paint.
+
+    Args:
+        listed: Patients.
+        windows: ``window_table`` of the diagnoses.
+        patches: The windows' pictures.
+        diagnoses: Who was scored without whom.
+        learner: With autoencoders; its pictures are rows like those of ``patches``.
+        count: Windows per patient.
+        side: Pixels of the pictures that come back.
+
+    Returns:
+        Pictures and coloured error maps, white where a patient has fewer windows. Each **Shape**
+        ``(P, count, side, side, 3)`` uint8.
+    """
+    from PIL import Image
+
+    pictures = np.full((len(listed), count, side, side, 3), 255, np.uint8)
+    errors = np.zeros((len(listed), count, side, side), np.float32)
+    rows = suspicious_rows(windows, listed, count)
+    for number, patient in enumerate(listed):
+        there = np.flatnonzero(rows[number] >= 0)
+        found = learner.error_maps(rows[number, there], diagnoses.excluded(learner.cohort, patient), "l1")
+        for place, image, error in zip(there, patches.take(rows[number, there]), found, strict=True):
+            pictures[number, place] = np.asarray(Image.fromarray(image).resize((side, side)))
+            errors[number, place] = np.asarray(Image.fromarray(error).resize((side, side)))
+    return pictures, _coloured(errors, rows >= 0)
+
+
+def _coloured(errors: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Errors from white (none) over orange to black (the largest percentile). **Shape** ``(…)`` to ``(…, 3)`` uint8."""
+    limit = float(np.quantile(errors[there], 0.995)) or 1.0
+    share = np.clip(errors / limit, 0, 1)[..., None]
+    low, middle, high = np.array([255, 255, 255]), np.array([230, 120, 0]), np.array([40, 0, 0])
+    mixed = np.where(share < 0.5, low + 2 * share * (middle - low), middle + (2 * share - 1) * (high - middle))
+    return mixed.round().astype(np.uint8)
+
+
+def table_columns(listed: pd.DataFrame) -> dict[str, list]:
+    """The text columns of ``plots.diagnosis.patient_table``."""
+    return {
+        "patient": listed["patient"].tolist(),
+        "score": listed["probability"].tolist(),
+        "decision": [DECISIONS[number] for number in listed["decision"]],
+        "truth": [DECISIONS[number] for number in listed["truth"]],
+    }
