@@ -1,0 +1,107 @@
+"""Run: strict parameters, what is recorded, honest files; also as plain papermill would use it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medcore.data.audit import audit
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
+from medcore.evaluation.intervals import interval
+from medcore.evaluation.scores import Scores
+from medcore.reporting.results import read_results, write_results
+from medcore.reporting.run import Run
+
+NOTEBOOK = "06_patch_classification"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MEDCORE_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("MEDCORE_PROFILE", "smoke")
+    return tmp_path / "run"
+
+
+def patches() -> PatchSet:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 12, 12, 3), dtype=np.uint8)
+    table = {
+        "label": np.arange(30) % 2,
+        "patient": np.arange(30) // 2,
+        "split": ["train"] * 14 + ["val"] * 8 + ["test"] * 8,
+    }
+    return PatchSet.from_arrays(images, table, Card("toy", classes=["a", "b"], warnings=["a toy"], synthetic=True))
+
+
+def test_a_whole_run_is_in_results_json(folder: Path) -> None:
+    run = Run.start(NOTEBOOK, {"epochs": 3, "seed": 5, "other": object()}, title="A title")
+    assert read_results(folder)["status"] == "running"
+    ps = run.use(patches())
+    run.audited(audit(ps))
+    scores = Scores.from_set(ps.where(split="test"), np.tile([0.3, 0.7], (8, 1)))
+    run.record(interval(scores, "accuracy"))
+    run.compare("majority", interval(scores, "accuracy"))
+    run.validated("val_loss", 0.5, "min")
+    run.answer(threshold="none")
+    run.finish("Half are right.")
+    found = read_results(folder)
+    assert (found["status"], found["summary"], found["title"]) == ("ok", "Half are right.", "A title")
+    assert found["changed"] == ["epochs", "seed"]
+    assert found["parameters"]["epochs"] == 3 and found["parameters"]["batch_size"] == 32  # the profile's
+    assert found["command"] == "medcore reports 06 -p seed=5 -p epochs=3"
+    assert found["data"]["fingerprint"] == ps.fingerprint and found["data"]["patients"] == 15
+    assert [row["split"] for row in found["data"]["splits"]][:3] == ["train", "val", "test"]
+    assert found["metrics"][0]["value"] == 0.5 and found["metrics"][0]["low"] is not None
+    assert found["baselines"][0]["baseline"] == "majority"
+    assert any("synthetic" in text for text in found["warnings"]) and "a toy" in found["warnings"]
+    assert found["peak_memory_bytes"] > 10_000_000 and found["seconds"] >= 0
+    answered = {row["question"]: row["answered"] for row in found["checklist"]}
+    assert answered["How was the decision threshold chosen?"] and not answered["Who was eligible?"]
+    assert "Half are right" not in run.limits() and "synthetic" in run.limits()
+
+
+def test_a_run_without_data_or_metric_does_not_finish() -> None:
+    run = Run.start(NOTEBOOK, {})
+    with pytest.raises(MedcoreError, match="use\\(\\)"):
+        run.finish("nothing")
+
+
+def test_unknown_names_of_plain_papermill_are_refused() -> None:
+    """papermill writes a cell that begins with '# Parameters'; IPython keeps it in In."""
+    with pytest.raises(MedcoreError, match="did you mean 'epochs'"):
+        Run.start(NOTEBOOK, {"In": ["", "# Parameters\nepoch = 3\n"]})
+    with pytest.raises(MedcoreError, match="epochs"):
+        Run.start(NOTEBOOK, {"epochs": 3.5})
+
+
+def test_the_seed_decides_random_numbers() -> None:
+    drawn = []
+    for seed in (1, 1, 2):
+        Run.start(NOTEBOOK, {"seed": seed})
+        drawn.append((np.random.random(), torch.rand(1).item()))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_an_unknown_device_is_named() -> None:
+    with pytest.raises(MedcoreError, match="'tpu'"):
+        Run.start(NOTEBOOK, {"device": "tpu"})
+
+
+def test_nan_never_reaches_the_file(tmp_path: Path) -> None:
+    write_results(
+        tmp_path, {"schema": "medcore.results/1", "value": float("nan"), "list": [np.float64("inf"), np.int64(3)]}
+    )
+    assert json.loads((tmp_path / "results.json").read_text()) == {
+        "schema": "medcore.results/1",
+        "value": None,
+        "list": [None, 3],
+    }
+    (tmp_path / "results.json").write_text('{"schema": "other"}')
+    with pytest.raises(MedcoreError, match="another version"):
+        read_results(tmp_path)
+    with pytest.raises(MedcoreError, match="does not exist"):
+        read_results(tmp_path / "nowhere")
