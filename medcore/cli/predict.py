@@ -18,19 +18,24 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 @click.command("predict")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="predictions.csv or .npz [default: print]."
-)
+@click.option("--out", type=click.Path(path_type=Path), help="predictions.csv or .npz [default: print].")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes listed per image.")
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), help="Images at a time [default: chosen by the image size].")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--probabilities", is_flag=True, help="Segmenter: also write probability maps.")
+@click.option("--overlays", is_flag=True, help="Segmenter: also write overlay pictures.")
+@click.option("--objects", is_flag=True, help="Segmenter: also write numbered objects (watershed).")
 @click.option("--heatmaps", type=click.Path(path_type=Path, file_okay=False), help="Folder for Grad-CAM overlays.")
 def command(
     checkpoint: Path, images: tuple[str, ...], out: Path | None, top: int, on_error: str, batch_size: int | None,
-    device: str, heatmaps: Path | None,
+    device: str, probabilities: bool, overlays: bool, objects: bool, heatmaps: Path | None,
 ) -> int:  # fmt: skip
     """Predict IMAGES (files, folders, globs, or one PatchSet .npz) with CHECKPOINT."""
+    from medcore.training import checkpoint as checkpoints
+
+    if "unet" in checkpoints.read_manifest(checkpoints.find(checkpoint))["architecture"]["family"]:
+        return _segment(checkpoint, images, out, on_error, device, probabilities, overlays, objects)
     if out is not None and out.suffix not in (".csv", ".npz"):
         raise click.UsageError(f"--out {out}: the name must end in .csv or .npz")
     from tqdm import tqdm
@@ -54,6 +59,26 @@ def command(
     for line in tally.report(len(source)):
         click.echo(line, err=True)
     return 1 if tally.problems and on_error == "raise" else 0
+
+
+def _segment(
+    checkpoint: Path, images: tuple[str, ...], out: Path | None, on_error: str, device: str, probabilities: bool,
+    overlays: bool, objects: bool,
+) -> int:  # fmt: skip
+    """Label images of a segmenter, one file each."""
+    from medcore.cli.segment_predict import load_segmenter, segment_files
+    from medcore.evaluation.predictor import find_images
+    from medcore.training.device import choose_device
+
+    if out is None or out.suffix in (".csv", ".npz"):
+        raise click.UsageError("this checkpoint is a segmenter: --out must name a folder for its label images")
+    segmenter = load_segmenter(checkpoint, device=str(choose_device(device)))
+    files = find_images(images)
+    skipped = segment_files(
+        segmenter, files, out, probabilities=probabilities, overlays=overlays, objects=objects, on_error=on_error
+    )
+    click.echo(f"{len(files) - len(skipped)} of {len(files)} images segmented into {out}", err=True)
+    return 0
 
 
 class Tally:
