@@ -54,6 +54,10 @@ def column(values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
 
 
+def changed_colours(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, angle: Tensor) -> Tensor:
+    return colour.mix_colours(images, *colour.colour_change(brightness, contrast, saturation, angle, images.shape[1]))
+
+
 class Fixed(Draws):
     """Draws that are given by name, the same for each sample."""
 
@@ -145,7 +149,7 @@ def test_rotation_and_scale_are_kornias(size: tuple[int, int], angle: float) -> 
     recipe = Augment(rotation=180, scale=(0.5, 2.0))
     zoom = 1.3
     draws = Fixed(2, rotation=(angle / 180 + 1) / 2, scale=(zoom - 0.5) / 1.5)
-    ours, _ = geometry.warp(recipe, images, None, draws, torch.zeros(2, 50))
+    ours, _ = geometry.warp(images, None, geometry.affine_of(recipe, draws, *size), None)
     centre = torch.tensor([[(size[1] - 1) / 2, (size[0] - 1) / 2]]).repeat(2, 1)
     matrix = kornia.geometry.get_rotation_matrix2d(centre, torch.full((2,), angle), torch.full((2, 2), zoom))
     theirs = kornia.geometry.warp_affine(images, matrix, size, padding_mode="reflection", align_corners=False)
@@ -155,24 +159,37 @@ def test_rotation_and_scale_are_kornias(size: tuple[int, int], angle: float) -> 
 
 def test_rotation_by_a_quarter_is_exact() -> None:
     images = torch.rand(1, 3, 8, 8)
-    ours, _ = geometry.warp(Augment(rotation=90), images, None, Fixed(1, rotation=1.0), torch.zeros(1, 50))
+    affine = geometry.affine_of(Augment(rotation=90), Fixed(1, rotation=1.0), 8, 8)
+    ours, _ = geometry.warp(images, None, affine, None)
     assert torch.allclose(ours, torch.rot90(images, 1, (2, 3)), atol=1e-5)
 
 
 def test_shift_moves_by_a_share_of_the_side() -> None:
     images = torch.rand(1, 1, 10, 20)
     draws = Fixed(1, shift_x=1.0, shift_y=0.0)  # right by 0.1 × 20, up by 0.1 × 10
-    moved, _ = geometry.warp(Augment(shift=0.1), images, None, draws, torch.zeros(1, 50))
+    moved, _ = geometry.warp(images, None, geometry.affine_of(Augment(shift=0.1), draws, 10, 20), None)
     assert torch.allclose(moved[0, 0, :-1, 2:], images[0, 0, 1:, :-2], atol=1e-5)
 
 
 def test_elastic_field_is_smooth_small_and_zero_in_the_middle_of_its_draws() -> None:
-    still = geometry.elastic_field(torch.full((1, 50), 0.5), 4.0, 30, 40)
+    still = geometry.elastic_nodes(torch.full((1, 50), 0.5), 4.0, 30, 40)
     assert still.abs().max() < 1e-6
-    field = geometry.elastic_field(torch.rand(5, 50), 4.0, 30, 40)
-    in_pixels = field * torch.tensor([40, 30]) / 2
-    assert 1 < in_pixels.abs().max() < 4 * 1.5  # cubic curves overshoot their nodes a little
-    assert (in_pixels[:, 1:] - in_pixels[:, :-1]).abs().max() < 2  # 8 pixels over a node distance of 7
+    nodes = geometry.elastic_nodes(torch.rand(5, 50), 4.0, 30, 40)
+    in_pixels = nodes * torch.tensor([40, 30])[:, None, None] / 2
+    assert 3 < in_pixels.abs().max() <= 4
+    ramp = torch.arange(40.0).expand(5, 1, 30, 40).contiguous()  # each pixel tells where it comes from
+    straight = torch.eye(2, 3).repeat(5, 1, 1)
+    moved, _ = geometry.warp(ramp, None, straight, nodes)
+    inside = (moved - ramp)[:, 0, 6:-6, 6:-6]
+    assert 1 < inside.abs().max() < 4 * 1.5  # cubic curves overshoot their nodes a little
+    assert (inside[:, 1:] - inside[:, :-1]).abs().max() < 2  # 8 pixels over a node distance of 7
+
+
+@pytest.mark.parametrize("size", [(7, 9), (16, 16)])
+def test_sampling_grid_is_torchs(size: tuple[int, int]) -> None:
+    affine = torch.randn(3, 2, 3)
+    theirs = torch.nn.functional.affine_grid(affine, [3, 1, *size], align_corners=False)
+    assert torch.allclose(geometry.sampling_grid(affine, *size), theirs, atol=1e-5)
 
 
 def test_masks_follow_their_images() -> None:
@@ -235,7 +252,7 @@ def test_colours_are_torchvisions(name: str, factor: float) -> None:
     images = images_of() * 0.5 + 0.2  # nothing clips
     one, zero = torch.ones(6), torch.zeros(6)
     amounts = {"brightness": one, "contrast": one, "saturation": one} | {name: one * factor}
-    ours = colour.apply_colours(images, **amounts, angle=zero)
+    ours = changed_colours(images, **amounts, angle=zero)
     theirs = getattr(tv, f"adjust_{name}")(images, factor)
     assert torch.allclose(ours, theirs, atol=2e-3)  # torchvision rounds its grey weights
 
@@ -243,7 +260,7 @@ def test_colours_are_torchvisions(name: str, factor: float) -> None:
 def test_colours_are_torchvisions_one_after_the_other() -> None:
     images = images_of() * 0.4 + 0.3
     one = torch.ones(6)
-    ours = colour.apply_colours(images, one * 1.1, one * 0.8, one * 1.2, one * 0)
+    ours = changed_colours(images, one * 1.1, one * 0.8, one * 1.2, one * 0)
     theirs = tv.adjust_saturation(tv.adjust_contrast(tv.adjust_brightness(images, 1.1), 0.8), 1.2)
     assert torch.allclose(ours, theirs, atol=2e-3)
 
@@ -251,7 +268,7 @@ def test_colours_are_torchvisions_one_after_the_other() -> None:
 def test_saturation_is_kornias_up_to_their_colour_space() -> None:
     grey = images_of().mean(1, keepdim=True).repeat(1, 3, 1, 1)
     one = torch.ones(6)
-    ours = colour.apply_colours(grey, one, one, one * 1.5, one)  # grey has no saturation and no hue
+    ours = changed_colours(grey, one, one, one * 1.5, one)  # grey has no saturation and no hue
     assert torch.allclose(ours, grey, atol=1e-5)
     assert torch.allclose(kornia.enhance.adjust_saturation(grey, 1.5), grey, atol=1e-5)
 
@@ -259,18 +276,18 @@ def test_saturation_is_kornias_up_to_their_colour_space() -> None:
 def test_brightness_is_kornias() -> None:
     images, factors = images_of() * 0.5, column([0.5, 0.8, 1.0, 1.1, 1.5, 2.0])
     one = torch.ones(6)
-    ours = colour.apply_colours(images, factors, one, one, one * 0)
+    ours = changed_colours(images, factors, one, one, one * 0)
     assert torch.allclose(ours, kornia.enhance.adjust_brightness_accumulative(images, factors), atol=1e-5)
 
 
 def test_a_third_of_a_hue_turn_makes_red_green_and_green_blue() -> None:
     images = images_of()
     one = torch.ones(6)
-    turned = colour.apply_colours(images, one, one, one, one * (2 * math.pi / 3))
+    turned = changed_colours(images, one, one, one, one * (2 * math.pi / 3))
     assert torch.allclose(turned, images[:, [2, 0, 1]], atol=1e-5)
     red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
     assert torch.allclose(
-        colour.apply_colours(red, one[:1], one[:1], one[:1], one[:1] * (2 * math.pi / 3)).flatten(),
+        changed_colours(red, one[:1], one[:1], one[:1], one[:1] * (2 * math.pi / 3)).flatten(),
         torch.tensor([0.0, 1, 0]),
         atol=1e-6,
     )
@@ -279,7 +296,7 @@ def test_a_third_of_a_hue_turn_makes_red_green_and_green_blue() -> None:
 def test_hue_turns_colours_the_way_hsv_does() -> None:
     """HSV (kornia) keeps each pixel's largest value, ours its mean; the direction of the colour is alike."""
     images, one = images_of(), torch.ones(6)
-    ours = colour.apply_colours(images, one, one, one, one * 0.6)
+    ours = changed_colours(images, one, one, one, one * 0.6)
     theirs = kornia.enhance.adjust_hue(images, 0.6)
     ours, theirs, before = (some - some.mean(1, keepdim=True) for some in (ours, theirs, images))
     alike = torch.cosine_similarity(ours, theirs, dim=1).mean()
@@ -291,7 +308,7 @@ def test_stain_jitter_against_float64_by_hand(stains: str) -> None:
     images = images_of(3) * 0.8 + 0.1
     factors = torch.tensor([[1.2, 0.9, 1.0], [1.0, 1.0, 1.0], [0.8, 1.1, 1.2]])
     shifts = torch.tensor([[0.05, -0.02, 0.0], [0.0, 0.0, 0.0], [-0.03, 0.04, 0.01]])
-    ours = colour.jitter_stains(images, factors, shifts, stains)
+    ours = colour.mix_density(images, *colour.stain_change(factors, shifts, stains))
     second = (0.072, 0.990, 0.105) if stains == "he" else (0.268, 0.570, 0.776)
     rows = np.array([(0.650, 0.704, 0.286), second], dtype=float)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

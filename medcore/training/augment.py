@@ -156,43 +156,44 @@ def apply(
     """
     if recipe is None:
         return to_float(pixels), masks
-    rows_at_once = len(ids)
-    if pixels.device.type == "cpu":  # a chunk of images stays in the cache through all kernels
-        rows_at_once = max(1, CACHED_PIXELS // (recipe.crop**2 if recipe.crop else pixels[0, ..., 0].numel()))
-    done: list[tuple[Tensor, Tensor | None]] = []
-    for start in range(0, len(ids), rows_at_once):
-        rows = slice(start, start + rows_at_once)
-        some_masks, some_sizes = (None if extra is None else extra[rows] for extra in (masks, sizes))
-        done.append(_apply_to_chunk(recipe, pixels[rows], some_masks, ids[rows], seed, epoch, some_sizes))
+    sample_keys = keys(ids, seed, epoch, AUGMENT)
+    draws = Draws(sample_keys, pixels.device)
+    side = recipe.crop
+    if sizes is None and side is not None:
+        sizes = torch.tensor(pixels.shape[1:3]).expand(len(ids), 2)
+    shape = pixels.shape[1:3] if side is None else (side, side)
+    chosen = geometry.choices(recipe, draws, shape, sizes, keys(ids, seed, epoch, NOISE))
+    chosen |= colour.choices(recipe, draws, pixels.shape[3])
+    at_once = max(1, CACHED_PIXELS // (shape[0] * shape[1])) if pixels.device.type == "cpu" else len(ids)
+    done = []
+    for start in range(0, len(ids), at_once):
+        rows = slice(start, start + at_once)
+        own = {name: values[rows] for name, values in chosen.items()}
+        done.append(_apply_to_chunk(recipe, pixels[rows], None if masks is None else masks[rows], own, seed))
     if len(done) == 1:
         return done[0]
-    return torch.cat([images for images, _ in done]), torch.cat(
-        [m for _, m in done if m is not None]
-    ) if masks is not None else None
+    changed = [one for _, one in done if one is not None]
+    return torch.cat([images for images, _ in done]), torch.cat(changed) if changed else None
 
 
-CACHED_PIXELS = 1 << 17  # × 3 channels × 4 bytes = 1.5 MB, about a core's L2 cache
+# on a CPU, a chunk of images stays in the cache through all kernels: × 3 channels × 4 bytes = 1.5 MB
+CACHED_PIXELS = 1 << 17
 
 
 def _apply_to_chunk(
-    recipe: Augment, pixels: Tensor, masks: Tensor | None, ids: Tensor, seed: int, epoch: int, sizes: Tensor | None
+    recipe: Augment, pixels: Tensor, masks: Tensor | None, chosen: dict[str, Tensor], seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    draws = Draws(keys(ids, seed, epoch, AUGMENT), pixels.device)
     if recipe.crop is not None:
-        whole = torch.tensor(pixels.shape[1:3]).expand(len(ids), 2)
-        corners = geometry.crop_corners(recipe.crop, whole if sizes is None else sizes, draws)
-        pixels = geometry.crop(pixels, corners, recipe.crop)
-        masks = None if masks is None else geometry.crop(masks, corners, recipe.crop)
-    planes = pixels.permute(0, 3, 1, 2).contiguous()  # kernels below run over whole planes
-    elements = geometry.dihedral_elements(recipe, planes.shape[2] == planes.shape[3], draws)
-    if elements is not None:
-        planes = geometry.dihedral(planes, elements)
-        masks = None if masks is None else geometry.dihedral(masks, elements)
+        pixels = geometry.crop(pixels, chosen["corners"], recipe.crop)
+        masks = None if masks is None else geometry.crop(masks, chosen["corners"], recipe.crop)
+    planes = pixels.permute(0, 3, 1, 2).contiguous()  # the kernels below run over whole planes
+    if "elements" in chosen:
+        planes = geometry.dihedral(planes, chosen["elements"])
+        masks = None if masks is None else geometry.dihedral(masks, chosen["elements"])
     images = planes.to(torch.float32).div_(255.0)
-    if recipe.interpolates:
-        field_draws = uniform(keys(ids, seed, epoch, NOISE), 2 * geometry.ELASTIC_NODES**2).to(images.device)
-        images, masks = geometry.warp(recipe, images, masks, draws, field_draws)
-    return colour.change(recipe, images, draws, seed), masks
+    if "affine" in chosen:
+        images, masks = geometry.warp(images, masks, chosen["affine"], chosen.get("elastic"))
+    return colour.change(recipe, images, chosen, seed), masks
 
 
 def to_float(pixels: Tensor) -> Tensor:

@@ -27,24 +27,47 @@ DARKEST = 1 / 255  # optical density of black would be infinite
 NOISE_BANK = 1 << 20
 
 
-def change(recipe: Augment, images: Tensor, draws: Draws, seed: int) -> Tensor:
-    """Stain, brightness, contrast, saturation, hue, blur and noise, in this order.
+def choices(recipe: Augment, draws: Draws, channels: int) -> dict[str, Tensor]:
+    """What happens to each sample, as matrices and amounts.
+
+    Raises:
+        MedcoreError: A change of colour was asked for that these channels do not have.
+    """
+    if channels != 3 and (recipe.stain or recipe.saturation or recipe.hue):
+        raise MedcoreError(f"Augment: stain, saturation and hue need 3 channels; these images have {channels}")
+    chosen: dict[str, Tensor] = {}
+    if recipe.stain:
+        chosen["stain_matrix"], chosen["stain_offset"] = stain_change(*stain_factors(recipe, draws), recipe.stains)
+    if recipe.brightness or recipe.contrast or recipe.saturation or recipe.hue:
+        brightness, contrast = draws.around("brightness", recipe.brightness), draws.around("contrast", recipe.contrast)
+        saturation = draws.around("saturation", recipe.saturation)
+        angle = draws.around("hue", recipe.hue, 0.0) * (2 * math.pi)
+        chosen["matrix"], chosen["lift"] = colour_change(brightness, contrast, saturation, angle, channels)
+    if recipe.blur:
+        chosen["blurred"] = draws.on_host("blur_share") < recipe.blur_share
+        chosen["sigma"] = draws["blur"] * recipe.blur
+    if recipe.noise:
+        chosen["noisy"] = draws.on_host("noise_share") < recipe.noise_share
+        chosen["deviation"] = draws["noise"] * recipe.noise
+        chosen["place"] = draws.on_host("noise_place")
+    return chosen
+
+
+def change(recipe: Augment, images: Tensor, chosen: dict[str, Tensor], seed: int) -> Tensor:
+    """Stain, then brightness, contrast, saturation and hue, blur, noise.
 
     **Shape** ``(B, C, H, W)`` in [0, 1], contiguous -> the same.
     """
-    colours = recipe.brightness or recipe.contrast or recipe.saturation or recipe.hue
-    if images.shape[1] != 3 and (recipe.stain or recipe.saturation or recipe.hue):
-        raise MedcoreError(f"Augment: stain, saturation and hue need 3 channels; these images have {images.shape[1]}")
-    if recipe.stain:
-        images = jitter_stains(images, *stain_factors(recipe, draws), recipe.stains)
-    if colours:
-        images = jitter_colours(recipe, images, draws)
-    if recipe.blur:
-        images = blur(images, draws.on_host("blur_share") < recipe.blur_share, draws["blur"] * recipe.blur, recipe.blur)
-    if recipe.noise:
-        chosen = draws.on_host("noise_share") < recipe.noise_share
-        images = add_noise(images, chosen, draws["noise"] * recipe.noise, draws.on_host("noise_place"), seed)
-    return images.clamp_(0, 1) if colours or recipe.stain or recipe.noise else images
+    if "stain_matrix" in chosen:
+        images = mix_density(images, chosen["stain_matrix"], chosen["stain_offset"])
+    if "matrix" in chosen:
+        images = mix_colours(images, chosen["matrix"], chosen["lift"])
+    if "blurred" in chosen:
+        images = blur(images, chosen["blurred"], chosen["sigma"], recipe.blur)
+    if "noisy" in chosen:
+        images = add_noise(images, chosen["noisy"], chosen["deviation"], chosen["place"], seed)
+    changed = {"stain_matrix", "matrix", "noisy"} & chosen.keys()
+    return images.clamp_(0, 1) if changed else images
 
 
 def stain_factors(recipe: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -54,60 +77,63 @@ def stain_factors(recipe: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
     return factors, shifts
 
 
-def jitter_stains(images: Tensor, factors: Tensor, shifts: Tensor, stains: str) -> Tensor:
-    """Change the amount of each stain (and of what neither explains).
+def stain_change(factors: Tensor, shifts: Tensor, stains: str) -> tuple[Tensor, Tensor]:
+    """A change of the amount of each stain (and of what neither explains), as it acts on log intensities.
 
     Args:
-        images: **Shape** ``(B, 3, H, W)`` in [0, 1].
         factors: Of haematoxylin, the other stain and the residual. **Shape** ``(B, 3)``.
         shifts: As ``factors``, natural-log optical density.
         stains: ``he`` or ``hdab``.
 
     Returns:
-        **Shape** ``(B, 3, H, W)``; the caller clamps.
+        A matrix, **Shape** ``(B, 3, 3)``, and an offset, **Shape** ``(B, 3, 1)``.
 
     **Reference** Tellez et al. 2018, doi:10.1109/TMI.2018.2820199.
     """
     rows = stain.HAEMATOXYLIN_EOSIN if stains == "he" else stain.HAEMATOXYLIN_DAB
-    matrix = constant(tuple(map(tuple, rows.tolist())), images.device)
-    inverse = constant(tuple(map(tuple, np.linalg.inv(rows).tolist())), images.device)
+    matrix = constant(tuple(map(tuple, rows.tolist())), factors.device)
+    inverse = constant(tuple(map(tuple, np.linalg.inv(rows).tolist())), factors.device)
     # amounts = density @ inverse; density' = (amounts · factors + shifts) @ matrix, here with pixels as columns
-    turned = torch.einsum("js,bs,sk->bkj", inverse, factors, matrix)  # (B, 3, 3)
-    offset = -(shifts @ matrix)[:, :, None]  # (B, 3, 1)
+    return torch.einsum("js,bs,sk->bkj", inverse, factors, matrix), -(shifts @ matrix)[:, :, None]
+
+
+def mix_density(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    """Mix channels in log intensity. **Shape** ``(B, 3, H, W), (B, 3, 3), (B, 3, 1)``; the caller clamps."""
     log = images.flatten(2).clamp(min=DARKEST).log_()  # minus the density
-    return torch.baddbmm(offset, turned, log).exp_().view_as(images)
+    return torch.baddbmm(offset, matrix, log).exp_().view_as(images)
 
 
-def jitter_colours(recipe: Augment, images: Tensor, draws: Draws) -> Tensor:
-    """Brightness, then contrast, saturation and hue as one matrix. **Shape** ``(B, C, H, W)``; the caller clamps."""
-    brightness, contrast = draws.around("brightness", recipe.brightness), draws.around("contrast", recipe.contrast)
-    saturation = draws.around("saturation", recipe.saturation)
-    angle = draws.around("hue", recipe.hue, 0.0) * (2 * math.pi)
-    return apply_colours(images, brightness, contrast, saturation, angle)
-
-
-def apply_colours(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, angle: Tensor) -> Tensor:
-    """Colours changed by given amounts.
+def colour_change(
+    brightness: Tensor, contrast: Tensor, saturation: Tensor, angle: Tensor, channels: int
+) -> tuple[Tensor, Tensor]:
+    """Brightness, then contrast, saturation and hue as one matrix and a share of the mean grey to add.
 
     Args:
-        images: **Shape** ``(B, C, H, W)``, C 1 or 3.
         brightness: Factor of all values. **Shape** ``(B,)``.
         contrast: Factor of the distance from the image's mean grey. **Shape** ``(B,)``.
         saturation: Factor of the distance from the pixel's grey. **Shape** ``(B,)``.
         angle: Turn of the hue about the grey axis, radians. **Shape** ``(B,)``.
+        channels: C, 1 or 3.
+
+    Returns:
+        A matrix, **Shape** ``(B, C, C)``, and what the mean grey is multiplied with and added, **Shape** ``(B,)``.
     """
+    scale, lift = (brightness * contrast)[:, None, None], (1 - contrast) * brightness
+    identity = torch.eye(channels, device=brightness.device)
+    if channels != 3:
+        return identity * scale, lift
+    grey = constant(GREY, brightness.device)
+    saturate = saturation[:, None, None] * identity + (1 - saturation)[:, None, None] * grey.expand(3, 3)
+    return hue_rotation(angle) @ saturate * scale, lift  # grey stays grey under both, so the lift passes them by
+
+
+def mix_colours(images: Tensor, matrix: Tensor, lift: Tensor) -> Tensor:
+    """Mix channels and add a share of the mean grey. **Shape** ``(B, C, H, W), (B, C, C), (B,)``; the caller clamps."""
     flat = images.flatten(2)  # (B, C, HW)
     channels = flat.shape[1]
     grey = constant(GREY if channels == 3 else (1.0 / channels,) * channels, images.device)
-    mean = flat.mean(2) @ grey  # (B,)
-    offset = ((1 - contrast) * brightness * mean)[:, None, None].expand(-1, channels, 1)
-    scale = (brightness * contrast)[:, None, None]
-    if channels != 3:
-        return (flat * scale + offset).view_as(images)
-    identity = torch.eye(3, device=images.device)
-    saturate = saturation[:, None, None] * identity + (1 - saturation)[:, None, None] * grey.expand(3, 3)
-    # grey stays grey under both, so the offset need not go through them
-    return torch.baddbmm(offset, hue_rotation(angle) @ saturate * scale, flat).view_as(images)
+    offset = (lift * (flat.mean(2) @ grey))[:, None, None].expand(-1, channels, 1)
+    return torch.baddbmm(offset, matrix, flat).view_as(images)
 
 
 def hue_rotation(angle: Tensor) -> Tensor:

@@ -10,12 +10,39 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medcore.errors import MedcoreError
-from medcore.training.randomness import constant
+from medcore.training.randomness import constant, uniform
 
 if TYPE_CHECKING:
     from medcore.training.augment import Augment, Draws
 
 ELASTIC_NODES = 5  # displacements are drawn on a grid of 5×5 nodes and smoothed in between
+
+
+def choices(
+    recipe: Augment, draws: Draws, shape: tuple[int, int] | torch.Size, sizes: Tensor | None, node_keys: Tensor
+) -> dict[str, Tensor]:
+    """What happens to each sample: ``corners`` and ``elements`` (on the host), ``affine`` and ``elastic``.
+
+    Args:
+        recipe: Names the ranges.
+        draws: The batch's random numbers.
+        shape: Height and width after cropping.
+        sizes: Height and width of each image without its padding, for crops. **Shape** ``(B, 2)`` int64.
+        node_keys: Keys of the elastic field. **Shape** ``(B,)`` int64.
+    """
+    chosen: dict[str, Tensor] = {}
+    height, width = shape
+    if recipe.crop is not None and sizes is not None:
+        chosen["corners"] = crop_corners(recipe.crop, sizes, draws)
+    elements = dihedral_elements(recipe, height == width, draws)
+    if elements is not None:
+        chosen["elements"] = elements
+    if recipe.interpolates:
+        chosen["affine"] = affine_of(recipe, draws, height, width)
+    if recipe.elastic:
+        node_draws = uniform(node_keys, 2 * ELASTIC_NODES**2).to(chosen["affine"].device, non_blocking=True)
+        chosen["elastic"] = elastic_nodes(node_draws, recipe.elastic, height, width)
+    return chosen
 
 
 def crop_corners(side: int, sizes: Tensor, draws: Draws) -> Tensor:
@@ -77,25 +104,23 @@ def _symmetry(stack: Tensor, element: int) -> Tensor:
     return stack.flip(flipped) if flipped else stack
 
 
-def warp(
-    recipe: Augment, images: Tensor, masks: Tensor | None, draws: Draws, field_draws: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def warp(images: Tensor, masks: Tensor | None, affine: Tensor, elastic: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Rotate, magnify, shift and bend in one interpolation; what lies outside is mirrored in.
 
     Args:
-        recipe: Names the ranges.
         images: **Shape** ``(B, C, H, W)`` float.
         masks: **Shape** ``(B, H, W)`` uint8; or None.
-        draws: The batch's random numbers.
-        field_draws: Numbers in [0, 1) for the elastic field. **Shape** ``(B, 2·nodes²)``.
+        affine: From output to input coordinates in [-1, 1]. **Shape** ``(B, 2, 3)``.
+        elastic: Displacements of the nodes in the same coordinates. **Shape** ``(B, 2, nodes, nodes)``; or None.
 
     Returns:
         Images (bilinear) and masks (nearest) of the same shapes.
     """
     height, width = images.shape[-2:]
-    grid = F.affine_grid(affine(recipe, draws, height, width), list(images.shape), align_corners=False)
-    if recipe.elastic:
-        grid = grid + elastic_field(field_draws, recipe.elastic, height, width)
+    grid = sampling_grid(affine, height, width)
+    if elastic is not None:
+        field = F.interpolate(elastic, (height, width), mode="bicubic", align_corners=True)
+        grid += field.permute(0, 2, 3, 1)
     warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     if masks is not None:
         # mirroring and rounding work on the same coordinates as for the image; class numbers are exact in float32
@@ -105,7 +130,18 @@ def warp(
     return warped, masks
 
 
-def affine(recipe: Augment, draws: Draws, height: int, width: int) -> Tensor:
+def sampling_grid(affine: Tensor, height: int, width: int) -> Tensor:
+    """Where each output pixel looks, as torch's ``affine_grid`` but in two sums. **Shape** -> ``(B, H, W, 2)``."""
+    right = (torch.arange(width, device=affine.device) * 2 + 1) / width - 1
+    down = (torch.arange(height, device=affine.device) * 2 + 1) / height - 1
+    grid = torch.empty(len(affine), height, width, 2, device=affine.device)
+    for axis in (0, 1):
+        along, across, offset = (affine[:, axis, place, None] for place in (0, 1, 2))
+        torch.add((along * right)[:, None, :], (across * down + offset)[:, :, None], out=grid[..., axis])
+    return grid
+
+
+def affine_of(recipe: Augment, draws: Draws, height: int, width: int) -> Tensor:
     """From output to input coordinates in [-1, 1], rotation anticlockwise about the centre. **Shape** ``(B, 2, 3)``."""
     angle = draws.around("rotation", recipe.rotation, 0.0) * (math.pi / 180)
     low, high = recipe.scale
@@ -117,9 +153,7 @@ def affine(recipe: Augment, draws: Draws, height: int, width: int) -> Tensor:
     return torch.stack(rows, 1).reshape(-1, 2, 3)
 
 
-def elastic_field(field_draws: Tensor, pixels: float, height: int, width: int) -> Tensor:
-    """A smooth displacement of up to about ``pixels`` pixels. **Shape** ``(B, 2·nodes²)`` -> ``(B, H, W, 2)``."""
-    nodes = (2 * field_draws - 1).reshape(-1, 2, ELASTIC_NODES, ELASTIC_NODES)
-    field = F.interpolate(nodes, (height, width), mode="bicubic", align_corners=True)
-    step = constant((2 * pixels / width, 2 * pixels / height), field.device)
-    return field.permute(0, 2, 3, 1) * step
+def elastic_nodes(node_draws: Tensor, pixels: float, height: int, width: int) -> Tensor:
+    """Displacements of up to ``pixels`` pixels. **Shape** ``(B, 2·nodes²)`` -> ``(B, 2, nodes, nodes)``."""
+    nodes = (2 * node_draws - 1).reshape(-1, 2, ELASTIC_NODES, ELASTIC_NODES)
+    return nodes * constant((2 * pixels / width, 2 * pixels / height), nodes.device)[:, None, None]

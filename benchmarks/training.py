@@ -1,0 +1,210 @@
+"""Speed of training, side by side with what people use today; results go to benchmarks/RESULTS.md.
+
+    python benchmarks/training.py                        # everything: about an hour on two cores
+    python benchmarks/training.py end stall --models resnet18 --rounds 3
+    python benchmarks/training.py precision              # what the rules in precision.py stand on
+
+Paths run interleaved (one epoch each, in turns), so that a busy machine slows all of them alike; the figures are
+medians over the rounds, after one round to warm up. Read the ratios, not the absolute numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import augment
+import numpy as np
+import paths as ways
+import torch
+
+from medcore.training.device import choose_device
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+IMAGES = {"autoencoder": 1024, "resnet18": 512}  # per epoch; 256 for the larger ones
+PRECISIONS = ("fp32+contiguous", "fp32+channels_last", "bf16+contiguous", "bf16+channels_last")
+
+
+def interleaved(
+    epochs: dict[str, ways.Epoch], images: int, options: argparse.Namespace, device: torch.device
+) -> dict[str, list[float]]:
+    """Images per second of every path, one value per round."""
+    rounds, clock = options.rounds, time.process_time if options.cpu_time else time.perf_counter
+    rates: dict[str, list[float]] = {name: [] for name in epochs}
+    for number in range(1, rounds + 2):
+        for name, epoch in epochs.items():
+            start = clock()
+            epoch(number)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if number > 1:
+                rates[name].append(images / (clock() - start))
+    return rates
+
+
+def middle(values: list[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def paired(first: list[float], second: list[float]) -> float:
+    """Median of the ratios of neighbouring runs."""
+    return middle([a / b for a, b in zip(first, second, strict=True)])
+
+
+def end_to_end(options: argparse.Namespace, device: torch.device) -> list[str]:
+    """Images per second of whole epochs, ours and the peers'."""
+    lines = ["| model | precision by rule | medcore | files + torchvision | × | arrays + v2 | × | timm loader | × |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    for name in options.models:
+        count = IMAGES.get(name, 256)
+        patches = ways.make_set(count, options.side)
+        with tempfile.TemporaryDirectory() as folder:
+            files = ways.write_files(patches, Path(folder))
+            state = ways.our_state(name, patches, device)
+            epochs = {"medcore": ways.our_epoch(name, patches, device, batch_size=options.batch)}
+            for kind in ("files", "arrays", "timm"):
+                if kind == "timm" and name in ("autoencoder", "unet"):
+                    continue
+                epochs[kind] = ways.peer_epoch(kind, name, patches, files, device, options.batch, options.workers)
+            rates = interleaved(epochs, count, options, device)
+        cells = [name, str(state.precision), f"{middle(rates['medcore']):.0f}"]
+        for kind in ("files", "arrays", "timm"):
+            known = kind in rates
+            cells += (
+                [f"{middle(rates[kind]):.0f}", f"**{paired(rates['medcore'], rates[kind]):.2f}**"]
+                if known
+                else ["–", "–"]
+            )
+        lines.append("| " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def stall(options: argparse.Namespace, device: torch.device) -> list[str]:
+    """Share by which an epoch takes longer than the same steps on one constant batch."""
+    lines = ["| model | loader | augmentation | images/s | on a constant batch | stall |", "|---|---|---|---|---|---|"]
+    for name in options.models:
+        count = IMAGES.get(name, 256)
+        patches = ways.make_set(count, options.side)
+        with tempfile.TemporaryDirectory() as folder:
+            stored = patches.save(Path(folder) / "set.npz")
+            for loader in ("memory", "stream"):
+                for label, recipe in (("none", None), ("flips + colour", ways.RECIPE)):
+                    epochs = _stall_pair(name, stored, device, loader, recipe, options.batch)
+                    rates = interleaved(epochs, count, options, device)
+                    share = paired(rates["constant"], rates["real"]) - 1
+                    cells = [name, loader, label, f"{middle(rates['real']):.0f}", f"{middle(rates['constant']):.0f}"]
+                    lines.append("| " + " | ".join([*cells, f"{100 * share:.1f} %"]) + " |")
+                    print(lines[-1], flush=True)
+    return lines
+
+
+def _stall_pair(name, patches, device, loader, recipe, batch) -> dict[str, ways.Epoch]:  # type: ignore[no-untyped-def]
+    state = ways.our_state(name, patches, device, loader=loader, augment=recipe, batch_size=batch)
+    real, constant = state.batches, ways.ConstantBatches(state)
+    display = ways.Progress(state, None, show=False)
+
+    def run(batches: object) -> ways.Epoch:
+        def epoch(number: int) -> None:
+            state.batches = batches  # type: ignore[assignment]
+            ways.loop.train_epoch(state, number, display)
+
+        return epoch
+
+    return {"real": run(real), "constant": run(constant)}
+
+
+def precision(options: argparse.Namespace, device: torch.device) -> list[str]:
+    """Images per second of ours in every number format and layout: what the rules in precision.py stand on."""
+    kinds = [*PRECISIONS, *(["bf16+channels_last+compile"] if options.compile else [])]
+    lines = ["| model | " + " | ".join(kinds) + " | rule |", "|---" * (len(kinds) + 2) + "|"]
+    for name in options.models:
+        count = IMAGES.get(name, 256)
+        patches = ways.make_set(count, options.side)
+        epochs = {k: ways.our_epoch(name, patches, device, precision=k, batch_size=options.batch) for k in kinds}
+        rates = {kind: middle(values) for kind, values in interleaved(epochs, count, options, device).items()}
+        best = max(rates, key=lambda kind: rates[kind])
+        cells = [f"**{rates[kind]:.0f}**" if kind == best else f"{rates[kind]:.0f}" for kind in kinds]
+        rule = str(ways.our_state(name, patches, device).precision)
+        lines.append("| " + " | ".join([name, *cells, rule]) + " |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace, torch.device], list[str]]]] = {
+    "end": ("End to end: training, images/s (ratio: ours over theirs)", end_to_end),
+    "stall": ("Loader stall: an epoch over the same steps on one constant batch", stall),
+    "precision": ("Number format and layout, images/s", precision),
+    "augment": ("Augmentation alone, images/s", augment.augmentation_table),
+}
+
+
+def machine(device: torch.device) -> str:
+    """What the figures were measured on."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        flags = next((line for line in lines if line.startswith("flags")), "")
+        extra = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag} " in flags + " "]
+        name = f"{names[0] if names else name} ({', '.join(extra)})"
+    if device.type == "cuda":
+        name = f"{torch.cuda.get_device_name(device)}, {name}"
+    isa = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    limit = f", ONEDNN_MAX_CPU_ISA={isa}" if isa else ""
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}{limit}{load}"
+
+
+def record(title: str, note: str, lines: list[str]) -> None:
+    """Put a table into RESULTS.md in place of an older one of the same title."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Speed, side by side\n"
+    parts = text.split("\n## ")
+    block = f"{title}\n\n{note}\n\n" + "\n".join(lines) + "\n"
+    kept = [part for part in parts[1:] if part.split("\n", 1)[0] != title]
+    RESULTS.write_text(
+        "\n## ".join([parts[0].rstrip() + "\n", *(part.rstrip() + "\n" for part in kept), block]), encoding="utf-8"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", default=list(SECTIONS), help=f"some of {', '.join(SECTIONS)}")
+    parser.add_argument("--models", nargs="+", default=list(ways.MODELS), choices=ways.MODELS)
+    parser.add_argument("--side", type=int, default=64, help="pixels")
+    parser.add_argument("--batch", type=int, default=64, help="images per step")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2, help="worker processes of the peers' loaders")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count CPU seconds: for busy machines; with one thread, not for 'end'"
+    )
+    parser.add_argument("--dry", action="store_true", help="print only, leave RESULTS.md alone")
+    options = parser.parse_args()
+    device = choose_device(options.device)
+    for section in options.sections:
+        title, function = SECTIONS[section]
+        start = machine(device)
+        print(f"== {title}\n{start}", flush=True)
+        lines = function(options, device)
+        if not options.dry:
+            clock = "CPU time" if options.cpu_time else "wall time"
+            suffix = f"{options.side} px, batch {options.batch}, {clock}, median of {options.rounds} interleaved rounds"
+            record(
+                f"{title}, {options.side} px on {device.type}",
+                f"{start}; {suffix}; {datetime.now(UTC):%Y-%m-%d}.",
+                lines,
+            )
+
+
+if __name__ == "__main__":
+    main()
