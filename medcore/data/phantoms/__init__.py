@@ -7,7 +7,14 @@ from collections.abc import Callable
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.crc import make_crc
 from medcore.data.phantoms.derm import make_derm
+from medcore.data.phantoms.glands import make_glands
+from medcore.data.phantoms.helico import make_helico
 
-PHANTOMS: dict[str, Callable[..., PatchSet]] = {"phantom-crc": make_crc, "phantom-derm": make_derm}
+PHANTOMS: dict[str, Callable[..., PatchSet]] = {
+    "phantom-crc": make_crc,
+    "phantom-derm": make_derm,
+    "phantom-helico": make_helico,
+    "phantom-glands": make_glands,
+}
 
-__all__ = ["PHANTOMS", "make_crc", "make_derm"]
+__all__ = ["PHANTOMS", "make_crc", "make_derm", "make_glands", "make_helico"]

@@ -6,6 +6,7 @@ All maps are concentrations of haematoxylin, **shape** ``(P, P)`` float32, unles
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import ndtri
 
 from medcore.data.phantoms.shapes import Blob, blob_depths
 from medcore.data.phantoms.tissue import Field, noise, outlines, paint, soften
@@ -112,6 +113,8 @@ def tumour_epithelium(
     atypia: float = 0.25,
     density: float = 1.0,
     vesicular: float = 0.4,
+    ragged: float = 0.07,
+    holes: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Neoplastic glands: crowded, piled-up, uneven nuclei, no mucin, ragged lumina with debris.
 
@@ -124,14 +127,18 @@ def tumour_epithelium(
         atypia: Spread of nuclear size, shape and stain.
         density: Mean concentration of the nuclei.
         vesicular: 0 = evenly dark nuclei, 1 = pale ones with a dark rim.
+        ragged: How far the lumen's edge strays, relative to the gland.
+        holes: Share of the epithelium that is further, small lumina (cribriform growth).
 
     Returns:
         Haematoxylin, eosin and the inside of the glands (bool), each ``(P, P)``.
     """
     depth, _ = blob_depths(field, rings)
-    ragged = depth + 0.07 * noise(rng, field, 3.0)
     inside = depth < 1
-    hollow = ragged < lumen
+    level = depth + ragged * noise(rng, field, 3.0)
+    if holes:
+        level = level - (lumen + 1) * (noise(rng, field, 7.0) > -ndtri(holes)) * (depth < 0.8)
+    hollow = level < lumen
     debris = 0.35 * np.clip(noise(rng, field, 2.0) - rng.uniform(-0.5, 1.5), 0, 1.5)
     eosin = np.where(hollow, 0.03 + debris, 0.5 + 0.1 * noise(rng, field, 2.0)) * inside
     haematoxylin = np.where(hollow, 0.02 + 0.4 * debris, rng.uniform(0.2, 0.33)) * inside
@@ -153,5 +160,5 @@ def tumour_epithelium(
         vesicular=vesicular,
         roughness=0.1,
     )
-    rows = rows * inside * (ragged >= lumen - 0.08)
+    rows = rows * inside * (level >= lumen - 0.08)
     return np.maximum(haematoxylin, rows), eosin * (1 - 0.5 * (rows > 0.3)), inside

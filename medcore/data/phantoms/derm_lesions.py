@@ -115,7 +115,7 @@ def nevus(rng: np.random.Generator, field: Field, skin: Skin) -> None:
     shape = _shape(rng, field, radius=(1400, 3800), irregular=0.02)
     depth = shape.depth(*field.grid())
     edges = [1.0, *np.sort(rng.uniform(0.25, 0.85, rng.choice(3, p=[0.35, 0.5, 0.15])))[::-1]]
-    softness = rng.uniform(0.07, 0.2)
+    softness = rng.uniform(0.05, 0.16)
     texture = 1 + rng.uniform(0, 0.05) * noise(rng, field, 150)
     for edge in edges:
         skin.cover(1 - smoothstep(depth, edge - softness, edge + softness), **_tone(rng))

@@ -65,28 +65,28 @@ def _grid(pixels: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=256)
-def _tile(side: int, grain_x: float, grain_y: float) -> np.ndarray:
-    """A tileable noise texture of zero mean and unit variance with Gaussian correlation. **Shape** ``(side, side)``."""
-    white = np.random.default_rng([TILE_SEED, side, round(grain_x * 1e4), round(grain_y * 1e4)]).standard_normal(
-        (side, side)
-    )
+def _tile(side: int, grain_x: float, grain_y: float, pad: int = 0) -> np.ndarray:
+    """A tileable texture of zero mean and unit variance. **Shape** ``(side + pad, side + pad)``."""
+    key = [TILE_SEED, side, round(grain_x * 1e4), round(grain_y * 1e4)]
+    white = np.random.default_rng(key).standard_normal((side, side), dtype=np.float32)
     fx, fy = np.fft.rfftfreq(side)[None, :], np.fft.fftfreq(side)[:, None]
     gauss = np.exp(-2 * np.pi**2 * ((fx * grain_x) ** 2 + (fy * grain_y) ** 2))
     tile = np.fft.irfft2(np.fft.rfft2(white) * gauss, s=(side, side))
-    return ((tile - tile.mean()) / tile.std()).astype(np.float32)
+    tile = ((tile - tile.mean()) / tile.std()).astype(np.float32)
+    return np.pad(tile, (0, pad), mode="wrap")
 
 
 def _rounded(pixels: float) -> float:
-    return round(
-        1.15 ** round(np.log(max(pixels, 0.3)) / np.log(1.15)), 4
-    )  # few different textures, so that the cache is of use
+    step = np.log(1.15)  # few different textures, so that the cache is of use
+    return round(float(np.exp(step * round(np.log(max(pixels, 0.3)) / step))), 4)
 
 
 def noise(rng: np.random.Generator, field: Field, grain: float) -> np.ndarray:
     """Smooth noise of zero mean and unit variance; ``grain`` (micrometres) is its correlation length."""
-    side = max(256, 2 ** int(np.ceil(np.log2(2 * field.pixels))))
-    tile = _tile(side, *(2 * (_rounded(grain * field.scale),)))
-    row, column, turn = rng.integers(0, side - field.pixels + 1, 2).tolist() + [int(rng.integers(8))]
+    pixels = _rounded(grain * field.scale)
+    side = 2 ** int(np.clip(np.ceil(np.log2(24 * pixels)), 8, 10))  # large enough that cuts are not all alike
+    tile = _tile(side, pixels, pixels, field.pixels)
+    row, column, turn = *rng.integers(side, size=2).tolist(), int(rng.integers(8))
     cut = tile[row : row + field.pixels, column : column + field.pixels]
     cut = cut.T if turn & 1 else cut
     return cut[:: -1 if turn & 2 else 1, :: -1 if turn & 4 else 1]

@@ -1,0 +1,232 @@
+"""The phantoms: seeded, regenerable piece by piece, true to what their tables and masks say, and hard enough."""
+
+import inspect
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from medcore.data.info import HELICO_DENSITIES
+from medcore.data.patchset import PatchSet
+from medcore.data.phantoms import PHANTOMS, make_crc, make_derm, make_glands, make_helico
+from medcore.data.phantoms.gastric import CHROMOGENS, Brown, draw_window
+from medcore.data.phantoms.optics import Slide, photograph
+from medcore.data.phantoms.shapes import blob, blob_depths
+from medcore.data.phantoms.tissue import Field, fibres, generator, noise, outlines, paint, scatter
+from medcore.data.stain import separate_stains
+from medcore.errors import MedcoreError
+
+SMOKE = {
+    "phantom-crc": {"patients": 4, "images_per_patient": 5, "size": 32},
+    "phantom-derm": {"patients": 16, "size": 32},
+    "phantom-helico": {"patients": 6, "windows_per_patient": 4, "size": 32},
+    "phantom-glands": {"patients": 3, "images_per_patient": 2, "size": 64},
+}
+ALL = pytest.mark.parametrize("name", sorted(PHANTOMS))
+
+
+@pytest.fixture(scope="module")
+def smoke() -> dict[str, PatchSet]:
+    return {name: PHANTOMS[name](**SMOKE[name]) for name in PHANTOMS}
+
+
+@ALL
+def test_the_same_seed_gives_the_same_set_and_another_seed_another(smoke: dict[str, PatchSet], name: str) -> None:
+    assert PHANTOMS[name](**SMOKE[name]).fingerprint == smoke[name].fingerprint
+    other = PHANTOMS[name](**SMOKE[name], seed=1)
+    assert other.store_hash != smoke[name].store_hash
+
+
+@ALL
+def test_a_patient_is_drawn_the_same_whatever_the_number_of_patients(smoke: dict[str, PatchSet], name: str) -> None:
+    fewer = PHANTOMS[name](**SMOKE[name] | {"patients": 2})
+    first = np.flatnonzero(np.isin(smoke[name].patients, fewer.patients))
+    assert len(np.unique(fewer.patients)) == 2
+    np.testing.assert_array_equal(smoke[name].take(first), fewer.take())
+    np.testing.assert_array_equal(smoke[name].labels[first], fewer.labels)
+
+
+@ALL
+def test_the_card_is_complete_and_keeps_every_parameter(smoke: dict[str, PatchSet], name: str) -> None:
+    card = smoke[name].card
+    assert card.name == name and card.synthetic and card.patients_known and card.title
+    assert card.licence == "CC0-1.0, synthetic"
+    defaults = {key: value.default for key, value in inspect.signature(PHANTOMS[name]).parameters.items()}
+    assert {key: card.recipe[key] for key in defaults} == defaults | SMOKE[name]
+
+
+@ALL
+def test_pixel_size_falls_as_the_size_grows_because_the_field_stays(smoke: dict[str, PatchSet], name: str) -> None:
+    size = SMOKE[name]["size"]
+    larger = PHANTOMS[name](**SMOKE[name] | {"patients": 1, "size": 2 * size})
+    assert larger.shape == (2 * size, 2 * size, 3)
+    assert larger.card.pixel_size_um == pytest.approx(smoke[name].card.pixel_size_um / 2)
+
+
+@ALL
+def test_a_set_survives_saving(smoke: dict[str, PatchSet], name: str, tmp_path) -> None:
+    saved = smoke[name].save(tmp_path / "set.npz")
+    assert saved.fingerprint == smoke[name].fingerprint and saved.card == smoke[name].card
+
+
+@ALL
+def test_images_have_contrast_and_differ(smoke: dict[str, PatchSet], name: str) -> None:
+    images = smoke[name].take()
+    assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(images)
+    assert images.max() > 180 and images.min() < 120
+
+
+@pytest.mark.parametrize(
+    ("maker", "wrong"),
+    [
+        (make_crc, {"patients": 0}),
+        (make_crc, {"size": 8}),
+        (make_derm, {"hair": 2}),
+        (make_helico, {"windows_per_patient": 1}),
+        (make_glands, {"size": 4096}),
+    ],
+)
+def test_a_parameter_out_of_range_is_named_with_its_range(maker: Callable[..., PatchSet], wrong: dict) -> None:
+    (name, value), *_ = wrong.items()
+    with pytest.raises(MedcoreError, match=f"{maker.__name__}: {name}={value} is out of range; choose"):
+        maker(**wrong)
+
+
+# --- what the tables say -------------------------------------------------------------------------------------------
+
+
+def test_few_crc_patients_show_all_nine_tissues_and_the_label_covers_most_of_a_patch() -> None:
+    patches = make_crc(patients=3, images_per_patient=5, size=16)
+    assert set(patches.labels) == set(range(9))
+    purity = patches.column("purity")
+    assert purity.min() >= 0.58 and (purity == 1).any() and (purity < 1).any()
+    assert (make_crc(patients=3, images_per_patient=5, size=16, mixing=0.0).column("purity") == 1).all()
+
+
+def test_images_of_one_lesion_look_more_alike_than_images_of_two() -> None:
+    patches = make_derm(patients=40, size=16)
+    colour = patches.take().reshape(len(patches), -1, 3).mean(axis=1)
+    distance = np.linalg.norm(colour[:, None] - colour[None], axis=-1)
+    same = patches.patients[:, None] == patches.patients[None]
+    np.fill_diagonal(distance, np.nan)
+    assert np.nanmean(distance[same]) < 0.3 * np.nanmean(distance[~same])
+    assert patches.card.group == "lesion" and len(np.unique(patches.patients)) == 40
+    for lesion in np.unique(patches.patients):
+        assert len(np.unique(patches.labels[patches.patients == lesion])) == 1
+
+
+def test_helico_sets_diagnoses_and_labels_keep_their_rules(smoke: dict[str, PatchSet]) -> None:
+    table = make_helico(patients=24, windows_per_patient=4, size=16).table
+    assert (table.groupby("patient")[["set", "diagnosis"]].nunique() == 1).all(axis=None)
+    assert set(table["set"]) == {"Cropped", "Annotated", "HoldOut"}
+    assert set(table[table["set"] == "Cropped"].diagnosis) == {HELICO_DENSITIES[0]}
+    for kind in ("Annotated", "HoldOut"):
+        assert set(table[table["set"] == kind].diagnosis) == set(HELICO_DENSITIES)
+    held = table["set"] == "HoldOut"
+    assert ((table.split == "test") == held).all() and (table.label[held] == -1).all()
+    assert (table.label[~held] == (table.bacteria[~held] > 0)).all()
+    infected = table.groupby("patient").bacteria.max() > 0
+    assert (infected == (table.groupby("patient").diagnosis.first() != HELICO_DENSITIES[0])).all()
+
+
+def test_bacteria_add_brown_to_an_otherwise_equal_window() -> None:
+    field, brown = Field(128, 3.2), Brown(1.0, 1.0, 1.0)
+    areas = []
+    for count in (0, 3, 30):
+        _, dab, _ = draw_window(generator(0, "test", 5), field, count, brown)
+        areas.append((dab > 0.5).sum())
+    assert areas[0] < areas[1] < areas[2]
+    clean, rods = (draw_window(generator(0, "test", 6), field, n, Brown(0, 0, 0))[1] for n in (0, 1))
+    changed, parts = ndimage.label(rods - clean > 0.3)
+    assert parts == 1  # one rod, one speck, about 3.2 by 0.75 micrometres
+    assert 1.0 < (changed > 0).sum() / field.scale**2 < 5.0
+
+
+def test_gland_masks_agree_with_the_table_and_with_the_picture() -> None:
+    patches = make_glands(patients=4, images_per_patient=2, size=128)
+    masks, grades = patches.take_masks(), patches.column("grade")
+    assert masks.shape == (8, 128, 128) and set(np.unique(masks)) <= {0, 1, 2}
+    for mask, grade, label in zip(masks, grades, patches.labels, strict=True):
+        assert label == {"benign": 1, "malignant": 2}[grade]
+        assert (mask == 2).any() == (grade == "malignant")
+    counted = [ndimage.label(mask > 0)[1] for mask in masks]
+    assert np.corrcoef(counted, patches.column("glands"))[0, 1] > 0.9
+    haematoxylin = separate_stains(patches.take())[..., 0]
+    rim = (masks > 0) & (ndimage.distance_transform_edt(masks > 0, sampling=(1e6, 1, 1)) < 5)
+    assert haematoxylin[rim].mean() > 1.2 * haematoxylin[masks == 0].mean()  # nuclei stand along the outline
+
+
+# --- the kit ---------------------------------------------------------------------------------------------------------
+
+
+def test_generators_are_functions_of_all_their_keys() -> None:
+    drawn = {key: generator(*key).random() for key in [(0, "a", 1, 2), (1, "a", 1, 2), (0, "b", 1, 2), (0, "a", 2, 1)]}
+    assert len(set(drawn.values())) == 4
+    assert generator(0, "a", 1, 2).random() == drawn[0, "a", 1, 2]
+
+
+@pytest.mark.parametrize("grain", [0.5, 2.0, 8.0])
+def test_noise_is_standardised_and_as_coarse_as_told(grain: float) -> None:
+    field = Field(128, 2.0)
+    maps = np.stack([noise(generator(0, "n", k), field, grain) for k in range(60)])
+    assert abs(maps.mean()) < 0.15 and maps.std() == pytest.approx(1, abs=0.15)
+    step = int(grain * field.scale * 2)  # Gaussian kernels of width s correlate by exp(-d²/4s²): 1/e at d = 2s
+    correlation = (maps[:, :, step:] * maps[:, :, :-step]).mean() / maps.var()
+    assert correlation == pytest.approx(np.exp(-1), abs=0.15)
+
+
+def test_fibres_run_along_their_direction() -> None:
+    field = Field(128, 2.0)
+    texture, direction = fibres(generator(0, "f"), field, angle=0.0, length=20, width=1)
+    assert np.abs(np.diff(texture, axis=1)).mean() < 0.3 * np.abs(np.diff(texture, axis=0)).mean()
+    np.testing.assert_allclose(direction, 0)
+
+
+def test_scattered_points_keep_their_spacing_and_cover_the_border() -> None:
+    field = Field(100, 1.0)
+    points = scatter(generator(0, "s"), field, 10.0, jitter=0.2)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1) + 1e9 * np.eye(len(points))
+    assert distance.min() > 3
+    inside = ((points > 0) & (points < 100)).all(axis=1)
+    assert inside.sum() == pytest.approx(100 * 100 / (100 * 0.87), rel=0.15) and (~inside).any()
+
+
+def test_a_painted_outline_has_the_area_of_its_ellipse() -> None:
+    field = Field(400, 4.0)
+    shape = outlines(generator(0, "o"), np.array([[50.0, 50.0]]), 40.0, 20.0, 0.7, roughness=0.0, vertices=64)
+    area = (paint(field, shape, 1.0) == 1.0).sum() / field.scale**2
+    assert area == pytest.approx(np.pi * 20 * 10, rel=0.02)
+
+
+def test_depth_of_a_shape_agrees_with_the_points_on_its_rings() -> None:
+    shape = blob(generator(0, "b"), np.array([50.0, 40.0]), 20.0, aspect=1.8, irregular=0.1)
+    turn = np.linspace(0, 2 * np.pi, 50)
+    for depth in (0.3, 1.0, 1.4):
+        x, y = shape.place(turn, depth).T
+        np.testing.assert_allclose(shape.depth(x, y), depth, rtol=0.02)
+
+
+def test_the_nearest_of_two_shapes_owns_a_pixel() -> None:
+    field = Field(100, 1.0)
+    pair = [blob(generator(0, "b", k), np.array([x, 50.0]), 25.0) for k, x in enumerate((30.0, 70.0))]
+    depth, owner = blob_depths(field, pair)
+    each = np.stack([shape.depth(*field.grid()) for shape in pair])
+    inside = depth < 1
+    np.testing.assert_allclose(depth[inside], each.min(axis=0)[inside], rtol=1e-5)
+    np.testing.assert_array_equal(owner[inside], each.argmin(axis=0)[inside])
+
+
+def test_light_follows_beer_and_lambert() -> None:
+    lamp = np.array([240.0, 235.0, 245.0])
+    slide = Slide(CHROMOGENS, np.ones(3), lamp, gamma=1.0, blur=1e-3, grain=0.0, quality=95)
+    field, flat = Field(32, 1.0), np.ones((32, 32), np.float32)
+    seen = []
+    for amount in (0.0, 0.5, 1.0):
+        image = photograph(generator(0, "p"), [amount * flat, 0 * flat, 0 * flat], slide, field, 16)
+        seen.append(image.reshape(-1, 3).mean(axis=0))
+    np.testing.assert_allclose(seen[0], lamp, atol=1.5)
+    half, full = (-np.log(light / lamp) for light in seen[1:])
+    np.testing.assert_allclose(full, 2 * half, atol=0.03)
+    matrix_row = CHROMOGENS[0] / np.linalg.norm(CHROMOGENS[0])
+    np.testing.assert_allclose(full / np.linalg.norm(full), matrix_row, atol=0.03)
