@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from medcore.data.patchset import PatchSet
@@ -169,18 +170,21 @@ def windows_and_errors(
         Pictures and coloured error maps, white where a patient has fewer windows. Each **Shape**
         ``(P, count, side, side, 3)`` uint8.
     """
-    from PIL import Image
-
     pictures = np.full((len(listed), count, side, side, 3), 255, np.uint8)
     errors = np.zeros((len(listed), count, side, side), np.float32)
     rows = suspicious_rows(windows, listed, count)
-    for number, patient in enumerate(listed):
-        there = np.flatnonzero(rows[number] >= 0)
-        found = learner.error_maps(rows[number, there], diagnoses.excluded(learner.cohort, patient), "l1")
-        for place, image, error in zip(there, patches.take(rows[number, there]), found, strict=True):
-            pictures[number, place] = np.asarray(Image.fromarray(image).resize((side, side)))
-            errors[number, place] = np.asarray(Image.fromarray(error).resize((side, side)))
+    for part in diagnoses.parts:  # one autoencoder each
+        own = np.isin(np.asarray(listed, dtype=str), part.names)[:, None] & (rows >= 0)
+        if own.any():
+            excluded = np.isin(learner.cohort.names, part.names)
+            found = learner.error_maps(rows[own], excluded, "l1")
+            pictures[own] = [_resized(image, side) for image in patches.take(rows[own])]
+            errors[own] = [_resized(error, side) for error in found]
     return pictures, _coloured(errors, rows >= 0)
+
+
+def _resized(image: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((side, side)))
 
 
 def _coloured(errors: np.ndarray, there: np.ndarray) -> np.ndarray:

@@ -1,0 +1,134 @@
+"""Tables, sentences and pictures of a diagnosis say what was computed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cohort_toys import toy_cohort, window_set
+
+from medcore.evaluation import patient_story as story
+from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.mistakes import window_table
+from medcore.evaluation.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
+from medcore.evaluation.patient_baselines import number_of_windows
+from medcore.evaluation.patient_study import COUNT, OURS
+from medcore.evaluation.prevalence import predictive_values
+from medcore.evaluation.window_choice import limit_patients, window_inventory
+
+
+def estimate(value: float, low: float, high: float) -> Estimate:
+    return Estimate("auroc", value, low, high, 20, "patient", "folds")
+
+
+def test_the_material_is_counted():
+    cohort = toy_cohort(40, hold_out=0.25)
+    text = story.material(cohort, "Annotated")
+    assert "**40 patients** (20 infected)" in text and "10 of them are HoldOut" in text
+    assert f"{len(cohort.owner):,} windows" in text
+    assert "no HoldOut" in story.material(cohort.select(cohort.split != "test"), "all")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.02, 0.2, "does better than"), (-0.2, -0.1, "does worse than"), (-0.1, 0.2, "is not shown to differ from")],
+)
+def test_the_summary_claims_no_more_than_the_interval(low, high, expected):
+    found = nested_diagnosis(toy_cohort(20), folds=3)
+    middle = (low + high) / 2
+    text = story.summary(found, estimate(0.9, 0.8, 0.95), estimate(0.8, 0.7, 0.9), estimate(middle, low, high))
+    assert expected in text and "20 unseen patients in nested folds" in text
+
+
+def test_what_was_chosen_is_listed_for_every_fold():
+    found = nested_diagnosis(toy_cohort(60), folds=4)
+    table = story.choices(found)
+    assert table.index.tolist() == ["fold 0", "fold 1", "fold 2", "fold 3"]
+    assert (table["training patients"] == 45).all()
+    single = story.choices(hold_out_diagnosis(toy_cohort(60, hold_out=0.5), folds=3))
+    assert single.index.tolist() == ["for HoldOut"]
+
+
+def test_predictive_values_become_a_table():
+    table = story.prevalence_table(predictive_values(nested_diagnosis(toy_cohort(60), folds=4)))
+    assert table.index.tolist() == ["5%", "20%", "50%"] and table.shape == (3, 2)
+
+
+def test_the_number_of_windows_is_put_into_words():
+    cohort = toy_cohort(60)
+    ours = nested_diagnosis(cohort, folds=4)
+    text = story.count_sentence({OURS: ours, COUNT: nested_patients(cohort, number_of_windows(cohort), folds=4)})
+    assert "AUROC" in text and "Spearman correlation" in text
+    assert "all have equally many" in story.count_sentence({OURS: ours})
+
+
+def test_silent_patients_are_counted():
+    cohort = toy_cohort(40)
+    quiet = np.isin(cohort.owner, [1, 5])
+    cohort = replace(cohort, label=np.where(quiet, 0, cohort.label))
+    text = story.reader_sentence(nested_diagnosis(cohort, folds=4))
+    silent = int(
+        ((cohort.truth == 1) & (np.bincount(cohort.owner, weights=cohort.label == 1, minlength=40) == 0)).sum()
+    )
+    assert silent >= 2 and f"**{silent} have none that is annotated positive**" in text
+    found = nested_diagnosis(cohort, folds=4)
+    blind = replace(found, parts=tuple(replace(part, label=np.full(len(part.label), -1)) for part in found.parts))
+    assert "not annotated" in story.reader_sentence(blind)
+
+
+def test_examples_come_from_different_patients():
+    patches = window_set([{"patient": f"P{row // 5}"} for row in range(30)], label=[0, 0, 0, 0, 1] * 6)
+    rows = story.example_windows(patches, per_kind=4)
+    assert patches.labels[rows].tolist() == [0] * 4 + [1] * 4
+    assert len(set(patches.patients[rows[:4]])) == len(set(patches.patients[rows[4:]])) == 4
+
+
+def test_the_brownest_windows_one_of_each_patient_first():
+    cohort = toy_cohort(20)
+    rows = story.brownest(cohort, np.arange(20) < 3, "brown", count=4)
+    owner = cohort.owner[rows]
+    assert sorted(owner[:3]) == [0, 1, 2]
+    for patient, row in zip(owner[:3], rows[:3], strict=True):
+        assert cohort.score("brown")[row] == cohort.score("brown")[cohort.owner == patient].max()
+
+
+def test_pictures_and_errors_of_listed_patients():
+    cohort = toy_cohort(24)
+    found = nested_diagnosis(cohort, folds=3)
+    patches = window_set([{"patient": str(name)} for name in cohort.names[cohort.owner]])
+    asked = []
+
+    class Painter:
+        def __init__(self):
+            self.cohort = cohort
+
+        def error_maps(self, rows, excluded, kind):
+            asked.append((cohort.names[cohort.owner[rows]], cohort.names[excluded]))
+            return np.ones((len(rows), 8, 8), np.float32)
+
+    listed = cohort.names[[3, 0, 17]]
+    windows = window_table(found)
+    pictures, errors = story.windows_and_errors(listed, windows, patches, found, Painter(), count=40, side=16)
+    assert pictures.shape == errors.shape == (3, 40, 16, 16, 3)
+    assert all(set(names) <= set(excluded) for names, excluded in asked)
+    there = np.arange(40) < cohort.windows_per_patient[[3, 0, 17]][:, None]
+    assert (pictures[~there] == 255).all() and (errors[~there] == 255).all()
+    assert (pictures[there] == 0).all() and (errors[there] < 255).any()
+
+
+def test_the_inventory_counts_kinds_and_diagnoses():
+    rows = [{"patient": p, "diagnosis": d, "set": s} for p, d, s in
+            (("A", "ALTA", "Annotated"), ("A", "ALTA", "Annotated"), ("B", "NEGATIVA", "Annotated"))]  # fmt: skip
+    table = window_inventory(window_set(rows, label=[1, -1, 0]))
+    assert table.loc[("Annotated", "ALTA")].tolist() == [1, 2, 1, 1]
+    assert window_inventory(window_set([{"patient": "A"}]))["windows"].tolist() == [1]
+
+
+def test_a_limit_takes_patients_of_every_diagnosis_and_side():
+    kinds = [(diagnosis, part) for diagnosis in ("ALTA", "NEGATIVA") for part in ("Annotated", "HoldOut")]
+    rows = [{"patient": f"{d}{s}{n}", "diagnosis": d, "set": s} for d, s in kinds for n in range(6) for _ in range(2)]
+    patches = window_set(rows, split=["test" if row["set"] == "HoldOut" else "" for row in rows])
+    few = limit_patients(patches, 2)
+    assert few.table.groupby(["diagnosis", "set"])["patient"].nunique().tolist() == [2, 2, 2, 2]
+    assert (few.table.groupby("patient").size() == 2).all()
+    assert limit_patients(patches, None) is patches
+    assert limit_patients(patches, 2).patients.tolist() == few.patients.tolist()
