@@ -95,9 +95,15 @@ def photograph(
     light = np.exp(-density * slide.gamma)  # Beer-Lambert; a power of the light is a factor on its density
     focus = slide.blur * field.scale * rng.uniform(0.8, 1.6)
     light = ndimage.gaussian_filter(light, (focus, focus, 0), truncate=3)
-    light = light.reshape(size, field.pixels // size, size, -1, 3).mean(axis=(1, 3)) * slide.lamp
+    light = _shrunk(light, field.pixels // size) * slide.lamp.astype(np.float32)
     light += slide.grain * rng.standard_normal(light.shape, dtype=np.float32)
     return jpeg(np.clip(light + 0.5, 0, 255).astype(np.uint8), slide.quality)
+
+
+def _shrunk(light: np.ndarray, factor: int) -> np.ndarray:
+    """Means over squares of ``factor`` by ``factor`` pixels: what one sensor pixel collects."""
+    parts = [light[row::factor, column::factor] for row in range(factor) for column in range(factor)]
+    return np.asarray(sum(parts) / np.float32(factor * factor))
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:

@@ -86,7 +86,7 @@ def noise(rng: np.random.Generator, field: Field, grain: float) -> np.ndarray:
     pixels = _rounded(grain * field.scale)
     side = 2 ** int(np.clip(np.ceil(np.log2(24 * pixels)), 8, 10))  # large enough that cuts are not all alike
     tile = _tile(side, pixels, pixels, field.pixels)
-    row, column, turn = *rng.integers(side, size=2).tolist(), int(rng.integers(8))
+    row, column, turn = int(rng.integers(side)), int(rng.integers(side)), int(rng.integers(8))
     cut = tile[row : row + field.pixels, column : column + field.pixels]
     cut = cut.T if turn & 1 else cut
     return cut[:: -1 if turn & 2 else 1, :: -1 if turn & 4 else 1]
