@@ -118,6 +118,8 @@ def windows_of(*rows: tuple[int, bool]) -> pd.DataFrame:
         (0, [(0, True), (0, True)], "no bacteria in any of the 2 suspicious windows"),
         (0, [(-1, True), (0, True)], "2 suspicious windows (1 annotated negative)"),
         (0, [(0, False)], "without a positive window"),
+        (1, [(-1, True), (-1, False)], "1 of 2 windows looked suspicious (nobody annotated them): too few"),
+        (0, [(-1, True)], "1 of 1 window looked suspicious (nobody annotated them): debris"),
     ],
 )
 def test_guesses_say_what_the_annotations_say(truth, windows, expected):

@@ -62,6 +62,9 @@ def guess(truth: int, windows: pd.DataFrame) -> str:
     """
     seen, known = windows["label"] == 1, windows["label"] >= 0
     count = f"{len(windows)} window{'s' * (len(windows) != 1)}"
+    if not known.any():
+        hits = f"{int(windows['positive'].sum())} of {count} looked suspicious (nobody annotated them)"
+        return f"{hits}: " + ("too few for the threshold" if truth else "debris, pigment, or a missed infection")
     if not truth:
         alarms = windows[windows["positive"]]
         refused = int((alarms["label"] == 0).sum())

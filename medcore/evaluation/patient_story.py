@@ -124,6 +124,12 @@ def count_sentence(found: Mapping[str, Diagnoses]) -> str:
     return f"By the bare number of windows: {shortcut}. Score and number of windows in healthy patients: {found_there}."
 
 
+def counts_table(table: pd.DataFrame) -> pd.DataFrame:
+    """``window_counts.by_window_count`` for a reader."""
+    names = {"auroc": "AUROC", "mean_score_healthy": "mean score of the healthy", "windows": "windows a patient"}
+    return table.rename(columns=names).set_index("windows a patient").round(2)
+
+
 def reader_sentence(diagnoses: Diagnoses) -> str:
     """What a reader who agrees with the annotators could reach here, and for whom no window shows anything."""
     scores, truth, silent, ill = [], [], 0, 0
@@ -197,10 +203,10 @@ def _coloured(errors: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 
 def table_columns(listed: pd.DataFrame) -> dict[str, list]:
-    """The text columns of ``plots.diagnosis.patient_table``."""
+    """The text columns of ``plots.diagnosis.patient_table``; the score is what lies above the patient's threshold."""
     return {
         "patient": listed["patient"].tolist(),
-        "score": listed["probability"].tolist(),
+        "score": listed["margin"].tolist(),
         "decision": [DECISIONS[number] for number in listed["decision"]],
         "truth": [DECISIONS[number] for number in listed["truth"]],
     }
