@@ -28,7 +28,7 @@ import torch
 from medcore.training.device import choose_device
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-IMAGES = {"autoencoder": 1024, "resnet18": 512}  # per epoch; 256 for the larger ones
+IMAGES = {"autoencoder": 1024, "resnet18": 256}  # per epoch; 128 for the larger ones
 PRECISIONS = ("fp32+contiguous", "fp32+channels_last", "bf16+contiguous", "bf16+channels_last")
 
 
@@ -64,7 +64,7 @@ def end_to_end(options: argparse.Namespace, device: torch.device) -> list[str]:
     lines = ["| model | precision by rule | medcore | files + torchvision | × | arrays + v2 | × | timm loader | × |"]
     lines += ["|---|---|---|---|---|---|---|---|---|"]
     for name in options.models:
-        count = IMAGES.get(name, 256)
+        count = options.images or IMAGES.get(name, 128)
         patches = ways.make_set(count, options.side)
         with tempfile.TemporaryDirectory() as folder:
             files = ways.write_files(patches, Path(folder))
@@ -92,7 +92,7 @@ def stall(options: argparse.Namespace, device: torch.device) -> list[str]:
     """Share by which an epoch takes longer than the same steps on one constant batch."""
     lines = ["| model | loader | augmentation | images/s | on a constant batch | stall |", "|---|---|---|---|---|---|"]
     for name in options.models:
-        count = IMAGES.get(name, 256)
+        count = options.images or IMAGES.get(name, 128)
         patches = ways.make_set(count, options.side)
         with tempfile.TemporaryDirectory() as folder:
             stored = patches.save(Path(folder) / "set.npz")
@@ -127,7 +127,7 @@ def precision(options: argparse.Namespace, device: torch.device) -> list[str]:
     kinds = [*PRECISIONS, *(["bf16+channels_last+compile"] if options.compile else [])]
     lines = ["| model | " + " | ".join(kinds) + " | rule |", "|---" * (len(kinds) + 2) + "|"]
     for name in options.models:
-        count = IMAGES.get(name, 256)
+        count = options.images or IMAGES.get(name, 128)
         patches = ways.make_set(count, options.side)
         epochs = {k: ways.our_epoch(name, patches, device, precision=k, batch_size=options.batch) for k in kinds}
         rates = {kind: middle(values) for kind, values in interleaved(epochs, count, options, device).items()}
@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(ways.MODELS), choices=ways.MODELS)
     parser.add_argument("--side", type=int, default=64, help="pixels")
     parser.add_argument("--batch", type=int, default=64, help="images per step")
+    parser.add_argument("--images", type=int, default=0, help="images per epoch; 0 takes what suits the model")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the peers' loaders")
     parser.add_argument("--device", default="auto")

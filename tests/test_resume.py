@@ -80,6 +80,13 @@ def test_more_epochs_continue_as_if_never_stopped(tmp_path: Path) -> None:
     assert len(first) == len(second) == 5
 
 
+def test_a_stretched_schedule_is_said(tmp_path: Path) -> None:
+    run_toy(tmp_path, schedule="cosine", epochs=2)
+    with pytest.warns(UserWarning, match="resumed to 3 epochs instead of 2: the cosine schedule is stretched"):
+        history = run_toy(tmp_path, schedule="cosine", epochs=3, resume=True)
+    assert len(history.notes) == 1
+
+
 def test_history_survives_a_resume_exactly(tmp_path: Path) -> None:
     whole = run_toy(tmp_path / "whole").table
     run_toy(tmp_path / "cut", schedule="constant", epochs=2)
@@ -140,9 +147,9 @@ def test_resume_repeats_the_precision_of_the_run(tmp_path: Path, monkeypatch: py
     from medcore.training import precision
 
     monkeypatch.setattr(precision, "capability_of", lambda device: "cpu-amx")
-    run_toy(tmp_path, epochs=1, precision="auto")
+    run_toy(tmp_path, epochs=1, precision="auto", schedule="constant")
     monkeypatch.setattr(precision, "capability_of", lambda device: "cpu")
-    history = run_toy(tmp_path, epochs=2, precision="auto", resume=True)
+    history = run_toy(tmp_path, epochs=2, precision="auto", schedule="constant", resume=True)
     assert (history.precision["dtype"], history.precision["layout"]) == ("bf16", "channels_last")
 
 

@@ -165,15 +165,19 @@ def apply(
     chosen = geometry.choices(recipe, draws, shape, sizes, keys(ids, seed, epoch, NOISE))
     chosen |= colour.choices(recipe, draws, pixels.shape[3])
     at_once = max(1, CACHED_PIXELS // (shape[0] * shape[1])) if pixels.device.type == "cpu" else len(ids)
-    done = []
+    if len(ids) <= at_once:
+        return _apply_to_chunk(recipe, pixels, masks, chosen, seed)
+    # one block for all: what a chunk needs on its way is taken from the same warm memory again and again
+    images = torch.empty((len(ids), pixels.shape[3], *shape), device=pixels.device)
+    changed = None if masks is None else torch.empty((len(ids), *shape), dtype=masks.dtype, device=masks.device)
     for start in range(0, len(ids), at_once):
         rows = slice(start, start + at_once)
         own = {name: values[rows] for name, values in chosen.items()}
-        done.append(_apply_to_chunk(recipe, pixels[rows], None if masks is None else masks[rows], own, seed))
-    if len(done) == 1:
-        return done[0]
-    changed = [one for _, one in done if one is not None]
-    return torch.cat([images for images, _ in done]), torch.cat(changed) if changed else None
+        part, part_masks = _apply_to_chunk(recipe, pixels[rows], None if masks is None else masks[rows], own, seed)
+        images[rows] = part
+        if changed is not None and part_masks is not None:
+            changed[rows] = part_masks
+    return images, changed
 
 
 # on a CPU, a chunk of images stays in the cache through all kernels: × 3 channels × 4 bytes = 1.5 MB

@@ -40,7 +40,7 @@ class Progress:
                 leave=False,
                 ascii=True,
                 file=sys.stdout,
-                mininterval=0.5 if sys.stdout.isatty() else 5.0,
+                mininterval=0.2 if sys.stdout.isatty() else 1.0,
             )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -186,6 +187,14 @@ class TrainState:
         self.history.rows = [dict(row) for row in manifest["history"]]
         self.history.best_epoch = int(manifest["monitor"]["best_epoch"])
         self.history.tables = {name: _array(table) for name, table in manifest["tables"].items()}
+        self._say_if_stretched(int(manifest["config"]["epochs"]))
+
+    def _say_if_stretched(self, before: int) -> None:
+        now, schedule = self.config.epochs, self.config.schedule
+        if before != now and schedule in ("cosine", "one-cycle"):
+            note = f"resumed to {now} epochs instead of {before}: the {schedule} schedule is stretched from here on"
+            self.history.notes.append(note)
+            warnings.warn(note, stacklevel=2)
 
     def _restore_optimiser(self, tensors: dict[str, Tensor]) -> None:
         weights = _weights_of(self.optimiser)
