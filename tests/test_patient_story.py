@@ -1,5 +1,6 @@
 """Tables, sentences and pictures of a diagnosis say what was computed."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +47,22 @@ def test_what_was_chosen_is_listed_for_every_fold():
     assert (table["training patients"] == 45).all()
     single = story.choices(hold_out_diagnosis(toy_cohort(60, hold_out=0.5), folds=3))
     assert single.index.tolist() == ["for HoldOut"]
+
+
+def test_what_the_thresholds_give_away_is_measured_on_phantoms():
+    cohort = toy_cohort(60, gap=6.0)  # windows are told apart nearly perfectly
+    label = (cohort.score("brown") > 3).astype(int)
+    found = nested_diagnosis(replace(cohort, label=label), folds=4)
+    rows = [
+        {"patient": str(name), "bacteria": int(one)}
+        for name, one in zip(cohort.names[cohort.owner], label, strict=True)
+    ]
+    text = story.optimum_sentence(found, window_set(rows))
+    window, patient = (float(word.rstrip(".")) for word in re.findall(r"(?:loses|threshold) (0\.\d+)", text))
+    assert 0 <= window < 0.02 and 0 <= patient < 0.1
+    worse = replace(found, table=found.table.assign(margin=found.table["margin"] - 1))  # everybody called healthy
+    assert float(re.findall(r"0\.\d+", story.optimum_sentence(worse, window_set(rows)))[-1]) > 0.7
+    assert "not known here" in story.optimum_sentence(found, window_set([{"patient": "A"}]))
 
 
 def test_predictive_values_become_a_table():

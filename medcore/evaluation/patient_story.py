@@ -17,6 +17,7 @@ from medcore.evaluation.mistakes import suspicious_rows
 from medcore.evaluation.nested import Diagnoses
 from medcore.evaluation.patient_metrics import patient_auroc
 from medcore.evaluation.patient_study import COUNT
+from medcore.evaluation.thresholds import operating_curve
 from medcore.evaluation.window_counts import count_dependence, reader_score
 from medcore.evaluation.window_models import WindowLearner
 
@@ -97,6 +98,40 @@ def summary(diagnoses: Diagnoses, ours: Estimate, simple: Estimate, difference: 
         f"On {len(diagnoses.table)} unseen {how} the AUROC is {ours}; the trivial rule of red pixels reaches {simple}. "
         f"The method {verdict} it (difference {difference})."
     )
+
+
+def optimum_sentence(diagnoses: Diagnoses, patches: PatchSet) -> str:
+    """How near the chosen thresholds come to the best possible ones, where a phantom tells the truth of every window.
+
+    Args:
+        diagnoses: The decisions.
+        patches: The windows' set; a column ``bacteria`` holds the true number in each window.
+    """
+    if "bacteria" not in patches.columns:
+        return "The truth of every window is known for phantoms only, so the best possible threshold is not known here."
+    losses = []
+    for rule, part in zip(diagnoses.rules, diagnoses.parts, strict=True):
+        infected = patches.column("bacteria")[part.rows] > 0
+        losses.append(_lost(infected, part.score(rule.window.score), rule.window.threshold))
+    table = diagnoses.table
+    patients = np.mean([_lost(part["truth"] == 1, part["margin"], 0.0) for part in _by_rule(table)])
+    return (
+        "On this phantom the truth of every window is known. Of the largest possible sensitivity + specificity − 1 on "
+        f"unseen patients, the chosen window threshold loses {np.mean(losses):.3f}, the patient threshold "
+        f"{patients:.3f}."
+    )
+
+
+def _by_rule(table: pd.DataFrame) -> list[pd.DataFrame]:
+    return [part for _, part in table.groupby("fold")] if "fold" in table else [table]
+
+
+def _lost(positive: np.ndarray | pd.Series, score: np.ndarray | pd.Series, threshold: float) -> float:
+    """How much of Youden's index a threshold gives away on cases whose truth is known."""
+    positive, score = np.asarray(positive, dtype=bool), np.asarray(score, dtype=float)
+    curve = operating_curve(positive, score)
+    reached = (score[positive] >= threshold).mean() + (score[~positive] < threshold).mean() - 1
+    return float((curve.sensitivity + curve.specificity - 1).max() - reached)
 
 
 def prevalence_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
