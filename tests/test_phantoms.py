@@ -6,6 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from scipy import ndimage
+from sklearn.decomposition import PCA
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from medcore.data.info import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
@@ -14,8 +18,10 @@ from medcore.data.phantoms.gastric import CHROMOGENS, Brown, draw_window
 from medcore.data.phantoms.optics import Slide, photograph
 from medcore.data.phantoms.shapes import blob, blob_depths
 from medcore.data.phantoms.tissue import Field, fibres, generator, noise, outlines, paint, scatter
-from medcore.data.stain import separate_stains
+from medcore.data.stain import HAEMATOXYLIN_DAB, separate_stains
 from medcore.errors import MedcoreError
+from medcore.evaluation.brown_red import red_share
+from medcore.evaluation.specks import fit_forest, speck_features
 
 SMOKE = {
     "phantom-crc": {"patients": 4, "images_per_patient": 5, "size": 32},
@@ -230,3 +236,100 @@ def test_light_follows_beer_and_lambert() -> None:
     np.testing.assert_allclose(full, 2 * half, atol=0.03)
     matrix_row = CHROMOGENS[0] / np.linalg.norm(CHROMOGENS[0])
     np.testing.assert_allclose(full / np.linalg.norm(full), matrix_row, atol=0.03)
+
+
+# --- hard enough to teach: trivial methods must fail, and mixing patients must flatter -------------------------------
+
+
+def colour_histogram(images: np.ndarray, bins: int = 8) -> np.ndarray:
+    """Three channel histograms per image. **Shape** ``(N, 3 * bins)``."""
+    pixels = images.reshape(len(images), -1, 3) // (256 // bins)
+    return np.stack([np.concatenate([np.bincount(c, minlength=bins) for c in one.T]) for one in pixels])
+
+
+def out_of_fold(features: np.ndarray, labels: np.ndarray, folds: list) -> np.ndarray:
+    votes = np.zeros((len(labels), labels.max() + 1))
+    for train, held in folds:
+        forest = ExtraTreesClassifier(100, min_samples_leaf=2, class_weight="balanced", random_state=0)
+        votes[held] = forest.fit(features[train], labels[train]).predict_proba(features[held])
+    return votes
+
+
+def folds_of(patches: PatchSet, labels: np.ndarray, *, by_patient: bool) -> list:
+    if by_patient:
+        cut = StratifiedGroupKFold(4, shuffle=True, random_state=0)
+        return list(cut.split(labels, labels, patches.patients))
+    return list(StratifiedKFold(4, shuffle=True, random_state=0).split(labels, labels))
+
+
+def test_colours_do_not_tell_crc_tissues_of_unseen_patients_but_mixed_patients_pretend_so() -> None:
+    patches = make_crc(patients=12, images_per_patient=40, size=32)
+    features, labels = colour_histogram(patches.take()), patches.labels
+    reached = {
+        by_patient: balanced_accuracy_score(
+            labels, out_of_fold(features, labels, folds_of(patches, labels, by_patient=by_patient)).argmax(axis=1)
+        )
+        for by_patient in (True, False)
+    }
+    assert 0.4 < reached[True] < 0.72  # chance is 0.11
+    assert reached[False] > reached[True] + 0.08
+
+
+def test_brown_pixels_do_not_tell_infected_patients() -> None:
+    patches = make_helico(patients=96, windows_per_patient=6, size=24)
+    brown = (separate_stains(patches.take(), HAEMATOXYLIN_DAB)[..., 1] > 0.35).mean(axis=(1, 2))
+    table = patches.table.assign(brown=brown)
+    table = table[table["set"] != "Cropped"]
+    for rule in ("mean", "max"):
+        score = table.groupby("patient").brown.agg(rule)
+        infected = table.groupby("patient").diagnosis.first() != HELICO_DENSITIES[0]
+        assert roc_auc_score(infected, score) < 0.85
+
+
+def test_a_threshold_on_haematoxylin_does_not_segment_the_glands() -> None:
+    patches = make_glands(patients=6, images_per_patient=2, size=128)
+    truth = patches.take_masks() > 0
+    haematoxylin = separate_stains(patches.take())[..., 0]
+    dice = []
+    for one, gland in zip(haematoxylin, truth, strict=True):
+        one = ndimage.gaussian_filter(one, 1.0)
+        found = one > best_split(one)
+        dice.append(2 * (found & gland).sum() / (found.sum() + gland.sum()))
+    assert 0.4 < np.mean(dice) < 0.68
+    assert 0.35 < truth.mean() < 0.6
+
+
+def best_split(values: np.ndarray) -> float:
+    """Otsu's threshold by trying 64 of them."""
+    tried = np.quantile(values, np.linspace(0.02, 0.98, 64))
+    sides = [(values[values <= t], values[values > t]) for t in tried]
+    low = [sum(side.size * side.var() for side in pair) for pair in sides]
+    return float(tried[int(np.argmin(low))])
+
+
+@pytest.mark.slow
+def test_neither_colours_nor_principal_components_tell_abnormal_lesions_well() -> None:
+    patches = make_derm()
+    images, abnormal = patches.take(), np.isin(patches.label_names, patches.card.abnormal).astype(int)
+    votes = out_of_fold(colour_histogram(images), abnormal, folds_of(patches, abnormal, by_patient=True))
+    assert roc_auc_score(abnormal, votes[:, 1]) < 0.9
+    flat = images.reshape(len(images), -1) / 255.0
+    normal = np.unique(patches.patients[abnormal == 0])
+    train = np.isin(patches.patients, normal[::2])
+    for components in (8, 32):
+        basis = PCA(components, svd_solver="randomized", random_state=0).fit(flat[train])
+        error = ((basis.inverse_transform(basis.transform(flat[~train])) - flat[~train]) ** 2).mean(axis=1)
+        assert roc_auc_score(abnormal[~train], error) < 0.9
+
+
+@pytest.mark.slow
+def test_the_shape_of_brown_specks_tells_infected_patients_where_the_red_share_does_not() -> None:
+    patches = make_helico()
+    features, truth = speck_features(patches), (patches.column("bacteria") > 0).astype(int)
+    known, held = patches.column("set") == "Annotated", patches.column("set") == "HoldOut"
+    score = fit_forest(features[known], truth[known]).predict_proba(features[held])[:, 1]
+    table = patches.select(held).table.assign(shape=score, red=red_share(patches.take(np.flatnonzero(held))))
+    by_patient = table.groupby("patient")
+    infected = by_patient.diagnosis.first() != HELICO_DENSITIES[0]
+    assert roc_auc_score(infected, by_patient["shape"].max()) > 0.95
+    assert roc_auc_score(infected, by_patient["red"].max()) < 0.85
