@@ -76,10 +76,10 @@ def learn_comparer(frequencies: np.ndarray, sample: np.ndarray, sample_rows: np.
     copies = [low_frequencies(copy, keep) for copy in (recompressed(sample, 30), rescaled(sample, 0.5))]
     errors = np.concatenate([copy - frequencies[sample_rows] for copy in copies])
     pixel = 0.5 / np.prod(sample.shape[1:3])  # rounding alone: half a grey level a pixel
-    turned = [_vectors(transform_frequencies(frequencies, number)) for number in range(8)]
-    mean = np.mean([part.mean(axis=0, dtype=np.float64) for part in turned], axis=0)
-    ordinary = np.mean([_second_moment(part - mean.astype(np.float32)) for part in turned], axis=0)
-    copying = np.mean([_second_moment(_vectors(transform_frequencies(errors, k))) for k in range(8)], axis=0)
+    mean = np.mean([_turned(frequencies, k).mean(axis=0, dtype=np.float64) for k in range(8)], axis=0)
+    centred = mean.astype(np.float32)
+    ordinary = np.mean([_second_moment(_turned(frequencies, k) - centred) for k in range(8)], axis=0)
+    copying = np.mean([_second_moment(_turned(errors, k)) for k in range(8)], axis=0)
     whiten, weigh = _discriminant(ordinary, copying + pixel * np.eye(len(mean)), 8 * len(frequencies))
     square = np.square(frequencies).mean(axis=0)
     scale = np.sqrt((square + square.T) / 2) + np.sqrt(pixel)
@@ -103,7 +103,7 @@ def find_copies(comparer: Comparer, frequencies: np.ndarray, detail: np.ndarray)
         Pairs with ``a < b``, the symmetry that brings b onto a, their agreement (cosine) and difference; and which
         images are too flat to be compared. **Shape** ``(N,)`` bool.
     """
-    noise_units = ((_vectors(frequencies) - comparer.mean) @ comparer.whiten).astype(np.float32)
+    noise_units = _in_noise_units(comparer, frequencies)
     flat = np.square(noise_units).mean(axis=1) < FLAT
     plain = _plain(comparer, noise_units, detail)
     rows = np.flatnonzero(~flat)
@@ -116,7 +116,7 @@ def find_copies(comparer: Comparer, frequencies: np.ndarray, detail: np.ndarray)
 
 def recognised(comparer: Comparer, originals: np.ndarray, copies: np.ndarray, detail: np.ndarray) -> np.ndarray:
     """Whether each copy would be found, given the frequencies of original and copy. **Shape** ``(n,)`` bool."""
-    both = ((_vectors(np.concatenate([originals, copies])) - comparer.mean) @ comparer.whiten).astype(np.float32)
+    both = _in_noise_units(comparer, np.concatenate([originals, copies]))
     count = len(originals)
     magnitudes = _magnitudes(np.concatenate([originals, copies]), comparer.scale) - comparer.magnitude_mean
     magnitudes = _unit(magnitudes @ comparer.magnitude_weigh)
@@ -190,6 +190,11 @@ def _compare(
     return pd.DataFrame(dict(zip(PAIR_COLUMNS, values, strict=True)))
 
 
+def _in_noise_units(comparer: Comparer, frequencies: np.ndarray) -> np.ndarray:
+    """Centred coefficients in units of copying noise, float32. **Shape** ``(N, K, K)`` to ``(N, D)``."""
+    return (_vectors(frequencies) - comparer.mean.astype(np.float32)) @ comparer.whiten.astype(np.float32)
+
+
 def _plain(comparer: Comparer, noise_units: np.ndarray, detail: np.ndarray) -> np.ndarray:
     """Images that could agree with a stranger by chance. **Shape** ``(N,)`` bool."""
     square = np.square(noise_units @ comparer.weigh.astype(np.float32))
@@ -237,6 +242,11 @@ def _side(size: int) -> int:
 def _vectors(frequencies: np.ndarray) -> np.ndarray:
     """All coefficients but the mean brightness. **Shape** ``(N, K, K)`` to ``(N, K² − 1)``."""
     return frequencies.reshape(len(frequencies), -1)[:, 1:]
+
+
+def _turned(frequencies: np.ndarray, number: int) -> np.ndarray:
+    """The vectors of the images after a flip or turn."""
+    return _vectors(transform_frequencies(frequencies, number))
 
 
 def _magnitudes(frequencies: np.ndarray, scale: np.ndarray) -> np.ndarray:
