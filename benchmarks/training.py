@@ -24,6 +24,7 @@ import augment
 import numpy as np
 import paths as ways
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from medcore.training.device import choose_device
 
@@ -88,6 +89,40 @@ def end_to_end(options: argparse.Namespace, device: torch.device) -> list[str]:
     return lines
 
 
+def graphics_card(options: argparse.Namespace, device: torch.device) -> list[str]:
+    """On a GPU: images per second of ours, memory, and the share of the peak arithmetic (MFU) that this uses."""
+    if device.type != "cuda":
+        return ["Open: no GPU on this machine."]
+    lines = ["| model | precision | images/s | GiB | TFLOP/s | MFU | peak assumed |", "|---|---|---|---|---|---|---|"]
+    name_of_card = torch.cuda.get_device_name(device)
+    peak = next((value for key, value in PEAK_TFLOPS.items() if key in name_of_card), None)
+    for name in options.models:
+        count = options.images or 64 * options.batch
+        patches = ways.make_set(count, options.side)
+        torch.cuda.reset_peak_memory_stats(device)
+        state = ways.our_state(name, patches, device, batch_size=options.batch)
+        epoch = ways.our_epoch(name, patches, device, batch_size=options.batch)
+        rate = middle(interleaved({"medcore": epoch}, count, options, device)["medcore"])
+        work = rate * operations(name, options.side) / 1e12
+        share = f"{100 * work / peak:.0f} % | {peak:.0f} TFLOP/s" if peak else "– | unknown card"
+        memory = torch.cuda.max_memory_allocated(device) / 2**30
+        cells = f"{name} | {state.precision} | {rate:.0f} | {memory:.1f} | {work:.1f} | {share}"
+        lines.append(f"| {cells} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L4": 121.0}  # dense bf16, from the vendor's data sheets
+
+
+def operations(name: str, side: int) -> float:
+    """Floating-point operations of one image forward and backward: three times the forward pass."""
+    model, _ = ways.make_model(name, side)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.train()(torch.rand(2, 3, side, side))
+    return 3 * counter.get_total_flops() / 2
+
+
 def stall(options: argparse.Namespace, device: torch.device) -> list[str]:
     """Share by which an epoch takes longer than the same steps on one constant batch."""
     lines = ["| model | loader | augmentation | images/s | on a constant batch | stall |", "|---|---|---|---|---|---|"]
@@ -143,6 +178,7 @@ SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace, torch.device], list
     "end": ("End to end: training, images/s (ratio: ours over theirs)", end_to_end),
     "stall": ("Loader stall: an epoch over the same steps on one constant batch", stall),
     "precision": ("Number format and layout, images/s", precision),
+    "gpu": ("On a GPU: memory and share of the peak", graphics_card),
     "augment": ("Augmentation alone, images/s", augment.augmentation_table),
 }
 
