@@ -12,9 +12,27 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.stain import HAEMATOXYLIN_DAB, separate_stains
 from medcore.errors import MedcoreError
-from medcore.evaluation.anomaly import KINDS, LATENT_SCORES, PIXEL_MAPS, RankEnsemble, error_map, score, score_set
+from medcore.evaluation.anomaly import (
+    KINDS,
+    LATENT_SCORES,
+    PIXEL_MAPS,
+    Blur,
+    RankEnsemble,
+    error_map,
+    score,
+    score_set,
+)
 from medcore.evaluation.colour_loss import dab, hsv, redness
-from medcore.evaluation.similarity import gaussian_blur, multiscale_ssim_map, psnr, ssim_map
+from medcore.evaluation.similarity import (
+    OPPONENT_NOISE,
+    central_weights,
+    gaussian_blur,
+    multiscale_ssim_map,
+    opponent,
+    psnr,
+    ssim_map,
+    structure_map,
+)
 from medcore.models.autoencoder import ConvAutoencoder
 from medcore.models.vae import VAE
 
@@ -66,6 +84,73 @@ def test_multiscale_is_the_mean_of_its_scales_and_tiny_pictures_work():
     assert ssim_map(a[..., :4, :4], b[..., :4, :4], sigma=6).shape == (1, 4, 4)
 
 
+def slow_structure(a, b, sigma):
+    """The structure term per opponent channel, with scipy in float64."""
+
+    def blur(x):
+        return ndimage.gaussian_filter(x, sigma, truncate=3.5, mode="mirror")
+
+    def channels(x):
+        red, green, blue = x.astype(np.float64)
+        return [x.astype(np.float64).mean(0), red - green, (red + green) / 2 - blue]
+
+    maps = []
+    for x, y, noise in zip(channels(a), channels(b), OPPONENT_NOISE, strict=True):
+        covariance = blur(x * y) - blur(x) * blur(y)
+        variances = blur(x * x) - blur(x) ** 2 + blur(y * y) - blur(y) ** 2
+        maps.append((2 * covariance + noise) / (variances + noise))
+    return np.mean(maps, axis=0)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5])
+def test_structure_against_scipy(sigma):
+    generator = np.random.default_rng(4)
+    a = ndimage.gaussian_filter(generator.random((3, 30, 41)), (0, 1, 1)).astype(np.float32)
+    b = np.clip(a + 0.05 * generator.normal(size=a.shape), 0, 1).astype(np.float32)
+    found = structure_map(torch.from_numpy(a)[None], torch.from_numpy(b)[None], sigma)[0].numpy()
+    np.testing.assert_allclose(found, slow_structure(a, b, sigma), atol=2e-3)
+
+
+def test_structure_sees_lost_colour_that_ssim_hardly_sees():
+    """A faint red-green pattern of constant lightness: the structure score is full, SSIM's small."""
+    wave = 0.04 * torch.sin(torch.arange(32.0)).view(1, 1, 1, 32).expand(1, 1, 32, 32)
+    pattern = torch.cat([0.5 + wave, 0.5 - wave, torch.full_like(wave, 0.5)], 1)
+    flat = torch.full_like(pattern, 0.5)
+    assert opponent(pattern)[:, 0].std() < 1e-6
+    lost = 1 - structure_map(pattern, flat).mean()
+    assert lost > 0.28  # all of one of three channels would be a third
+    assert (1 - structure_map(pattern, pattern)).abs().max() < 1e-4
+
+
+def test_structure_of_grey_pictures_is_that_of_lightness():
+    a, b = torch.rand(1, 1, 20, 20), torch.rand(1, 1, 20, 20)
+    grey = structure_map(a, b)
+    same = structure_map(a.expand(-1, 3, -1, -1), b.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(same, (grey + 2) / 3, atol=1e-3, rtol=1e-3)  # both colours agree fully
+
+
+def test_autocast_changes_nothing():
+    a, b = torch.rand(1, 3, 20, 20), torch.rand(1, 3, 20, 20)
+    plain = ssim_map(a, b), structure_map(a, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close((ssim_map(a, b), structure_map(a, b)), plain)
+
+
+def test_central_weights():
+    weights = central_weights(9, 15)
+    assert weights.mean().item() == pytest.approx(1) and weights.argmax() == 4 * 15 + 7
+    assert weights.allclose(weights.flip(0)) and weights.allclose(weights.flip(1))
+    ratio = weights[4, 7] / weights[0, 7]
+    assert ratio.item() == pytest.approx(np.exp(0.5 * (4 / 9 / 0.25) ** 2), rel=1e-5)
+
+
+def test_blur_is_a_model_without_learning():
+    images = torch.rand(2, 3, 32, 32)
+    expected = ndimage.gaussian_filter(images.numpy(), (0, 0, 2, 2), truncate=3.5, mode="mirror")
+    np.testing.assert_allclose(Blur()(images).numpy(), expected, atol=1e-5)
+    assert score(Blur(), images, "structure").shape == (2,)
+
+
 def test_blur_keeps_the_mean_of_a_constant_and_psnr_by_hand():
     assert gaussian_blur(torch.full((1, 1, 9, 9), 0.3), 2.0).allclose(torch.tensor(0.3))
     a = torch.zeros(1, 3, 4, 4)
@@ -78,7 +163,7 @@ def test_every_score_is_one_finite_number_a_picture(vae, kind, value):
     images = torch.rand(3, 3, 24, 24) if value is None else torch.full((3, 3, 24, 24), value)
     values = score(vae, images, kind)
     assert values.shape == (3,) and values.dtype == torch.float32 and values.isfinite().all()
-    assert (values >= 0).all()
+    assert (values >= -1e-4).all()
 
 
 @pytest.mark.parametrize("kind", sorted(PIXEL_MAPS))
@@ -177,6 +262,7 @@ def test_bad_input_is_named(vae):
         score(ConvAutoencoder(24), torch.rand(1, 3, 24, 24), "kl")
     with pytest.raises(MedcoreError, match="no map"):
         error_map(vae, torch.rand(1, 3, 24, 24), LATENT_SCORES[0])
+    assert score(VAE(24, in_channels=1), torch.rand(1, 1, 24, 24), "structure").isfinite().all()
     with pytest.raises(MedcoreError, match="use 'ssim' or 'mse' for grey"):
         score(VAE(24, in_channels=1), torch.rand(1, 1, 24, 24), "red")
 

@@ -22,11 +22,17 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation.colour_loss import dab, lost, redness
 from medcore.evaluation.predict import stream
-from medcore.evaluation.similarity import multiscale_ssim_map, ssim_map
+from medcore.evaluation.similarity import central_weights, gaussian_blur, multiscale_ssim_map, ssim_map, structure_map
 from medcore.models.vae import VAE, VAEOutput, kl_divergence
 
 ScoreFunction = Callable[[nn.Module, Tensor], Tensor]
 PixelMap = Callable[[Tensor, Tensor], Tensor]
+
+
+def _structure_in_the_centre(picture: Tensor, painted: Tensor) -> Tensor:
+    height, width = picture.shape[-2:]
+    return (1.0 - structure_map(picture, painted)) * central_weights(height, width, picture.device)
+
 
 # picture (B, C, H, W), reconstruction (B, C, H, W) -> (B, H, W)
 PIXEL_MAPS: dict[str, PixelMap] = {
@@ -34,6 +40,8 @@ PIXEL_MAPS: dict[str, PixelMap] = {
     "l1": lambda picture, painted: (picture - painted).abs().mean(1),
     "ssim": lambda picture, painted: 1.0 - ssim_map(picture, painted),
     "ssim_multiscale": lambda picture, painted: 1.0 - multiscale_ssim_map(picture, painted),
+    "structure": lambda picture, painted: 1.0 - structure_map(picture, painted),
+    "structure_centre": _structure_in_the_centre,
     "red": lambda picture, painted: lost(redness(picture), redness(painted)),
     "dab": lambda picture, painted: lost(dab(picture), dab(painted)),
 }
@@ -47,9 +55,11 @@ def score(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
     Args:
         model: an autoencoder or VAE, trained on normal pictures only; used in evaluation mode.
         images: (B, C, H, W) in [0, 1], on the model's device.
-        kind: ``mse``, ``l1``; ``ssim`` (1 - SSIM); ``ssim_multiscale``; ``red`` (loss of reddish, saturated pixels in
-            HSV); ``dab`` (loss of brown stain by colour deconvolution); for a VAE also ``kl`` (nats) and ``elbo``
-            (negative bound in nats, with a unit-variance normal likelihood).
+        kind: ``mse``, ``l1``; ``ssim`` (1 - SSIM); ``ssim_multiscale``; ``structure`` (what is missing of the local
+            structure in lightness and opponent colours, each against its own noise); ``structure_centre`` (the same,
+            weighted to the middle of the picture, for lesions); ``red`` (loss of reddish, saturated pixels in HSV);
+            ``dab`` (loss of brown stain by colour deconvolution); for a VAE also ``kl`` (nats) and ``elbo`` (negative
+            bound in nats, with a unit-variance normal likelihood).
 
     Returns:
         Scores (B,), float32, finite.
@@ -128,6 +138,26 @@ def reconstruct(model: nn.Module, images: Tensor) -> Tensor | VAEOutput:
 
 def _picture(output: Tensor | VAEOutput) -> Tensor:
     return (output.reconstruction if isinstance(output, VAEOutput) else output).float()
+
+
+class Blur(nn.Module):
+    """The trivial painter: repeats the picture out of focus, and has learnt nothing.
+
+    A score reached by this "model" owes nothing to training; every autoencoder has to be read beside it.
+
+    Args:
+        share: standard deviation of the blur as a share of the shorter side.
+
+    **Shape**: (B, C, H, W) -> same.
+    """
+
+    def __init__(self, share: float = 1 / 16) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return gaussian_blur(images.float(), self.share * min(images.shape[-2:]))
 
 
 def check_kind(model: nn.Module, kind: str) -> None:
