@@ -28,6 +28,7 @@ from medcore.training.history import History
 from medcore.training.objectives import ELBO, Classification, Objective, Reconstruction, Segmentation
 from medcore.training.optim import Ema, make_optimiser, schedule_factor
 from medcore.training.precision import RULES, choose_precision, family_of, parse
+from medcore.training.setup import direction
 from medcore.training.watch import Watch
 
 
@@ -147,6 +148,17 @@ def test_the_best_epoch_is_kept_and_put_back(tmp_path: Path) -> None:
     assert same_tensors(model.state_dict(), expected)
     assert checkpoint.find(tmp_path, "best").name == checkpoint.epoch_name(history.best_epoch)
     assert checkpoint.find(tmp_path, "last").name == "epoch-0005"
+
+
+def test_another_monitor_brings_its_own_direction() -> None:
+    """A classifier picks by balanced accuracy, the larger the better; told to go by the loss, it takes the lowest."""
+    _, history = train(monitor="val_loss", epochs=4)
+    losses = history.table.set_index("epoch")["val_loss"]
+    assert losses.nunique() > 1 and history.best_epoch == losses.idxmin()
+    classifier = Classification(2)
+    ways = {name: direction(name, classifier) for name in ("val_balanced_accuracy", "val_loss", "val_f1")}
+    assert ways == {"val_balanced_accuracy": "max", "val_loss": "min", "val_f1": "max"}
+    assert (direction("val_kl", ELBO()), direction("val_mse", Reconstruction())) == ("min", "min")
 
 
 def test_early_stopping_counts_epochs_without_gain() -> None:

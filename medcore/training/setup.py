@@ -40,7 +40,7 @@ def prepare(
         last = last_checkpoint(folder, resume)
     if last is not None and config.precision == "auto":  # a resume repeats the choice
         precision = Precision(**checkpoint.read_manifest(last)["precision"])
-    history = History(monitor, objective.mode, out=folder, precision=precision.to_dict())
+    history = History(monitor, direction(monitor, objective), out=folder, precision=precision.to_dict())
     batches = training_batches(train, config, device)
     facts = facts_of(model, objective, config, precision, train, validation)
     state = TrainState(model, objective, config, device, precision, batches, history, facts)
@@ -48,6 +48,13 @@ def prepare(
         state.restore(last)
         state.show(history.last_epoch)
     return state
+
+
+def direction(monitor: str, objective: Objective) -> str:
+    """Which way a column is better: parts of the loss are best when small, metrics when large."""
+    if monitor == objective.monitor:
+        return objective.mode
+    return "min" if monitor.removeprefix("val_") in objective.parts else "max"
 
 
 def refuse_test_data(train: PatchSet, validation: PatchSet, monitor: str) -> None:
