@@ -10,6 +10,7 @@ from cohort_toys import LEVELS
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
+from medcore.evaluation.anomaly import score_set
 from medcore.evaluation.brown_red import brown_peak, red_share, score_windows
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.nested import nested_diagnosis, nested_patients
@@ -118,7 +119,13 @@ def test_brown_dots_are_found_by_every_way(learner):
 
 def test_attention_over_the_codes_of_the_right_encoder(learner):
     excluded = excluding(learner, 0, 1)
-    assert learner.codes(excluded).shape == (72, 4)
+    errors, codes = learner.judged(excluded)
+    model = learner.autoencoder(excluded).model
+    assert codes.shape == (72, 4)
+    images = torch.from_numpy(learner.patches.take()).permute(0, 3, 1, 2) / 255
+    assert np.allclose(codes, model.encode(images).detach(), atol=1e-5)
+    for number, kind in enumerate(("ssim", "dab")):
+        assert np.allclose(errors[:, number], score_set(model, learner.patches, kind), atol=1e-6)
     assert learner.attention(MILConfig(epochs=2))(excluded).shape == (12,)
     assert len(learner.trained) == 1
 

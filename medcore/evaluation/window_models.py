@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.evaluation.anomaly import error_map, score_set
+from medcore.evaluation.anomaly import PIXEL_MAPS, error_map
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.nested import LearnPatients
 from medcore.evaluation.predict import stream
@@ -55,7 +56,7 @@ class AutoencoderPlan:
     bottleneck: int = 64
     batch_size: int = 32
     learning_rate: float = 2e-3
-    most_windows: int = 1000
+    most_windows: int = 500
     device: str = "cpu"
     retrain: bool = False
 
@@ -91,6 +92,7 @@ class WindowLearner:
         self.plan, self.seed, self.progress = autoencoder, seed, progress
         self.trained: dict[bytes, Trained] = {}
         self.known: dict[bytes, Mapping[str, np.ndarray]] = {}
+        self.passed: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(self, excluded: np.ndarray) -> Mapping[str, np.ndarray]:
         """Scores of all windows by name. **Shape** ``excluded`` ``(P,)`` bool to each ``(N,)``."""
@@ -104,10 +106,29 @@ class WindowLearner:
         if self.specks is not None:
             scores[FOREST] = self.forest_scores(excluded)
         if self.plan is not None:
-            model = self.autoencoder(excluded).model
-            windows = self.patches.select(self.cohort.rows)
-            scores |= {name: score_set(model, windows, kind).astype(np.float64) for kind, name in ERRORS.items()}
+            errors, _ = self.judged(excluded)
+            scores |= {name: errors[:, number] for number, name in enumerate(ERRORS.values())}
         return scores
+
+    def judged(self, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Errors of the autoencoder on every window of the cohort and its codes, in one pass.
+
+        **Shape** ``(P,)`` bool to ``(N, 2)`` float64 in the order of ``ERRORS`` and ``(N, Z)`` float32.
+        """
+        key = np.packbits(excluded).tobytes()
+        if key not in self.passed:
+            model: Any = self.autoencoder(excluded).model
+            count = len(ERRORS)
+
+            def judge(pictures: torch.Tensor) -> torch.Tensor:
+                codes = model.encode(pictures)
+                painted = model.decode(codes).float()
+                errors = [PIXEL_MAPS[kind](pictures.float(), painted).mean((1, 2)) for kind in ERRORS]
+                return torch.cat([torch.stack(errors, 1), codes.float()], 1)
+
+            found = stream(judge, self.patches.select(self.cohort.rows), model=model)
+            self.passed[key] = found[:, :count].astype(np.float64), found[:, count:]
+        return self.passed[key]
 
     def forest_scores(self, excluded: np.ndarray) -> np.ndarray:
         """Probability that a window is positive, by a forest of the other patients' annotated windows. ``(N,)``."""
@@ -160,13 +181,6 @@ class WindowLearner:
         parts = (self.patches.select(rows[~held]), self.patches.select(rows[held]))
         return parts[0].with_split(["train"] * len(parts[0])), parts[1].with_split(["val"] * len(parts[1]))
 
-    def codes(self, excluded: np.ndarray) -> np.ndarray:
-        """What the autoencoder's encoder says of every window of the cohort. **Shape** ``(N, Z)``."""
-        model = self.autoencoder(excluded).model
-        windows = self.patches.select(self.cohort.rows)
-        encode = getattr(model, "encode")  # noqa: B009
-        return stream(encode, windows, model=model)
-
     def error_maps(self, rows: np.ndarray, excluded: np.ndarray, kind: str = "ssim") -> np.ndarray:
         """What the autoencoder without the excluded patients cannot paint in some windows.
 
@@ -201,7 +215,7 @@ class WindowLearner:
         chosen = replace(config or MILConfig(), seed=self.seed)
 
         def learn(excluded: np.ndarray) -> np.ndarray:
-            features = self.codes(excluded) if codes is None else codes
+            features = self.judged(excluded)[1] if codes is None else codes
             taught, counted = self.cohort.select(~excluded), self.cohort.counted
             shown = features[counted & ~excluded[self.cohort.owner]]
             model = fit_mil(shown, taught.owner[taught.counted], taught.truth, chosen)

@@ -143,7 +143,7 @@ class PatientDiagnosis(Parameters):
     retrain: bool = False
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 16, "epochs": 1, "bottleneck": 4, "folds": 3, "attention_epochs": 2, "limit": 10},
-        "quick": {"size": 64, "epochs": 8, "bottleneck": 32, "folds": 5, "attention_epochs": 60},
+        "quick": {"size": 64, "epochs": 6, "bottleneck": 32, "folds": 5, "attention_epochs": 60},
         "full": {"size": 128, "epochs": 100, "bottleneck": 120, "folds": 10, "attention_epochs": 200},
     }  # fmt: skip
 
