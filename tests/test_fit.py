@@ -324,7 +324,9 @@ def test_progress_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     sides = patches.where(split="train"), patches.where(split="val")
     fit(tiny(), Classification(2), *sides, toy_config(epochs=2))
     shown = capsys.readouterr().out
-    assert len(re.findall(r"epoch \d/2  train_loss \d\.\d+", shown)) == 2
+    number = r"\d\.\d{4}"
+    line = rf"epoch \d/2  train_loss {number}  val_loss {number}  val_balanced_accuracy {number}  \d+\.\d s"
+    assert len(re.findall(line, shown)) == 2  # losses and what picks the epoch; the rest is in history.csv
     assert shown.isascii() and "\x1b" not in shown
     fit(tiny(), Classification(2), *sides, toy_config(epochs=1), progress=False)
     assert capsys.readouterr().out == ""

@@ -33,6 +33,14 @@ def batch(images: Tensor | None = None, labels: Tensor | None = None, masks: Ten
     return Batch(images, labels, masks, torch.arange(count))
 
 
+def test_an_objective_must_state_its_loss() -> None:
+    class Nothing(Objective):
+        pass
+
+    with pytest.raises(TypeError, match="compute"):
+        Nothing()
+
+
 def epoch_of(objective: Objective, outputs: list, batches: list[Batch]) -> tuple[dict, dict]:
     sums = totals.Totals(objective, CPU)
     for output, one in zip(outputs, batches, strict=True):

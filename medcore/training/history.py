@@ -80,10 +80,9 @@ class History:
         os.replace(temporary, self.out / "history.csv")
 
     def line(self, epochs: int) -> str:
-        """The last epoch in one line; ``*`` marks the best so far."""
+        """The last epoch in one line: losses and the monitor; ``*`` marks the best so far (all is in the table)."""
         row = self.rows[-1]
-        fixed = ("epoch", "lr", "seconds", "images_per_second")
-        shown = [name for name in row if name not in fixed and (name.endswith("loss") or not name.startswith("train_"))]
+        shown = [name for name in row if name.endswith("loss") or name == self.monitor]
         numbers = "  ".join(f"{name} {_digits(row[name])}" for name in shown)
         star = " *" if self.best_epoch == row["epoch"] else ""
         return f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  {numbers}  {row['seconds']:.1f} s{star}"

@@ -10,6 +10,7 @@ whatever its metrics need to sums on the device; ``totals.py`` turns sums into t
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -26,8 +27,8 @@ from medcore.training.batches import Batch
 Weights = Sequence[float] | str | None
 
 
-class Objective:
-    """Base of all objectives; a new task overrides ``compute``, and ``sums``, ``count``, ``metrics`` for its metrics.
+class Objective(ABC):
+    """Base of all objectives; a new task states ``compute``, and ``sums``, ``count``, ``metrics`` for its metrics.
 
     Attributes:
         task: Name for manifests and reports.
@@ -41,9 +42,10 @@ class Objective:
     mode: ClassVar[str] = "min"
     parts: ClassVar[tuple[str, ...]] = ("loss",)
 
-    def begin(self, train: PatchSet, device: torch.device) -> None:
+    def begin(self, train: PatchSet, device: torch.device) -> None:  # noqa: B027 (a reconstruction looks at nothing)
         """Look at the training set once (to refuse it, or to weigh its classes)."""
 
+    @abstractmethod
     def compute(self, output: Any, batch: Batch, epoch: float) -> dict[str, Tensor]:
         """Loss parts, each a mean over the samples of the batch.
 
@@ -52,13 +54,12 @@ class Objective:
             batch: Images, labels and masks on the device.
             epoch: Epoch, counted from 1.
         """
-        raise NotImplementedError
 
     def sums(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the sums that ``count`` fills."""
         return {}
 
-    def count(self, sums: dict[str, Tensor], output: Any, batch: Batch) -> None:
+    def count(self, sums: dict[str, Tensor], output: Any, batch: Batch) -> None:  # noqa: B027 (nothing beyond the loss)
         """Add a batch to the sums, in place, without waiting for the device."""
 
     def metrics(self, sums: dict[str, np.ndarray], samples: float) -> dict[str, float]:
