@@ -23,7 +23,6 @@ from medcore.evaluation.nested import (
     nested_patients,
 )
 from medcore.evaluation.patient_rule import choose_patient_rule
-from medcore.evaluation.prevalence import predictive_values
 from medcore.evaluation.thresholds import choose_threshold
 from medcore.evaluation.window_rule import choose_window_rule, smooth_youden, window_folds
 
@@ -357,37 +356,6 @@ def test_comparing_a_method_with_itself_and_with_chance():
     assert patient_metrics.compare_decisions(ours, ours).p == 1
     with pytest.raises(MedcoreError, match="same patients"):
         patient_metrics.compare_aurocs(ours, nested_diagnosis(toy_cohort(56), folds=4))
-
-
-def test_predictive_values_follow_bayes():
-    found = hold_out_diagnosis(toy_cohort(120, hold_out=0.5, gap=1.5), folds=4)
-    table = found.table
-    ill = table["truth"] == 1
-    sensitivity, specificity = table.loc[ill, "decision"].mean(), 1 - table.loc[~ill, "decision"].mean()
-    values = {one.name: one for one in predictive_values(found, (0.05, 0.5))}
-    for p in (0.05, 0.5):
-        positive = p * sensitivity + (1 - p) * (1 - specificity)
-        assert values[f"ppv_at_{p:.0%}"].value == pytest.approx(p * sensitivity / positive)
-        assert values[f"npv_at_{p:.0%}"].value == pytest.approx((1 - p) * specificity / (1 - positive))
-    for one in values.values():
-        assert one.low <= one.value <= one.high
-    assert values["ppv_at_5%"].value < values["ppv_at_50%"].value
-    with pytest.raises(MedcoreError, match="between 0 and 1"):
-        predictive_values(found, (0.0,))
-
-
-def test_predictive_values_cover():
-    """Intervals of 95 % hold the true PPV in at least 91 % of 300 simulated studies."""
-    generator, hits = np.random.default_rng(0), 0
-    truth = np.repeat([0, 1], [31, 47])
-    found = hold_out_patients(toy_cohort(20, hold_out=0.5), lambda excluded: np.arange(20.0), folds=2)
-    exact = 0.2 * 0.8 / (0.2 * 0.8 + 0.8 * 0.1)
-    for _ in range(300):
-        decision = generator.random(78) < np.where(truth, 0.8, 0.1)
-        table = found.table.iloc[:1].loc[[found.table.index[0]] * 78].assign(truth=truth, decision=decision.astype(int))
-        one = predictive_values(replace(found, table=table), (0.2,))[0]
-        hits += one.low <= exact <= one.high
-    assert hits / 300 >= 0.91
 
 
 def test_dependence_on_the_number_of_windows():

@@ -13,7 +13,6 @@ from medcore.evaluation.mistakes import window_table
 from medcore.evaluation.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
 from medcore.evaluation.patient_baselines import number_of_windows
 from medcore.evaluation.patient_study import COUNT, OURS
-from medcore.evaluation.prevalence import predictive_values
 from medcore.evaluation.window_choice import limit_patients, window_inventory
 
 
@@ -63,11 +62,6 @@ def test_what_the_thresholds_give_away_is_measured_on_phantoms():
     worse = replace(found, table=found.table.assign(margin=found.table["margin"] - 1))  # everybody called healthy
     assert float(re.findall(r"0\.\d+", story.optimum_sentence(worse, window_set(rows)))[-1]) > 0.7
     assert "not known here" in story.optimum_sentence(found, window_set([{"patient": "A"}]))
-
-
-def test_predictive_values_become_a_table():
-    table = story.prevalence_table(predictive_values(nested_diagnosis(toy_cohort(60), folds=4)))
-    assert table.index.tolist() == ["5%", "20%", "50%"] and table.shape == (3, 2)
 
 
 def test_the_number_of_windows_is_put_into_words():

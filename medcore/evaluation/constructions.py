@@ -120,11 +120,14 @@ def _without_spread(one: Measure, value: float, level: float) -> Limits:
 
 
 def _limits_of_independent(one: Measure, how: Construction) -> Limits | None:
-    """With one case per patient: DeLong for AUROC and its differences, Wilson for proportions; else None."""
-    if how.method != "auto" or one.patients != len(one.group) or _value(one).value is None:
+    """With one case per patient: DeLong for AUROC and its differences, Wilson or draws for proportions; else None."""
+    value = _value(one).value
+    if how.method != "auto" or one.patients != len(one.group) or value is None:
         return None
+    if one.drawn is not None and 0 < value < 1:
+        low, high = one.drawn(how.level)
+        return Limits(value, min(low, value), max(high, value), "Jeffreys draws of sensitivity and specificity")
     if one.name in PROPORTIONS:
-        value = _value(one).value or 0.0
         return Limits(value, *wilson_limits(min(one.n, value * one.n), one.n, how.level), "Wilson")
     counts = [int(part.sum()) for part in one.parts.values()]
     if one.ranked is None or min(counts) < 2:

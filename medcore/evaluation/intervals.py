@@ -4,7 +4,7 @@
   shrink when few patients carry most of the weight. In simulated cohorts of 20 to 60 patients its 95 % intervals
   cover in 93 to 97 %; those of a percentile bootstrap over patients in 87 to 94 %, those that take patches as
   independent in 45 to 76 % (``benchmarks/intervals.py``; the default is tested in ``tests/test_intervals.py``).
-- One case per patient: DeLong for AUROC, Wilson for proportions.
+- One case per patient: DeLong for AUROC, Wilson for proportions, Jeffreys draws for PPV and NPV at a stated prevalence.
 - ``percentile``: cluster bootstrap over patients by count weights.
 - Nothing is ever NaN: what cannot be estimated is None and says why.
 

@@ -20,6 +20,7 @@ from medcore.evaluation.resampling import (
 from medcore.evaluation.scores import Scores
 
 RANKED = ("auroc", "average_precision")
+DRAWS = 10_000  # of sensitivity and specificity, for predictive values at a stated prevalence
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Measure:
         note: For the reader.
         ranked: The score of an AUROC of two classes, for DeLong. **Shape** ``(N,)``.
         at_limit: Interval for a level where the patients show no spread; None uses Wilson's, each patient once.
+        drawn: Interval for a level from draws, where every patient has one case; None where there is no such thing.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Measure:
     note: str = ""
     ranked: np.ndarray | None = None
     at_limit: Callable[[float], tuple[float, float]] | None = None
+    drawn: Callable[[float], tuple[float, float]] | None = None
 
     @property
     def members(self) -> dict[str, np.ndarray]:
@@ -128,7 +131,8 @@ def _decided(scores: Scores, metric: str, decision: np.ndarray, positive: str | 
         note=_missing_classes(scores, base),
     )
     if "@" in metric:
-        return replace(one, at_limit=_corners(one, metric, scores.truth, decision, chosen))
+        right = [(decision == chosen)[scores.truth == chosen], (decision != chosen)[scores.truth != chosen]]
+        return replace(one, at_limit=_corners(one, metric, right), drawn=_jeffreys(metric, right))
     counted = next(iter(one.parts.values()))
     return replace(one, n=int(counted.sum())) if base in confusion.OF_ONE_CLASS else one
 
@@ -160,23 +164,38 @@ def _parts(scores: Scores, metric: str, decision: np.ndarray, positive: int) -> 
     return parts if len(present) > 1 else parts | {"a second class": np.zeros(len(scores), dtype=bool)}
 
 
-def _corners(
-    one: Measure, metric: str, truth: np.ndarray, decision: np.ndarray, positive: int
-) -> Callable[[float], tuple[float, float]]:
+def _corners(one: Measure, metric: str, right: list[np.ndarray]) -> Callable[[float], tuple[float, float]]:
     """At a stated prevalence: the worst and best that Wilson's limits of sensitivity and specificity allow."""
-    base, stated = confusion.parse_metric(metric)
-    prevalence = 0.5 if stated is None else stated
-    right = [(decision == positive)[truth == positive], (decision != positive)[truth != positive]]
     counts = [int(members.sum()) for members in one.members.values()]
 
     def limits(level: float) -> tuple[float, float]:
         rates = [
             extreme_limits(float(hits.mean()), n, (0.0, 1.0), level) for hits, n in zip(right, counts, strict=True)
         ]
-        ends = [confusion.AT_PREVALENCE[base](prevalence, *(rate[end] for rate in rates)) for end in (0, 1)]
-        return ends[0], ends[1]
+        ends = [_at_prevalence(metric, *(rate[end] for rate in rates)) for end in (0, 1)]
+        return float(ends[0]), float(ends[1])
 
     return limits
+
+
+def _jeffreys(metric: str, right: list[np.ndarray]) -> Callable[[float], tuple[float, float]]:
+    """At a stated prevalence: quantiles over draws of sensitivity and specificity from their Jeffreys posteriors.
+
+    **Reference** Brown, Cai & DasGupta 2001 (Jeffreys interval), doi:10.1214/ss/1009213286.
+    """
+
+    def limits(level: float) -> tuple[float, float]:
+        generator = np.random.default_rng(0)
+        rates = [generator.beta(hits.sum() + 0.5, (~hits).sum() + 0.5, DRAWS) for hits in right]
+        low, high = np.quantile(_at_prevalence(metric, *rates), [0.5 - level / 2, 0.5 + level / 2])
+        return float(low), float(high)
+
+    return limits
+
+
+def _at_prevalence(metric: str, sensitivity: confusion.Array, specificity: confusion.Array) -> confusion.Array:
+    base, stated = confusion.parse_metric(metric)
+    return confusion.AT_PREVALENCE[base](0.5 if stated is None else stated, sensitivity, specificity)
 
 
 def _missing_classes(scores: Scores, base: str) -> str:

@@ -134,18 +134,6 @@ def _lost(positive: np.ndarray | pd.Series, score: np.ndarray | pd.Series, thres
     return float((curve.sensitivity + curve.specificity - 1).max() - reached)
 
 
-def prevalence_table(estimates: Sequence[Estimate]) -> pd.DataFrame:
-    """Predictive values as a table: a row per prevalence."""
-    rows: dict[str, dict[str, str]] = {}
-    for one in estimates:
-        kind, _, prevalence = one.name.partition("_at_")
-        name = {"ppv": "infected, when called infected (PPV)", "npv": "healthy, when called healthy (NPV)"}[kind]
-        rows.setdefault(prevalence, {})[name] = str(one)
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index.name = "prevalence"
-    return table
-
-
 def count_sentence(found: Mapping[str, Diagnoses]) -> str:
     """What the bare number of windows says, and whether healthy patients' scores grow with it."""
     ours = next(iter(found.values()))
