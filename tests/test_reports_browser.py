@@ -1,22 +1,27 @@
 """Every page in a real browser: nothing leaves it, nothing runs in it, everybody can read it."""
 
+import base64
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook, new_output
 from report_samples import code, display, png, sample_notebook, sample_results, stream
 
+from medcore.plots.display import encode
 from medcore.reporting.browser import find_browser, print_pdf
 from medcore.reporting.compare import compare_runs
 from medcore.reporting.index import write_index
 from medcore.reporting.report import report_page
 from medcore.reporting.results import write_results
 from medcore.reporting.study import write_study
+from medcore.reporting.svg import svg_uri
 from medcore.reporting.thumbnail import write_thumbnail
 
 sys.path.insert(0, str(Path(__file__).parent / "browser"))
@@ -242,6 +247,31 @@ def test_an_index_of_hostile_names_runs_nothing_and_its_links_work(tab: Tab, tmp
     from urllib.parse import unquote, urlparse
 
     assert all(Path(unquote(urlparse(link).path)).is_file() for link in links)
+
+
+def test_a_compact_drawing_is_drawn_like_the_original(tab: Tab, tmp_path: Path) -> None:
+    """Both are painted by the browser and compared dot by dot."""
+    figure, ax = plt.subplots()
+    ax.plot(np.linspace(0, 7, 90), np.sin(np.linspace(0, 7, 90)), label="it's a sine")
+    ax.scatter([1, 2, 3], [0, 0.5, -0.5], color="#D55E00", alpha=0.5)
+    ax.legend()
+    mime, drawing = encode(figure)
+    assert mime == "image/svg+xml"
+    before = "data:image/svg+xml;base64," + base64.b64encode(drawing).decode()
+    page = tmp_path / "drawings.html"
+    page.write_text(f'<img src="{before}"><img src="{svg_uri(drawing.decode())}">', encoding="utf-8")
+    tab.open(page)
+    other, ink = tab.evaluate("""(() => {
+        const [a, b] = [...document.images].map(image => {
+            const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
+            canvas.drawImage(image, 0, 0);
+            return canvas.getImageData(0, 0, image.naturalWidth, image.naturalHeight).data;
+        });
+        let other = a.length === b.length ? 0 : a.length, ink = 0;
+        a.forEach((value, n) => { other += Math.abs(value - b[n]) > 24; ink += value < 128; });
+        return [other, ink];
+    })()""")
+    assert ink > 10_000 and other < 0.02 * ink, "lines may lie a hundredth of a dot apart, not more"
 
 
 def test_a_page_prints_to_pdf(pages: dict[str, Path], tmp_path: Path) -> None:

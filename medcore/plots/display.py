@@ -73,7 +73,7 @@ def encode(figure: Figure) -> tuple[str, bytes]:
             return "image/svg+xml", drawing
     picture = _render(figure, "png", dpi=SCALE * figure.dpi)
     if photographic and len(picture) > PNG_LIMIT:
-        options = {"quality": 82, "subsampling": 2, "optimize": True}
+        options = {"quality": 90, "subsampling": 1, "optimize": True}  # the report makes a lighter one of it
         return "image/jpeg", _render(figure, "jpeg", dpi=SCALE * figure.dpi, pil_kwargs=options)
     return "image/png", picture
 

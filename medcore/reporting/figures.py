@@ -10,6 +10,7 @@ import struct
 from typing import Any
 
 from medcore.reporting.narrative import Narrative
+from medcore.reporting.pictures import lighter
 from medcore.reporting.sanitise import as_attributes
 from medcore.reporting.svg import svg_uri
 
@@ -54,7 +55,7 @@ def image_uri(mime: str, content: Any) -> str | None:
     text = text_of(content)
     if mime == "image/svg+xml":
         return svg_uri(text[text.find("<svg") :]) if "<svg" in text else None
-    return f"data:{mime};base64,{''.join(text.split())}" if BASE64.match(text) else None
+    return "data:{};base64,{}".format(*lighter(mime, "".join(text.split()))) if BASE64.match(text) else None
 
 
 def text_of(value: Any) -> str:

@@ -41,7 +41,9 @@ ATTRIBUTES: dict[str, set[str]] = {
     "mover": {"accent"},
     "munder": {"accentunder"},
 }
-IMAGE_DATA = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]+\Z")
+IMAGE_DATA = re.compile(
+    r"data:image/((png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]+|svg\+xml,[^<>\"#]+)\Z"  # inert in an <img>
+)
 INLINE_SVG = re.compile(r"<svg\b.*?</svg\s*>", re.DOTALL | re.IGNORECASE)
 SVG_LABEL = re.compile(r"<title[^>]*>([^<]*)</title>|aria-label=\"([^\"]*)\"", re.IGNORECASE)
 
@@ -89,5 +91,8 @@ def _svg_as_image(found: re.Match[str]) -> str:
 
 
 def as_attributes(**values: Any) -> str:
-    """Escaped attributes for a tag of ours; None leaves one out."""
-    return "".join(f' {key}="{html.escape(str(value))}"' for key, value in values.items() if value is not None)
+    """Escaped attributes for a tag of ours; None leaves one out. Apostrophes may stand in double quotes as they are."""
+    escaped = {
+        key: html.escape(str(value)).replace("&#x27;", "'") for key, value in values.items() if value is not None
+    }
+    return "".join(f' {key}="{value}"' for key, value in escaped.items())
