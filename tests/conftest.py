@@ -33,3 +33,12 @@ def tmp_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data folder for prepared sets and downloads."""
     monkeypatch.setenv("MEDCORE_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line for each campaign: what its test left with ``record_property("summary", …)``."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    lines = [value for report in reports for name, value in report.user_properties if name == "summary"]
+    if lines:
+        terminalreporter.section("campaigns")
+        terminalreporter.write_line("\n".join(lines))

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def flip(path: Path, position: int, bit: int) -> None:
 
 
 @pytest.mark.parametrize("flips", [20, pytest.param(100, marks=pytest.mark.slow)])
-def test_every_flipped_bit_is_refused_by_name(tmp_path: Path, flips: int) -> None:
+def test_every_flipped_bit_is_refused_by_name(tmp_path: Path, flips: int, record_property: Any) -> None:
     rng = random.Random(flips)
     original = write(tmp_path / "original")
     refused = 0
@@ -47,6 +48,10 @@ def test_every_flipped_bit_is_refused_by_name(tmp_path: Path, flips: int) -> Non
         with pytest.raises(MedcoreError, match=rf"copy-{number}/{name}"):
             checkpoint.verify(copy)
         refused += 1
+    if flips >= 100:
+        record_property(
+            "summary", f"{flips} flipped bytes in checkpoint files: {refused} refused by name"
+        )
     assert refused == flips
 
 

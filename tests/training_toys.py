@@ -82,19 +82,21 @@ _MOMENTS = (("fsync", os), ("rename", os), ("replace", os), ("symlink", os))
 
 
 def child(out: str, kill_at: int, changes: dict[str, Any], count_file: str | None) -> None:
-    """Train in ``out``; SIGKILL oneself at the ``kill_at``-th event, half-way into a file where one is written."""
-    torch.set_num_threads(1)
-    events = 0
+    """Train in ``out``; SIGKILL oneself at the ``kill_at``-th event, half-way into a file where one is written.
 
-    def event() -> None:
-        nonlocal events
-        events += 1
-        if events == kill_at:
+    ``count_file`` gets the name of every event: ``take_step``, or what a save does.
+    """
+    torch.set_num_threads(1)
+    events: list[str] = []
+
+    def event(name: str) -> None:
+        events.append(name)
+        if len(events) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def before(function: Any) -> Any:
         def counted(*args: Any, **options: Any) -> Any:
-            event()
+            event(function.__name__)
             return function(*args, **options)
 
         return counted
@@ -103,7 +105,7 @@ def child(out: str, kill_at: int, changes: dict[str, Any], count_file: str | Non
         with open(path, "wb") as file:
             file.write(payload[: len(payload) // 2])
             file.flush()
-            event()
+            event("write")
             file.write(payload[len(payload) // 2 :])
             file.flush()
             os.fsync(file.fileno())
@@ -115,7 +117,7 @@ def child(out: str, kill_at: int, changes: dict[str, Any], count_file: str | Non
     state.TrainState.take_step = before(state.TrainState.take_step)
     run_toy(Path(out), resume=True, **changes)
     if count_file:
-        Path(count_file).write_text(str(events))
+        Path(count_file).write_text("\n".join(events))
 
 
 def in_child(out: Path, kill_at: int = 0, count_file: Path | None = None, **changes: Any) -> int:
