@@ -90,7 +90,7 @@ def test_copies_are_marked_and_reported(tmp_path: Path, tmp_data: Path) -> None:
     assert "1 windows are augmented copies" in warnings
     assert "1 windows under two patients" in warnings and "B22-2 = B22-3" in warnings
     assert "same bytes" in warnings and "B22-2 = B22-1" in warnings
-    assert "1 of 5 patients of PatientDiagnosis.csv have no window" in warnings
+    assert "1 of 5 patients of PatientDiagnosis.csv have no window here (B22-9)" in warnings
 
 
 def test_warnings_about_holdout_and_contradictions(tmp_path: Path, tmp_data: Path) -> None:

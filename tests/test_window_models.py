@@ -123,9 +123,10 @@ def test_attention_over_the_codes_of_the_right_encoder(learner):
     model = learner.autoencoder(excluded).model
     assert codes.shape == (72, 4)
     images = torch.from_numpy(learner.patches.take()).permute(0, 3, 1, 2) / 255
-    assert np.allclose(codes, model.encode(images).detach(), atol=1e-5)
+    exact = model.encode(images).detach().numpy()
+    assert np.abs(codes - exact).max() < 0.03 * np.abs(exact).max()  # bfloat16 where that wins
     for number, kind in enumerate(("ssim", "dab")):
-        assert np.allclose(errors[:, number], score_set(model, learner.patches, kind), atol=1e-6)
+        assert np.allclose(errors[:, number], score_set(model, learner.patches, kind, precision="auto"), atol=1e-6)
     assert learner.attention(MILConfig(epochs=2))(excluded).shape == (12,)
     assert len(learner.trained) == 1
 

@@ -126,7 +126,7 @@ class WindowLearner:
                 errors = [PIXEL_MAPS[kind](pictures.float(), painted).mean((1, 2)) for kind in ERRORS]
                 return torch.cat([torch.stack(errors, 1), codes.float()], 1)
 
-            found = stream(judge, self.patches.select(self.cohort.rows), model=model)
+            found = stream(judge, self.patches.select(self.cohort.rows), model=model, precision="auto")
             self.passed[key] = found[:, :count].astype(np.float64), found[:, count:]
         return self.passed[key]
 

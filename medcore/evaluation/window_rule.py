@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 from sklearn.metrics import roc_auc_score
 
 from medcore.evaluation.calibration import Logistic, fit_logistic
@@ -127,7 +127,7 @@ def smooth_youden(scores: Scores) -> float:
     ill, well = scores.score[scores.positive], scores.score[~scores.positive]
     values = np.unique(np.quantile(scores.score, np.linspace(0, 1, min(len(scores), SMOOTH_STEPS))))
     grid = (values[1:] + values[:-1]) / 2
-    above = [norm.cdf((part - grid[:, None]) / _bandwidth(part)).mean(axis=1) for part in (ill, well)]
+    above = [ndtr((part - grid[:, None]) / _bandwidth(part)).mean(axis=1) for part in (ill, well)]
     return float(grid[int(np.argmax(above[0] - above[1]))])
 
 

@@ -199,9 +199,11 @@ def _mark_equal_files(items: list[Item], problems: Problems) -> None:
 
 def _warn_about_patients(items: list[Item], diagnoses: dict[str, str], problems: Problems) -> None:
     present = {item.columns["patient"] for item in items}
-    absent = len(set(diagnoses) - present)
+    absent = sorted(set(diagnoses) - present)
     if absent:
-        problems.warn(f"{absent} of {len(diagnoses)} patients of {_DIAGNOSIS} have no window here")
+        problems.warn(
+            f"{len(absent)} of {len(diagnoses)} patients of {_DIAGNOSIS} have no window here ({listed(absent)})"
+        )
     sets = {item.columns["set"] for item in items}
     if "HoldOut" not in sets:
         problems.warn("there is no HoldOut part: no patient is set aside for a final test")
