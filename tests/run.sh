@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What `make test` runs: unit tests on two workers, then every notebook under nbmake with the smoke profile.
+# What `make test` runs: unit tests on two workers, then every notebook under nbmake with the smoke profile, and in the
+# same kernel the solutions of its exercises (plugin `exercises`).
 # One pytest process for both, so that there is one closing line.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,5 +9,6 @@ export PYTHONHASHSEED=0 JUPYTER_PLATFORM_DIRS=1
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export MEDCORE_DATA="$scratch/data" MEDCORE_REPORTS="$scratch/reports"
-exec_pytest=(.venv/bin/pytest -m "not slow" -n "${WORKERS:-2}" --dist loadgroup)
+export PYTHONPATH=tests
+exec_pytest=(.venv/bin/pytest -p exercises -m "not slow" -n "${WORKERS:-2}" --dist loadgroup)
 "${exec_pytest[@]}" tests --nbmake --nbmake-timeout=600 notebooks "$@"
