@@ -5,13 +5,15 @@
 - ``NAME.png`` holds class indexes (a palette shows them in colour); ``.tif`` where the pixel size is known, with the
   resolution inside. Names come from the source; two equal ones get a number.
 - ``summary.csv``: a row per image and class, with pixels, share, area and, with objects, their number.
-- Images of more than 64 megapixels are cut and written strip by strip (``predict_large``) to ``NAME.npy``.
+- Images of more than 64 megapixels (TIFF or ``.npy``) stay on the disk, are cut, and written strip by strip to a tiled
+  ``NAME.tif``, probabilities to ``NAME_probabilities.npy``; overlays and objects are not made of them.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from medcore.data.images import DecodeOptions, as_channels, decode
+from medcore.data.large import TIFF_SUFFIXES, mapped_tiff, tiff_pixels, write_tiled
 from medcore.data.npzfile import atomic_path
 from medcore.errors import MedcoreError
 from medcore.evaluation.instances import split_touching
@@ -120,15 +123,16 @@ def segment_files(
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for path, name in named(paths):
-            try:
-                pixels = read(segmenter, path)
-            except MedcoreError as error:
-                if on_error == "raise":
-                    raise
-                problems.append((str(path), str(error)))
-                continue
-            rows = segment_one(segmenter, pixels, folder / name, probabilities, overlays, objects)
-            writer.writerows([_safe(str(path)), *row] for row in rows)
+            with ExitStack() as stack:
+                try:
+                    pixels = read(segmenter, path, stack, folder)
+                except MedcoreError as error:
+                    if on_error == "raise":
+                        raise
+                    problems.append((str(path), str(error)))
+                    continue
+                rows = segment_one(segmenter, pixels, folder / name, probabilities, overlays, objects)
+                writer.writerows([_safe(str(path)), *row] for row in rows)
     return problems
 
 
@@ -137,11 +141,8 @@ def segment_one(
 ) -> Iterator[list[Any]]:
     """Write what was asked for of one image; yields its summary rows without the name."""
     numbers: np.ndarray | None = None
-    if pixels.shape[0] * pixels.shape[1] > LARGE and segmenter.factor == 1:
-        shares = with_suffix(stem, "_probabilities.npy") if probabilities else None
-        labels = predict_large(
-            segmenter.model, pixels, with_suffix(stem, ".npy"), segmenter.window, probabilities=shares
-        )
+    if pixels.shape[0] * pixels.shape[1] > LARGE:
+        labels = segment_large(segmenter, pixels, stem, probabilities, extras=overlays or objects)
     else:
         found = at_scale(lambda image: _probabilities(segmenter, image), pixels, segmenter.factor)
         labels = found.argmax(0).astype(np.uint8)
@@ -154,19 +155,45 @@ def segment_one(
         if objects:
             numbers = object_numbers(labels)
             save(Image.fromarray(np.minimum(numbers, 65535).astype(np.uint16)), with_suffix(stem, "_objects.png"))
-    counts = np.bincount(np.asarray(labels).ravel(), minlength=len(segmenter.classes))
+    counts = class_counts(labels, len(segmenter.classes))
     for k, name in enumerate(segmenter.classes):
         area = "" if segmenter.pixel_size_um is None else f"{counts[k] * segmenter.pixel_size_um**2:.1f}"
         of_class = "" if numbers is None or k == 0 else len(np.unique(numbers[(labels == k) & (numbers > 0)]))
         yield [name, int(counts[k]), f"{counts[k] / counts.sum():.6f}", area, of_class]
 
 
+def segment_large(
+    segmenter: Segmenter, pixels: np.ndarray, stem: Path, probabilities: bool, *, extras: bool = False
+) -> np.ndarray:
+    """Label an image that does not fit into memory, strip by strip, into a tiled TIFF. **Shape** ``(H, W)`` uint8."""
+    if extras or segmenter.factor != 1:
+        what = "overlays and objects are" if extras else f"a model for {1 / segmenter.factor:g} times smaller images is"
+        raise MedcoreError(
+            f"{stem.name}: {what} for images up to {LARGE >> 20} megapixels, this one has "
+            f"{pixels.shape[0] * pixels.shape[1] >> 20}; cut it into regions, or leave the option out"
+        )
+    shares = with_suffix(stem, "_probabilities.npy") if probabilities else None
+    strips = with_suffix(stem, ".npy")
+    labels = predict_large(segmenter.model, pixels, strips, segmenter.window, probabilities=shares)
+    write_tiled(with_suffix(stem, ".tif"), labels, segmenter.pixel_size_um)
+    strips.unlink()  # what is mapped stays readable until the last reader is gone
+    return labels
+
+
+def class_counts(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Pixels of each class, row block by row block, so that labels on the disk stay there. ``(H, W)`` -> ``(K,)``."""
+    blocks = (labels[top : top + 512] for top in range(0, len(labels), 512))
+    return np.sum([np.bincount(block.ravel(), minlength=classes) for block in blocks], axis=0)
+
+
 def _probabilities(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
     return predict_image(segmenter.model, image, segmenter.window, whole=image.shape[0] * image.shape[1] <= WHOLE)
 
 
-def read(segmenter: Segmenter, path: Path) -> np.ndarray:
-    """An image with the model's channels; a ``.npy`` array stays on the disk. **Shape** ``(H, W, C)`` uint8."""
+def read(segmenter: Segmenter, path: Path, stack: ExitStack, scratch: Path) -> np.ndarray:
+    """An image with the model's channels; ``.npy`` and large TIFF stay on the disk. **Shape** ``(H, W, C)`` uint8."""
+    if path.suffix.lower() in TIFF_SUFFIXES and tiff_pixels(path) > LARGE:
+        return stack.enter_context(mapped_tiff(path, scratch))
     if path.suffix == ".npy":
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
