@@ -56,7 +56,7 @@ def mapped_tiff(path: str | PathLike[str], scratch: str | PathLike[str] | None =
         page: Any = tiff.pages[0]
         _check(page, path)
         if page.is_memmappable:
-            values = tifffile.memmap(path, page=0, mode="r")
+            values: np.ndarray = tifffile.memmap(path, page=0, mode="r")
         else:
             values = _unpacked(page, Path(folder) / "pixels.npy", path)
         values = values[..., None] if values.ndim == 2 else values
