@@ -30,8 +30,8 @@ lint: dev                     ## what pre-commit and CI check
 sample: install               ## the phantom reports that the repository shows under reports/sample
 	$(BIN)/medcore reports --out reports/sample --jobs $(JOBS) && $(BIN)/python tests/slim_sample.py
 
-bench: dev                    ## speed side by side with peers; writes benchmarks/RESULTS.md
-	$(BIN)/python benchmarks/training.py
+bench: dev                    ## speed side by side with peers, hours on two cores; writes benchmarks/RESULTS.md
+	for name in training predict patchset sliding; do $(BIN)/python benchmarks/$$name.py || exit; done
 
 lock:                         ## resolve the newest versions into both locks and environment.yml
 	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv

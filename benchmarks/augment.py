@@ -10,10 +10,10 @@ import argparse
 import importlib
 import importlib.util
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from results import interleaved
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -83,24 +83,8 @@ def augmentation_table(options: argparse.Namespace, device: torch.device) -> lis
             if importlib.util.find_spec(name.split()[0]) is not None:
                 on_device = pixels.to(device) if name in ("medcore", "kornia") else pixels
                 runs[name] = make(on_device, crop, degrees)
-        rates = _rates(runs, len(pixels), options, device)
+        rates = interleaved(runs, len(pixels), options.rounds, device, cpu_time=options.cpu_time)
         cells = [f"{statistics.median(rates[name]):,.0f}" if name in rates else "not installed" for name in PEERS]
         lines.append(f"| {work} | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
     return lines
-
-
-def _rates(
-    runs: dict[str, Run], images: int, options: argparse.Namespace, device: torch.device
-) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {name: [] for name in runs}
-    clock = time.process_time if options.cpu_time else time.perf_counter
-    for number in range(1, options.rounds + 2):
-        for name, run in runs.items():
-            start = clock()
-            run(number)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if number > 1:
-                rates[name].append(images / (clock() - start))
-    return rates

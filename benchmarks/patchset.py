@@ -1,6 +1,6 @@
 """Opening a 2 GB PatchSet: time and memory, beside reading the same file with numpy.load.
 
-Run: ``python benchmarks/patchset.py [--gigabytes 2]``
+Run: ``python benchmarks/patchset.py [--gigabytes 2]``; the figures go to benchmarks/RESULTS.md.
 """
 
 import argparse
@@ -8,12 +8,13 @@ import gc
 import os
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import torch
+from results import machine, record
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet, PatchSetWriter
@@ -21,7 +22,7 @@ from medcore.data.patchset import PatchSet, PatchSetWriter
 SIDE = 64
 
 
-def make(path: Path, gigabytes: float) -> int:
+def make(path: Path, gigabytes: float) -> tuple[int, str]:
     count = int(gigabytes * 1e9 / (SIDE * SIDE * 3))
     card = Card(name="big", classes=["a", "b"])
     block = np.random.default_rng(0).integers(0, 256, (4096, SIDE, SIDE, 3), dtype=np.uint8)
@@ -35,8 +36,8 @@ def make(path: Path, gigabytes: float) -> int:
             ]
             writer.add(part, rows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"writing: memory grew by at most {(peak - before) / 1e6:.0f} MB for {path.stat().st_size / 1e9:.2f} GB")
-    return count
+    grown, size = (peak - before) / 1e6, path.stat().st_size / 1e9
+    return count, f"- writing {size:.2f} GB, {count:,} images of {SIDE} px: memory grew by at most {grown:.0f} MB"
 
 
 def rss() -> int:
@@ -48,10 +49,11 @@ def rss() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=2.0)
-    gigabytes = parser.parse_args().gigabytes
+    parser.add_argument("--dry", action="store_true", help="print only, leave RESULTS.md alone")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "big.npz"
-        count = make(path, gigabytes)
+        count, written = make(path, options.gigabytes)
         gc.collect()
         before, seconds = rss(), []
         for _ in range(7):
@@ -66,9 +68,15 @@ def main() -> None:
         with np.load(path) as arrays:
             arrays["images"]
         load = time.perf_counter() - start
-    print(f"{count:,} images of {SIDE} px, Python {sys.version.split()[0]}, numpy {np.__version__}")
-    print(f"PatchSet.open: {statistics.median(seconds) * 1e3:.1f} ms (median of 7), memory +{grown / 1e6:.1f} MB")
-    print(f"256 images spread over the file: {take * 1e3:.1f} ms; numpy.load of all pixels: {load:.2f} s")
+    lines = [
+        written,
+        f"- `PatchSet.open`: {statistics.median(seconds) * 1e3:.1f} ms (median of 7), memory +{grown / 1e6:.1f} MB",
+        f"- 256 images spread over the file: {take * 1e3:.1f} ms",
+        f"- for comparison, `numpy.load` of all pixels: {load:.2f} s",
+    ]
+    print("\n".join(lines))
+    if not options.dry:
+        record(f"Opening a set of {options.gigabytes:g} GB", f"{machine(torch.device('cpu'))};", lines)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ CLASSES = 9
 JITTER = 0.1
 RECIPE = Augment(flip_horizontal=0.5, flip_vertical=0.5, brightness=JITTER, contrast=JITTER, saturation=JITTER)
 MODELS = ("autoencoder", "resnet18", "resnet50", "densenet121", "efficientnet_b0", "efficientnet_b3", "unet")
+FURTHER = ("small_cnn", "mobilenet_v2", "convnext_tiny")  # only in the table of number formats
 Epoch = Callable[[int], None]
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/sliding.py 20000        # side in pixels; needs side² × 4 bytes of disk
 
-Prints seconds, megapixels per second, and the peak of the process's own memory (the mapped input file not counted).
+Notes seconds, megapixels per second, and the peak of the process's own memory (the mapped input file not counted) in
+benchmarks/RESULTS.md; ``--dry`` only prints them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from results import machine, record
 
 from medcore.evaluation.sliding import Window, predict_large
 from medcore.models.unet import SmallUNet
@@ -32,7 +34,7 @@ def watch(stop: threading.Event, peaks: list[int]) -> None:
         peaks.append(own_memory())
 
 
-def main(side: int) -> None:
+def main(side: int, *, dry: bool) -> None:
     """Makes an image on the disk, segments it, prints one line."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.npy"
@@ -51,11 +53,16 @@ def main(side: int) -> None:
         seconds = time.perf_counter() - start
         stop.set()
         thread.join()
-        print(
-            f"{labels.shape[0]}×{labels.shape[1]}: {seconds:.0f} s, {side**2 / 1e6 / seconds:.1f} megapixels/s, "
-            f"own memory {before / 1e6:.0f} MB before, {max(peaks) / 1e6:.0f} MB at most"
+        line = (
+            f"- {labels.shape[0]:,}×{labels.shape[1]:,} pixels: {seconds:.0f} s, {side**2 / 1e6 / seconds:.2f} "
+            f"megapixels/s, own memory {before / 1e6:.0f} MB before, {max(peaks) / 1e6:.0f} MB at most"
         )
+        print(line)
+        if not dry:
+            note = f"{machine(torch.device('cpu'))}; SmallUNet, tiles of 512 px, overlap 25 %;"
+            record(f"Segmenting an image of {side:,} pixels a side", note, [line])
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4000)
+    sides = [int(word) for word in sys.argv[1:] if word.isdigit()]
+    main(sides[0] if sides else 4000, dry="--dry" in sys.argv)

@@ -12,52 +12,33 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import augment
-import numpy as np
 import paths as ways
 import torch
+from results import interleaved, machine, paired, record
 from torch.utils.flop_counter import FlopCounterMode
 
 from medcore.training.device import choose_device
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 IMAGES = {"autoencoder": 1024, "resnet18": 256}  # per epoch; 128 for the larger ones
 PRECISIONS = ("fp32+contiguous", "fp32+channels_last", "bf16+contiguous", "bf16+channels_last")
 
 
-def interleaved(
+def rates_of(
     epochs: dict[str, ways.Epoch], images: int, options: argparse.Namespace, device: torch.device
 ) -> dict[str, list[float]]:
     """Images per second of every path, one value per round."""
-    rounds, clock = options.rounds, time.process_time if options.cpu_time else time.perf_counter
-    rates: dict[str, list[float]] = {name: [] for name in epochs}
-    for number in range(1, rounds + 2):
-        for name, epoch in epochs.items():
-            start = clock()
-            epoch(number)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if number > 1:
-                rates[name].append(images / (clock() - start))
-    return rates
+    return interleaved(epochs, images, options.rounds, device, cpu_time=options.cpu_time)
 
 
 def middle(values: list[float]) -> float:
     """The median."""
     return statistics.median(values)
-
-
-def paired(first: list[float], second: list[float]) -> float:
-    """Median of the ratios of neighbouring runs."""
-    return middle([a / b for a, b in zip(first, second, strict=True)])
 
 
 def end_to_end(options: argparse.Namespace, device: torch.device) -> list[str]:
@@ -75,7 +56,7 @@ def end_to_end(options: argparse.Namespace, device: torch.device) -> list[str]:
                 if kind == "timm" and name in ("autoencoder", "unet"):
                     continue
                 epochs[kind] = ways.peer_epoch(kind, name, patches, files, device, options.batch, options.workers)
-            rates = interleaved(epochs, count, options, device)
+            rates = rates_of(epochs, count, options, device)
         cells = [name, str(state.precision), f"{middle(rates['medcore']):.0f}"]
         for kind in ("files", "arrays", "timm"):
             known = kind in rates
@@ -102,7 +83,7 @@ def graphics_card(options: argparse.Namespace, device: torch.device) -> list[str
         torch.cuda.reset_peak_memory_stats(device)
         state = ways.our_state(name, patches, device, batch_size=options.batch)
         epoch = ways.our_epoch(name, patches, device, batch_size=options.batch)
-        rate = middle(interleaved({"medcore": epoch}, count, options, device)["medcore"])
+        rate = middle(rates_of({"medcore": epoch}, count, options, device)["medcore"])
         work = rate * operations(name, options.side) / 1e12
         share = f"{100 * work / peak:.0f} % | {peak:.0f} TFLOP/s" if peak else "– | unknown card"
         memory = torch.cuda.max_memory_allocated(device) / 2**30
@@ -134,7 +115,7 @@ def stall(options: argparse.Namespace, device: torch.device) -> list[str]:
             for loader in ("memory", "stream"):
                 for label, recipe in (("none", None), ("flips + colour", ways.RECIPE)):
                     epochs = _stall_pair(name, stored, device, loader, recipe, options.batch)
-                    rates = interleaved(epochs, count, options, device)
+                    rates = rates_of(epochs, count, options, device)
                     share = paired(rates["constant"], rates["real"]) - 1
                     cells = [name, loader, label, f"{middle(rates['real']):.0f}", f"{middle(rates['constant']):.0f}"]
                     lines.append("| " + " | ".join([*cells, f"{100 * share:.1f} %"]) + " |")
@@ -161,11 +142,11 @@ def precision(options: argparse.Namespace, device: torch.device) -> list[str]:
     """Images per second of ours in every number format and layout: what the rules in precision.py stand on."""
     kinds = [*PRECISIONS, *(["bf16+channels_last+compile"] if options.compile else [])]
     lines = ["| model | " + " | ".join(kinds) + " | rule |", "|---" * (len(kinds) + 2) + "|"]
-    for name in options.models:
+    for name in options.models if options.models != list(ways.MODELS) else [*ways.MODELS, *ways.FURTHER]:
         count = options.images or IMAGES.get(name, 128)
         patches = ways.make_set(count, options.side)
         epochs = {k: ways.our_epoch(name, patches, device, precision=k, batch_size=options.batch) for k in kinds}
-        rates = {kind: middle(values) for kind, values in interleaved(epochs, count, options, device).items()}
+        rates = {kind: middle(values) for kind, values in rates_of(epochs, count, options, device).items()}
         best = max(rates, key=lambda kind: rates[kind])
         cells = [f"**{rates[kind]:.0f}**" if kind == best else f"{rates[kind]:.0f}" for kind in kinds]
         rule = str(ways.our_state(name, patches, device).precision)
@@ -183,38 +164,10 @@ SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace, torch.device], list
 }
 
 
-def machine(device: torch.device) -> str:
-    """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        flags = next((line for line in lines if line.startswith("flags")), "")
-        extra = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag} " in flags + " "]
-        name = f"{names[0] if names else name} ({', '.join(extra)})"
-    if device.type == "cuda":
-        name = f"{torch.cuda.get_device_name(device)}, {name}"
-    isa = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    limit = f", ONEDNN_MAX_CPU_ISA={isa}" if isa else ""
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}{limit}{load}"
-
-
-def record(title: str, note: str, lines: list[str]) -> None:
-    """Put a table into RESULTS.md in place of an older one of the same title."""
-    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Speed, side by side\n"
-    parts = text.split("\n## ")
-    block = f"{title}\n\n{note}\n\n" + "\n".join(lines) + "\n"
-    kept = [part for part in parts[1:] if part.split("\n", 1)[0] != title]
-    RESULTS.write_text(
-        "\n## ".join([parts[0].rstrip() + "\n", *(part.rstrip() + "\n" for part in kept), block]), encoding="utf-8"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", default=list(SECTIONS), help=f"some of {', '.join(SECTIONS)}")
-    parser.add_argument("--models", nargs="+", default=list(ways.MODELS), choices=ways.MODELS)
+    parser.add_argument("--models", nargs="+", default=list(ways.MODELS), choices=ways.MODELS + ways.FURTHER)
     parser.add_argument("--side", type=int, default=64, help="pixels")
     parser.add_argument("--batch", type=int, default=64, help="images per step")
     parser.add_argument("--images", type=int, default=0, help="images per epoch; 0 takes what suits the model")
@@ -235,12 +188,10 @@ def main() -> None:
         lines = function(options, device)
         if not options.dry:
             clock = "CPU time" if options.cpu_time else "wall time"
-            suffix = f"{options.side} px, batch {options.batch}, {clock}, median of {options.rounds} interleaved rounds"
-            record(
-                f"{title}, {options.side} px on {device.type}",
-                f"{start}; {suffix}; {datetime.now(UTC):%Y-%m-%d}.",
-                lines,
-            )
+            limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+            where = f"{device.type} without AMX" if limit and "AMX" not in limit else device.type
+            note = f"{start}; batch {options.batch}, {clock}, median of {options.rounds} interleaved rounds;"
+            record(f"{title}, {options.side} px on {where}", note, lines)
 
 
 if __name__ == "__main__":
