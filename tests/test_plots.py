@@ -142,7 +142,7 @@ def notebook(monkeypatch):
         assert raw
         shown.append((bundle, metadata))
 
-    monkeypatch.setattr(display_module, "_front_end", lambda: display)
+    monkeypatch.setattr(display_module, "front_end", lambda: display)
     return shown
 
 

@@ -38,13 +38,25 @@ def show(figure_or_axes: Any, *, alt: str) -> None:
     Raises:
         MedcoreError: when `alt` is empty or a placeholder.
     """
-    if alt.strip().rstrip(".").lower() in PLACEHOLDERS:
-        raise MedcoreError(f"plots.show: alt = {alt!r}, but it must say what the figure shows.")
+    check_alt(alt)
     figure = figure_of(figure_or_axes)
     try:
-        _display(figure, " ".join(alt.split()))
+        send = front_end()
+        if send is not None:
+            data, metadata = bundle_of(figure, alt)
+            send(data, metadata=metadata, raw=True)
     finally:
         plt.close(figure)
+
+
+def check_alt(alt: str) -> None:
+    """Refuse a description that says nothing.
+
+    Raises:
+        MedcoreError: it is empty or a placeholder.
+    """
+    if alt.strip().rstrip(".").lower() in PLACEHOLDERS:
+        raise MedcoreError(f"plots.show: alt = {alt!r}, but it must say what the figure shows.")
 
 
 def figure_of(thing: Any) -> Figure:
@@ -78,12 +90,11 @@ def encode(figure: Figure) -> tuple[str, bytes]:
     return "image/png", picture
 
 
-def _display(figure: Figure, alt: str) -> None:
-    """Send the figure to the notebook, if there is one."""
-    send = _front_end()
-    if send is None:
-        return
+def bundle_of(thing: Any, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A figure as a notebook output: content by MIME type, and facts (description, shown size) by MIME type."""
+    figure = figure_of(thing)
     mime, content = encode(figure)
+    alt = " ".join(alt.split())
     facts: dict[str, Any] = {"alt": alt}
     if mime == "image/svg+xml":
         data = content.decode()
@@ -91,10 +102,10 @@ def _display(figure: Figure, alt: str) -> None:
         data = base64.b64encode(content).decode()
         width, height = figure.get_size_inches() * figure.dpi
         facts |= {"width": round(width), "height": round(height)}
-    send({mime: data, "text/plain": alt}, metadata={mime: facts}, raw=True)
+    return {mime: data, "text/plain": alt}, {mime: facts}
 
 
-def _front_end() -> Callable[..., Any] | None:
+def front_end() -> Callable[..., Any] | None:
     """IPython's display function, or None where nothing can be displayed."""
     try:
         from IPython import get_ipython

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from medcore.errors import MedcoreError
 from medcore.plots import style
 from medcore.plots.images import as_colour, image_grid
+from medcore.plots.maps import coloured, value_bar
 
 NAMED_GROUPS = 8  # patients that get a colour of their own; more cannot be told apart
 
@@ -135,6 +136,46 @@ def latent_traversal(
         columns=len(values),
         ax=ax,
     )
+
+
+@style.styled
+def latent_step(
+    images: np.ndarray,
+    *,
+    dimensions: Sequence[int],
+    values: Sequence[float],
+    dimension: int,
+    value: float,
+    ax: Axes | None = None,
+) -> Axes:
+    """One step of a walk: the image at the mean code, the image at a value of one dimension, and what changed.
+
+    Args:
+        images: decoded, as for `latent_traversal`. **Shape** ``(D, S, H, W, C)``.
+        dimensions: number of the latent dimension of each row.
+        values: the latent value of each column, in standard deviations; the one nearest to zero is the mean code.
+        dimension: which one to walk along.
+        value: how far, in standard deviations; the nearest column is shown.
+        ax: where to draw.
+
+    Raises:
+        MedcoreError: when `dimension` is none of `dimensions`.
+    """
+    if dimension not in dimensions:
+        raise MedcoreError(f"latent_step: dimension {dimension} is none of {list(dimensions)}.")
+    row, places = images[list(dimensions).index(dimension)], np.asarray(values)
+    start, there = as_colour(row[[np.abs(places).argmin(), np.abs(places - value).argmin()]])
+    change = np.abs(there.astype(float) - start).mean(axis=2) / 255
+    shown = f"{places[np.abs(places - value).argmin()]:+.1f} σ".replace("-", "−")
+    ax = image_grid(
+        np.stack([start, there, coloured(change[None], limit=0.5)[0]]),
+        titles=["mean code", f"dimension {dimension}: {shown}", f"change, {change.mean():.3f} on average"],
+        columns=3,
+        width=5.4,
+        ax=ax,
+    )
+    value_bar(ax, limit=0.5, label="absolute change")
+    return ax
 
 
 @style.styled

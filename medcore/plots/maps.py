@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgb
 
 from medcore.errors import MedcoreError
 from medcore.plots import style
@@ -65,6 +65,46 @@ def reconstruction_rows(
         ax=ax,
     )
     value_bar(ax, limit=limit, label=error_label)
+    return ax
+
+
+@style.styled
+def errors_above(
+    images: np.ndarray,
+    reconstructions: np.ndarray,
+    *,
+    threshold: float,
+    titles: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Three rows: input, error, and the input with the pixels whose error exceeds a threshold in orange.
+
+    Args:
+        images: uint8 or float 0…1. **Shape** ``(N, H, W, C)``.
+        reconstructions: the same shape.
+        threshold: mean absolute difference over the channels, 0…1.
+        titles: a caption per image; the share of marked pixels is added below.
+        ax: where to draw.
+
+    Raises:
+        MedcoreError: when the shapes differ.
+    """
+    inputs, outputs = as_colour(images), as_colour(reconstructions)
+    if inputs.shape != outputs.shape:
+        raise MedcoreError(f"errors_above: images {inputs.shape} and reconstructions {outputs.shape} differ.")
+    errors = np.abs(inputs.astype(float) - outputs).mean(axis=3) / 255
+    limit = float(np.percentile(errors, 99.5)) or 1.0
+    grey = np.repeat(inputs.mean(axis=3, keepdims=True), 3, axis=3)
+    marked = np.where((errors > threshold)[..., None], 255 * np.asarray(to_rgb(style.PALETTE[1])), grey)
+    shares = (errors > threshold).mean(axis=(1, 2))
+    ax = image_grid(
+        np.concatenate([inputs, coloured(errors, limit=limit), marked.astype(np.uint8)]),
+        titles=[*(titles or [""] * len(inputs)), *[""] * len(inputs), *[f"{share:.1%}" for share in shares]],
+        row_labels=["input", "error", f"above\n{threshold:.3g}"],
+        columns=len(inputs),
+        ax=ax,
+    )
+    value_bar(ax, limit=limit, label="absolute error")
     return ax
 
 

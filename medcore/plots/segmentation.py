@@ -51,6 +51,36 @@ def mask_overlay(
 
 
 @style.styled
+def mask_overlays(
+    image: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    *,
+    classes: Sequence[str],
+    background: int | None = 0,
+    opacity: float = 0.35,
+) -> np.ndarray:
+    """One image under several masks side by side, such as the truth and a prediction.
+
+    Args:
+        image: uint8. **Shape** ``(H, W, C)``.
+        masks: name to mask, each as for `mask_overlay`.
+        classes: all class names.
+        background: the class that is left clear.
+        opacity: of the tint, 0…1.
+
+    Returns:
+        The Axes: the image alone, then one per mask.
+    """
+    size = (style.WIDTH, style.WIDTH / (1 + len(masks)) * image.shape[0] / image.shape[1] + 0.35)
+    _, axes = plt.subplots(1, 1 + len(masks), figsize=size)
+    _picture(as_colour(image[None])[0], axes[0]).set_title("image", fontsize=8.5)
+    for ax, (name, mask) in zip(axes[1:], masks.items(), strict=True):
+        mask_overlay(image, mask, classes=classes, background=background, opacity=opacity, ax=ax)
+        ax.set_title(name, fontsize=8.5)
+    return axes
+
+
+@style.styled
 def signed_error(
     image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, *, foreground: int = 1, ax: Axes | None = None
 ) -> Axes:
