@@ -351,7 +351,8 @@ def test_every_task_learns(task: str, precision: str) -> None:
     _, history = train(model, objective, patches=patches, **options)
     column = "train_reconstruction" if task == "vae" else "train_loss"
     assert history.table[column].iloc[-1] < history.table[column].iloc[0]
-    assert history.monitor in history.table and history.best_epoch >= 1
+    validated = [name for name in history.table if name.startswith("val_")]
+    assert history.monitor in validated[:2] and history.best_epoch >= 1  # beside the loss, what the curves show
 
 
 def test_crops_train_and_whole_images_validate() -> None:

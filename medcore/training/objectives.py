@@ -63,7 +63,7 @@ class Objective(ABC):
         """Add a batch to the sums, in place, without waiting for the device."""
 
     def metrics(self, sums: dict[str, np.ndarray], samples: float) -> dict[str, float]:
-        """Metrics of an epoch from its sums."""
+        """Metrics of an epoch from its sums; the one that ``monitor`` names comes first, and is the one drawn."""
         return {}
 
     def tables(self, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -101,7 +101,7 @@ def class_weights(choice: Weights, counts: np.ndarray, names: Sequence[str]) -> 
 
 @dataclass
 class Classification(Objective):
-    """One label per image: cross-entropy; accuracy, balanced accuracy, macro F1 and AUROC.
+    """One label per image: cross-entropy; balanced accuracy, accuracy, macro F1 and AUROC.
 
     Args:
         classes: Class names, or how many there are.
@@ -152,11 +152,11 @@ class Classification(Objective):
         sums["scores"] += totals.score_histogram(output.float().softmax(1), batch.labels)
 
     def metrics(self, sums: dict[str, np.ndarray], samples: float) -> dict[str, float]:
-        """Accuracy, balanced accuracy, macro F1 and macro AUROC."""
+        """Balanced accuracy, accuracy, macro F1 and macro AUROC."""
         confusion = sums["confusion"]
         return {
-            "accuracy": float(confusion.diagonal().sum() / max(confusion.sum(), 1)),
             "balanced_accuracy": totals.mean_of_known(totals.recalls(confusion)),
+            "accuracy": float(confusion.diagonal().sum() / max(confusion.sum(), 1)),
             "f1": totals.macro_f1(confusion),
             "auroc": totals.auroc_from_histogram(sums["scores"]),
         }
