@@ -111,7 +111,7 @@ def test_only_validation_columns_may_pick_the_epoch(monitor: str) -> None:
 
 
 def test_an_unknown_monitor_names_the_columns() -> None:
-    with pytest.raises(MedcoreError, match=r"monitor='val_dice'.*val_loss, val_accuracy"):
+    with pytest.raises(MedcoreError, match=r"monitor='val_dice'.*val_loss, val_balanced_accuracy"):
         train(monitor="val_dice")
 
 
