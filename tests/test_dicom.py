@@ -117,3 +117,29 @@ def test_a_metadata_csv_of_dicom_files_takes_their_patients_unless_it_names_its_
     assert not anonymous.patients_known
     assert any("1 of 3 DICOM files name no patient" in text for text in anonymous.warnings)
     assert any("NO PATIENT INFORMATION" in text for text in anonymous.warnings)
+
+
+def test_ct_slices_are_learnt_predicted_and_their_window_is_stated(tmp_path: Path, tmp_data: Path) -> None:
+    """From a folder of DICOM files to answers about new ones, with the training's window applied to both."""
+    from click.testing import CliRunner
+
+    import medcore
+    from medcore.cli import cli
+
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        ill = number % 2
+        slice_ = rng.integers(1000, 1100, (32, 32)).astype(np.uint16)
+        slice_[8:20, 8:20] += 150 * ill
+        write(tmp_path / f"ct/{'ill' if ill else 'well'}/{number}.dcm", slice_, PatientID=f"MRN {number}")
+    out = tmp_path / "run"
+    arguments = ["train", "classifier", "--data", str(tmp_path / "ct"), "--out", str(out), "--window", "60", "300"]
+    done = CliRunner().invoke(cli, [*arguments, "--epochs", "6", "--batch-size", "8", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    predictor = medcore.load(out)
+    files = sorted((tmp_path / "ct").rglob("*.dcm"))
+    assert predictor.temperature != 1 and predictor.manifest["preprocessing"]["window"] == [60, 300]
+    (answers,) = list(predictor.predict(files))
+    pixels = np.stack([decode(file, DecodeOptions(window=(60, 300))).pixels for file in files])
+    (expected,) = list(predictor.predict(pixels))
+    assert np.allclose(answers.probabilities, expected.probabilities, atol=1e-6)

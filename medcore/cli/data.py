@@ -48,12 +48,19 @@ def fetch(name: str) -> None:
     "--policy", type=click.Choice(["resize", "fit", "crop", "pad", "tile"]), default="resize", show_default=True
 )
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
+@click.option("--window", type=float, nargs=2, metavar="CENTRE WIDTH", help="DICOM window, in Hounsfield units for CT.")
+@click.option(
+    "--value-range", type=float, nargs=2, metavar="LOW HIGH", help="16-bit values that become 0 and 255."
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PatchSet here.")
-def prepare(source: str, size: int | None, policy: str, on_error: str, out: Path | None) -> None:
+def prepare(
+    source: str, size: int | None, policy: str, on_error: str, window: tuple[float, float] | None,
+    value_range: tuple[float, float] | None, out: Path | None,
+) -> None:  # fmt: skip
     """Read SOURCE (name, folder, metadata.csv or .npz) into one PatchSet file and print its card."""
     from medcore.data.load import load
 
-    patches = load(source, size=size, policy=policy, on_error=on_error)
+    patches = load(source, size=size, policy=policy, on_error=on_error, window=window, value_range=value_range)
     patches = patches.save(out) if out else patches
     click.echo(repr(patches))
     if patches.path:

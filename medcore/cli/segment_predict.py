@@ -75,7 +75,7 @@ def load_segmenter(path: str | Path, *, device: str | None = None, turns: int | 
         )
     facts = loaded.manifest.get("extra", {}).get("segmentation", {})
     window = Window(tile=int(facts.get("tile", 256)), turns=turns or int(facts.get("turns", 1)), device=device)
-    recipe = loaded.manifest.get("extra", {}).get("preprocessing", {})
+    recipe = loaded.manifest["preprocessing"]
     given = {key: tuple(recipe[key]) for key in ("value_range", "window") if recipe.get(key)}
     decoding = DecodeOptions(value_range=given.get("value_range"), window=given.get("window"))  # type: ignore[arg-type]
     return Segmenter(

@@ -63,6 +63,7 @@ class LateOptions(click.Command):
 @click.option("--model", help="Architecture [default: the small one for a CPU].")
 @click.option("--weights", help="imagenet, or a .pth file, or a checkpoint of ours [default: random].")
 @click.option("--size", type=click.IntRange(8, 4096), help="Side length in pixels [default: as the set is].")
+@click.option("--window", type=float, nargs=2, metavar="CENTRE WIDTH", help="DICOM window, in Hounsfield units for CT.")
 @click.option("--codes", type=click.IntRange(1), default=120, show_default=True, help="Bottleneck or latent size.")
 @click.option("--normal", multiple=True, help="Class that an autoencoder or VAE learns; repeatable.")
 @click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh classes by their rarity.")
@@ -74,8 +75,8 @@ class LateOptions(click.Command):
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 def command(
     task: str, data: str, out: Path, profile: str | None, model: str | None, weights: str | None, size: int | None,
-    codes: int, normal: tuple[str, ...], class_weights: str | None, tracker: str | None, folds: int | None,
-    engine: str, jobs: int, on_error: str, resume: bool, **fields: str | None,
+    window: tuple[float, float] | None, codes: int, normal: tuple[str, ...], class_weights: str | None,
+    tracker: str | None, folds: int | None, engine: str, jobs: int, on_error: str, resume: bool, **fields: str | None,
 ) -> int:  # fmt: skip
     """Train a TASK on --data and write history.csv and checkpoints/ to --out."""
     import copy
@@ -90,7 +91,7 @@ def command(
     from medcore.training.tasks import make_task
 
     config = make_config(task, profile, fields)
-    patches = assign_splits(load(data, size=size, on_error=on_error), seed=config.seed)
+    patches = assign_splits(load(data, size=size, window=window, on_error=on_error), seed=config.seed)
     options: dict[str, Any] = {
         "model": model, "weights": weights, "codes": codes, "normal": normal, "class_weights": class_weights,
     }  # fmt: skip
@@ -111,12 +112,29 @@ def command(
         test=made.test, out=out, tracker=tracker, resume=resume,
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":
+        if task == "classifier":
+            equip_classifier(out, made)
         best = history.best
         click.echo(
             f"best epoch {history.best_epoch}: {history.monitor} = {best[history.monitor]:.4f}; {history.stopped}"
         )
         click.echo(f"checkpoint: {out / 'checkpoints' / 'best'}")
     return 0
+
+
+def equip_classifier(out: Path, made: Any) -> None:
+    """Put into the best checkpoint what ``medcore predict`` uses: a temperature, and which images look familiar."""
+    import numpy as np
+
+    from medcore.evaluation import predictor
+    from medcore.evaluation.calibration import fit_temperature
+    from medcore.evaluation.predict import predict
+    from medcore.evaluation.scores import Scores
+
+    probabilities = predict(made.model, made.validation)
+    fitted = fit_temperature(Scores.from_set(made.validation, np.log(np.maximum(probabilities, 1e-12))))
+    predictor.equip(out, made.model, made.train, made.validation, temperature=fitted.value)
+    click.echo(f"temperature {fitted.value:.2f}, from {len(made.validation)} validation images")
 
 
 def make_config(task: str, profile: str | None, fields: dict[str, str | None]) -> Any:

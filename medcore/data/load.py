@@ -66,6 +66,7 @@ def load(
     Raises:
         MedcoreError: The source does not exist or is bad; the message names file, row and remedy.
     """
+    options = {name: value for name, value in options.items() if value is not None or name not in _DECODING}
     sizes.check_size(size) if size is not None else None
     _check_choice("policy", policy, sizes.POLICIES)
     _check_choice("channels", channels, (None, 1, 3))

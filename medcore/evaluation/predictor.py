@@ -155,7 +155,7 @@ class Predictor:
         return stream(self._answer, batch, model=self.model, device=self.device, precision=self._precision)
 
     def _files(self, paths: list[Path], on_error: str, batch_size: int | None) -> Iterator[Predictions]:
-        recipe = self.manifest.get("extra", {}).get("preprocessing", {})
+        recipe = self.manifest["preprocessing"]
         batches: Iterator[FileBatch] = stream_files(
             self.model,
             paths,
@@ -219,7 +219,7 @@ def load(path: str | PathLike[str], which: str | int = "best", *, device: str | 
 
 
 def equip(run: str | PathLike[str], model: Classifier, train: PatchSet, validation: PatchSet, **extra: Any) -> None:
-    """Write into a checkpoint what prediction needs besides weights: preprocessing and the place in feature space.
+    """Write into a checkpoint how far from the training images an image may lie in feature space, and further facts.
 
     Args:
         run: A run's folder (its best checkpoint) or one checkpoint.
@@ -229,13 +229,7 @@ def equip(run: str | PathLike[str], model: Classifier, train: PatchSet, validati
         **extra: Further facts, such as ``temperature`` and ``threshold``.
     """
     familiarity = Familiarity.learn(model, train, validation)
-    keys = ("policy", "value_range", "window")
-    checkpoint.annotate(
-        Path(run),
-        preprocessing={key: train.card.recipe[key] for key in keys if train.card.recipe.get(key)},
-        familiarity=familiarity.as_dict(),
-        **extra,
-    )
+    checkpoint.annotate(Path(run), familiarity=familiarity.as_dict(), **extra)
 
 
 def find_images(images: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:

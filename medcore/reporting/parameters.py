@@ -25,6 +25,7 @@ PROFILE_VARIABLE = "MEDCORE_PROFILE"
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
+Window = Annotated[list[float], Field(min_length=2, max_length=2)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -64,6 +65,7 @@ class Preprocessing(Parameters):
     """01: what is in a set, and how it is split."""
 
     size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    window: Window | None = None
     limit: Count | None = None
     demo_epochs: Annotated[int, Field(ge=0)] | None = None
     folds: Annotated[int, Field(ge=2, le=20)] | None = None
@@ -87,17 +89,22 @@ class Autoencoder(Parameters):
     epochs: Count | None = None
     batch_size: Count | None = None
     lr: Rate | None = None
-    scores: list[str] = ["mse", "ssim", "ssim_multiscale"]
+    scores: list[str] = ["mse", "ssim", "structure", "structure_centre", "red", "dab", "weighted"]
     rule: str = "youden"
-    bottlenecks: list[int] | None = None
+    short_epochs: Count | None = None
+    bottlenecks: list[Count] | None = None
+    folds: Annotated[int, Field(ge=0, le=20)] | None = None
+    peer: str | None = None
+    peer_weights: str | None = None
     retrain: bool = False
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"size": 32, "bottleneck": 8, "loss": "mse", "epochs": 1, "batch_size": 32, "lr": 1e-3,
-                  "limit": 400, "bottlenecks": [4]},
-        "quick": {"size": 64, "bottleneck": 32, "loss": "mixed", "epochs": 24, "batch_size": 32, "lr": 1e-3,
-                  "bottlenecks": [8, 120]},
-        "full": {"size": 128, "bottleneck": 120, "loss": "mixed", "epochs": 100, "batch_size": 32, "lr": 1e-3,
-                 "bottlenecks": [8, 32, 256]},
+        "smoke": {"size": 32, "bottleneck": 8, "loss": "mse", "epochs": 1, "batch_size": 32, "lr": 2e-3,
+                  "limit": 400, "short_epochs": 1, "bottlenecks": [4], "folds": 2, "peer": "small_cnn"},
+        "quick": {"size": 64, "bottleneck": 16, "loss": "mse", "epochs": 24, "batch_size": 32, "lr": 2e-3,
+                  "short_epochs": 6, "bottlenecks": [4, 16, 120], "folds": 3, "peer": "mobilenet_v2"},
+        "full": {"size": 128, "bottleneck": 120, "loss": "mse", "epochs": 100, "batch_size": 32, "lr": 1e-3,
+                 "short_epochs": 25, "bottlenecks": [8, 32, 120, 256], "folds": 5, "peer": "resnet18",
+                 "peer_weights": "imagenet"},
     }  # fmt: skip
 
 
@@ -115,7 +122,7 @@ class VariationalAutoencoder(Parameters):
     epochs: Count | None = None
     batch_size: Count | None = None
     lr: Rate | None = None
-    scores: list[str] = ["mse", "ssim", "ssim_multiscale", "elbo", "kl"]
+    scores: list[str] = ["mse", "ssim", "structure", "structure_centre", "elbo", "kl", "latent_distance", "weighted"]
     rule: str = "youden"
     retrain: bool = False
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
@@ -158,6 +165,7 @@ class PatchClassification(Parameters):
     model: str | None = None
     weights: str | None = None
     size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    window: Window | None = None
     epochs: Count | None = None
     batch_size: Count | None = None
     lr: Rate | None = None

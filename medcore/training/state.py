@@ -243,12 +243,19 @@ def facts_of(
         "task": objective.task,
         "objective": objective.describe(),
         "image_shape": list(train.shape),
+        "preprocessing": preprocessing_of(train),
         "normalisation": normalisation_of(model),
         "config": config.to_dict(),
         "precision": precision.to_dict(),
         "randomness": RANDOMNESS,
         "data": {"name": train.card.name, "train": side(train), "validation": side(validation)},
     }
+
+
+def preprocessing_of(patches: PatchSet) -> dict[str, Any]:
+    """How files became the pixels of a set, so that new files are read alike: size policy, grey range, DICOM window."""
+    recipe = patches.card.recipe
+    return {key: recipe[key] for key in ("policy", "value_range", "window") if recipe.get(key)}
 
 
 def side(patches: PatchSet) -> dict[str, Any]:
