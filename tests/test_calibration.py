@@ -117,6 +117,15 @@ def test_a_logistic_curve_turns_any_score_into_a_probability():
     assert 0.02 < separated[0] and separated[1] < 0.98  # four cases prove nothing with certainty
 
 
+def test_a_calibration_never_turns_the_order() -> None:
+    """A score that is lower for positives must not become a good probability."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], 40)
+    found = cal.fit_logistic(make(rng.normal(size=80) - 2 * truth, truth))
+    assert found.slope == 0
+    assert found.apply(np.array([-9.0, 9.0])) == pytest.approx([0.5, 0.5], abs=1e-3)
+
+
 @pytest.mark.parametrize("fit", [cal.fit_temperature, cal.fit_logistic])
 def test_choosers_refuse_what_they_must_not_or_cannot_use(fit):
     with pytest.raises(TestDataRefused, match="can only be chosen"):

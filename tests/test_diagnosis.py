@@ -9,7 +9,7 @@ from cohort_toys import toy_cohort, with_hold_out_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation import patient_metrics, window_counts
@@ -237,6 +237,15 @@ def test_clear_patients_are_diagnosed():
     assert {one.unit for one in estimates.values()} == {"patient"}
     assert {one.split for one in estimates.values()} == {"test"}
     assert estimates["auroc"].n == 48
+
+
+def test_ranking_figures_of_hold_out_speak_of_the_same_score():
+    found = hold_out_diagnosis(toy_cohort(120, hold_out=0.4), folds=4)
+    found.table["score"] = -found.table["score"]  # now a bad score, whatever the probabilities say
+    estimates = {one.name: one.value for one in patient_metrics.patient_estimates(found)}
+    truth, score = found.table["truth"], found.table["score"]
+    assert estimates["auroc"] == pytest.approx(roc_auc_score(truth, score))
+    assert estimates["average_precision"] == pytest.approx(average_precision_score(truth, score))
 
 
 def test_nested_estimates_say_folds():

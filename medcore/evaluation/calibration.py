@@ -248,6 +248,9 @@ def fit_temperature(scores: Scores) -> Temperature:
 def fit_logistic(scores: Scores) -> Logistic:
     """Platt's calibration: a logistic curve through a raw score, with his correction against over-confidence.
 
+    The curve never falls: a score that is lower for positives here gives everybody the same probability, because a
+    calibration that turned the order would make such a score look useful.
+
     Args:
         scores: Validation cases of two classes, any real score.
 
@@ -274,7 +277,8 @@ def fit_logistic(scores: Scores) -> Logistic:
             [(miss * standard).mean(), miss.mean()]
         )
 
-    slope, offset = minimize(loss, np.array([1.0, float(logit(positive.mean()))]), jac=True, method="L-BFGS-B").x
+    start = np.array([1.0, float(logit(positive.mean()))])
+    slope, offset = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
     return Logistic(float(slope / scale), float(offset - slope * centre / scale), scores.side, len(scores))
 
 

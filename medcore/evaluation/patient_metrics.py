@@ -33,7 +33,8 @@ def patient_estimates(diagnoses: Diagnoses, *, levels: int = 3) -> list[Estimate
     """
     scores, table = diagnoses.scores(), diagnoses.table
     decision = table["decision"].to_numpy()
-    estimates = [patient_auroc(diagnoses), interval(scores, "average_precision")]
+    ranked = diagnoses.scores("score") if diagnoses.split == "test" else scores  # folds share no scale of scores
+    estimates = [patient_auroc(diagnoses), interval(ranked, "average_precision")]
     estimates += [interval(scores, metric, decision=decision) for metric in DECISION_METRICS]
     return [_held_out(one, diagnoses) for one in [*estimates, density_kappa(diagnoses, levels)]]
 
