@@ -162,7 +162,8 @@ def apply(
     if sizes is None and side is not None:
         sizes = torch.tensor(pixels.shape[1:3]).expand(len(ids), 2)
     shape = pixels.shape[1:3] if side is None else (side, side)
-    chosen = geometry.choices(recipe, draws, shape, sizes, keys(ids, seed, epoch, NOISE))
+    node_keys = keys(ids, seed, epoch, NOISE) if recipe.elastic else None
+    chosen = geometry.choices(recipe, draws, shape, sizes, node_keys)
     chosen |= colour.choices(recipe, draws, pixels.shape[3])
     at_once = max(1, CACHED_PIXELS // (shape[0] * shape[1])) if pixels.device.type == "cpu" else len(ids)
     if len(ids) <= at_once:

@@ -41,7 +41,7 @@ def choices(recipe: Augment, draws: Draws, channels: int) -> dict[str, Tensor]:
     if recipe.brightness or recipe.contrast or recipe.saturation or recipe.hue:
         brightness, contrast = draws.around("brightness", recipe.brightness), draws.around("contrast", recipe.contrast)
         saturation = draws.around("saturation", recipe.saturation)
-        angle = draws.around("hue", recipe.hue, 0.0) * (2 * math.pi)
+        angle = draws.around("hue", recipe.hue, 0.0) * (2 * math.pi) if recipe.hue else None
         chosen["matrix"], chosen["lift"] = colour_change(brightness, contrast, saturation, angle, channels)
     if recipe.blur:
         chosen["blurred"] = draws.on_host("blur_share") < recipe.blur_share
@@ -104,7 +104,7 @@ def mix_density(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
 
 
 def colour_change(
-    brightness: Tensor, contrast: Tensor, saturation: Tensor, angle: Tensor, channels: int
+    brightness: Tensor, contrast: Tensor, saturation: Tensor, angle: Tensor | None, channels: int
 ) -> tuple[Tensor, Tensor]:
     """Brightness, then contrast, saturation and hue as one matrix and a share of the mean grey to add.
 
@@ -112,7 +112,7 @@ def colour_change(
         brightness: Factor of all values. **Shape** ``(B,)``.
         contrast: Factor of the distance from the image's mean grey. **Shape** ``(B,)``.
         saturation: Factor of the distance from the pixel's grey. **Shape** ``(B,)``.
-        angle: Turn of the hue about the grey axis, radians. **Shape** ``(B,)``.
+        angle: Turn of the hue about the grey axis, radians; None turns nothing. **Shape** ``(B,)``.
         channels: C, 1 or 3.
 
     Returns:
@@ -124,7 +124,8 @@ def colour_change(
         return identity * scale, lift
     grey = constant(GREY, brightness.device)
     saturate = saturation[:, None, None] * identity + (1 - saturation)[:, None, None] * grey.expand(3, 3)
-    return hue_rotation(angle) @ saturate * scale, lift  # grey stays grey under both, so the lift passes them by
+    turned = saturate if angle is None else hue_rotation(angle) @ saturate
+    return turned * scale, lift  # grey stays grey under both, so the lift passes them by
 
 
 def mix_colours(images: Tensor, matrix: Tensor, lift: Tensor) -> Tensor:

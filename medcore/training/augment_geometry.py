@@ -19,7 +19,7 @@ ELASTIC_NODES = 5  # displacements are drawn on a grid of 5×5 nodes and smoothe
 
 
 def choices(
-    recipe: Augment, draws: Draws, shape: tuple[int, int] | torch.Size, sizes: Tensor | None, node_keys: Tensor
+    recipe: Augment, draws: Draws, shape: tuple[int, int] | torch.Size, sizes: Tensor | None, node_keys: Tensor | None
 ) -> dict[str, Tensor]:
     """What happens to each sample: ``corners`` and ``elements`` (on the host), ``affine`` and ``elastic``.
 
@@ -28,7 +28,7 @@ def choices(
         draws: The batch's random numbers.
         shape: Height and width after cropping.
         sizes: Height and width of each image without its padding, for crops. **Shape** ``(B, 2)`` int64.
-        node_keys: Keys of the elastic field. **Shape** ``(B,)`` int64.
+        node_keys: Keys of the elastic field, where there is one. **Shape** ``(B,)`` int64.
     """
     chosen: dict[str, Tensor] = {}
     height, width = shape
@@ -39,7 +39,7 @@ def choices(
         chosen["elements"] = elements
     if recipe.interpolates:
         chosen["affine"] = affine_of(recipe, draws, height, width)
-    if recipe.elastic:
+    if node_keys is not None:
         node_draws = uniform(node_keys, 2 * ELASTIC_NODES**2).to(chosen["affine"].device, non_blocking=True)
         chosen["elastic"] = elastic_nodes(node_draws, recipe.elastic, height, width)
     return chosen

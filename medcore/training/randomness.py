@@ -32,10 +32,16 @@ def mix(words: Tensor) -> Tensor:
 
 def keys(ids: Tensor, *words: int) -> Tensor:
     """One key per sample from its id and the words (seed, epoch, purpose). **Shape** ``(B,)`` int64 -> ``(B,)``."""
-    state = torch.zeros((), dtype=torch.int64, device=ids.device)
+    return mix(mix(ids + _GOLDEN) + _state(*words))
+
+
+@lru_cache(maxsize=64)
+def _state(*words: int) -> int:
+    """The words hashed one after the other, as int64."""
+    state = torch.zeros((), dtype=torch.int64)
     for word in words:
         state = mix(state + _GOLDEN + word)
-    return mix(mix(ids + _GOLDEN) + state)
+    return int(state)
 
 
 def uniform(sample_keys: Tensor, count: int, start: int = 0) -> Tensor:
