@@ -15,6 +15,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook, new_output
 from report_samples import code, display, png, sample_notebook, sample_results, stream
 
 from medcore.plots.display import encode
+from medcore.reporting import pages as pages_module
 from medcore.reporting.browser import find_browser, print_pdf
 from medcore.reporting.compare import compare_runs
 from medcore.reporting.index import write_index
@@ -247,6 +248,26 @@ def test_an_index_of_hostile_names_runs_nothing_and_its_links_work(tab: Tab, tmp
     from urllib.parse import unquote, urlparse
 
     assert all(Path(unquote(urlparse(link).path)).is_file() for link in links)
+
+
+def test_a_lean_page_is_the_same_document(tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a browser makes of the page with and without the tags that may be left out: the same tree."""
+    hostile = hostile_notebook("it's </td><td> &#39; </li>\n\n<pre>\n\n x</pre>\n</tr>")
+    cases = [(sample_notebook(), sample_results()), (hostile, spoiled(sample_results(), "</td>\n<tr>&#39;"))]
+    short = [report_page(*case) for case in cases]
+    monkeypatch.setattr(pages_module, "lean", lambda page: page)
+    long = [report_page(*case) for case in cases]
+    (tmp_path / "empty.html").write_text("<p>")
+    tab.open(tmp_path / "empty.html")
+    tree = """(text => {
+        const page = new DOMParser().parseFromString(text, "text/html");
+        const printed = [...page.querySelectorAll("pre")].map(pre => pre.textContent);
+        const spaces = page.documentElement.outerHTML.replace(/\\s+/g, " ").replace(/ ?(<[^>]*>) ?/g, "$1");
+        return [spaces, ...printed];
+    })"""
+    for one, other in zip(short, long, strict=True):
+        assert len(one) < len(other) - 500
+        assert tab.evaluate(f"{tree}({json.dumps(one)})") == tab.evaluate(f"{tree}({json.dumps(other)})")
 
 
 def test_a_compact_drawing_is_drawn_like_the_original(tab: Tab, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def _folded(source: str, cell: dict[str, Any], tags: set[str], reached: bool) ->
     count = cell.get("execution_count")
     state = f"{lines} line{'s' if lines > 1 else ''}" if reached else "not run"
     label = f"{name} <span>{f'[{count}] ' if count and reached else ''}· {state}</span>"
-    return f'<details class="code"><summary>{label}</summary><pre><code>{highlight(source)}</code></pre></details>'
+    return f'<details class="code"><summary>{label}</summary><pre>{highlight(source)}</pre></details>'
 
 
 def _stop(verdict: Verdict, cell: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from medcore.reporting.wording import shown
+
 Results = dict[str, Any]
 
 CLAIM, TRIPOD, STARD = "CLAIM 2024", "TRIPOD+AI", "STARD-AI"
@@ -130,6 +132,11 @@ def _code(results: Results) -> str:
     return f"medcore {results['environment'].get('medcore')}" + (f", commit {commit}" if commit else "")
 
 
+def _model(results: Results) -> str:
+    spec = results["model"].get("spec") or {}
+    return f"{spec.get('family', 'model')}: {shown(spec.get('args'))}" if spec else ""
+
+
 ITEMS = (
     Item("What kind of AI method is studied?", ALL, lambda r: str(r["model"].get("spec", {}).get("family", ""))),
     Item("What is the question?", ALL, lambda r: r["title"]),
@@ -150,7 +157,7 @@ ITEMS = (
     Item("How was the sample size determined?", ALL, _nothing),
     Item("How many cases and patients are in each part?", ALL, lambda r: "split table" * bool(r["data"].get("splits"))),
     Item("Which patient characteristics are known in each part?", ALL, _demographics),
-    Item("What is the model, in detail?", ALL, lambda r: str(r["model"].get("spec") or "")),
+    Item("What is the model, in detail?", ALL, _model),
     Item("How were the weights initialised?", (CLAIM, TRIPOD), lambda r: str(r["model"].get("initialisation", ""))),
     Item("How was it trained (hyper-parameters, epochs, augmentation)?", ALL, lambda r: _section("training")(r)),
     Item("How was the final model selected?", ALL, _section("selection")),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medcore.reporting.status import Verdict
+from medcore.reporting.tables import LAST
 from medcore.reporting.wording import STATUS_NOTES, count, duration, estimate_text, memory, metric_name, moment, shown
 
 PHANTOM_LINE = "Made on synthetic phantoms: procedural images with known truth, no patients."
@@ -190,15 +191,29 @@ def checklist_facts(checklist: Any) -> dict[str, Any] | None:
     if not items:
         return None
     if not all("answered" in item for item in items):
-        return {"count": "", "answers": table(items), "open": []}
-    answers = [item for item in items if item["answered"]]
+        return {"count": "", "legend": "", "answers": table(items), "open": []}
+    asked = [_names(item.get("guidelines")) for item in items]
+    letters = _letters(list(dict.fromkeys(sum(asked, []))))
+    rows = [
+        {**item, "guidelines": " ".join(letters[name] for name in by)} for item, by in zip(items, asked, strict=True)
+    ]
+    answers = [row for row in rows if row["answered"]]
     return {
         "count": f"{len(answers)} of {len(items)} items answered by this run",
-        "answers": table([{key: item.get(key) for key in item if key != "answered"} for item in answers]),
-        "open": [
-            (shown(item.get("question")), shown(item.get("guidelines"))) for item in items if not item["answered"]
-        ],
+        "legend": f"Asked by {', '.join(f'{letter}: {name}' for name, letter in letters.items())}." if letters else "",
+        "answers": table([{key: row.get(key) for key in row if key != "answered"} for row in answers]),
+        "open": [(shown(row.get("question")), row["guidelines"]) for row in rows if not row["answered"]],
     }
+
+
+def _names(value: Any) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list) else []
+
+
+def _letters(names: list[str]) -> dict[str, str]:
+    """Guidelines by their first letter where that tells them apart, else by their name."""
+    letters = [name[:1].upper() for name in names]
+    return dict(zip(names, letters if len(set(letters)) == len(names) else names, strict=True))
 
 
 def table(rows: Any) -> dict[str, Any] | None:
@@ -210,7 +225,7 @@ def table(rows: Any) -> dict[str, Any] | None:
     numeric = [all(isinstance(row.get(column), (int, float, type(None))) for row in records) for column in columns]
     return {
         "columns": [str(column).replace("_", " ") for column in columns],
-        "numeric": numeric,
+        "numbers": " ".join(f"n{place}" for place, yes in enumerate(numeric, 1) if yes and 1 < place <= LAST),
         "rows": [[shown(row.get(column)) for column in columns] for row in records],
     }
 

@@ -11,12 +11,26 @@ from medcore import __version__
 from medcore.reporting.outputs import CONTROL
 
 TEMPLATES = Path(__file__).parent / "templates"
+# End tags that HTML lets a writer leave out before these, and line ends that nobody sees; text is escaped, so no text
+# can look like them.
+OPTIONAL = re.compile(
+    r"</t[dh]>(?=\s*(?:<t[dh][ >]|</tr>))|</tr>(?=\s*(?:<tr[ >]|</t(?:head|body)>))|</li>(?=\s*(?:<li[ >]|</[ou]l>))"
+    r"|</tbody>(?=\s*</table>)|</d[td]>(?=\s*(?:<dd>|</div>))"
+)
+BLOCKS = "article|div|dl|details|figure|h[1-6]|header|li|main|nav|ol|p|section|table|tbody|thead|tr|ul"
+LINE_END = re.compile(rf"(</?(?:{BLOCKS})(?: [^<>]*)?>|</pre>)\n+")
+APOSTROPHE = re.compile("&#39;|&#x27;")  # our attributes stand in double quotes
 
 
 def render(template: str, **values: Any) -> str:
     """Fill a template; the result is one page that needs no other file and can be written as UTF-8."""
     page = str(_environment().get_template(template).render(style=style, version=__version__, **values))
-    return CONTROL.sub("", page).encode("utf-8", "replace").decode("utf-8")
+    return lean(CONTROL.sub("", page)).encode("utf-8", "replace").decode("utf-8")
+
+
+def lean(page: str) -> str:
+    """The same page without end tags, escapes and line ends that a browser does not need."""
+    return OPTIONAL.sub("", LINE_END.sub(r"\1", APOSTROPHE.sub("'", page)))
 
 
 @cache
