@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 from scipy.stats import rankdata
+from sklearn.decomposition import PCA
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
@@ -16,13 +17,13 @@ from medcore.evaluation.anomaly import (
     KINDS,
     LATENT_SCORES,
     PIXEL_MAPS,
-    Blur,
     RankEnsemble,
     error_map,
     score,
     score_set,
 )
 from medcore.evaluation.colour_loss import dab, hsv, redness
+from medcore.evaluation.painters import Blur, fit_linear
 from medcore.evaluation.similarity import (
     OPPONENT_NOISE,
     central_weights,
@@ -149,6 +150,22 @@ def test_blur_is_a_model_without_learning():
     expected = ndimage.gaussian_filter(images.numpy(), (0, 0, 2, 2), truncate=3.5, mode="mirror")
     np.testing.assert_allclose(Blur()(images).numpy(), expected, atol=1e-5)
     assert score(Blur(), images, "structure").shape == (2,)
+
+
+def test_linear_painter_against_scikit_learn():
+    rng = np.random.default_rng(0)
+    flat = 128 + rng.normal(0, 20, (30, 4)) @ rng.normal(0, 1, (4, 192)) + rng.normal(0, 5, (30, 192))
+    images = flat.clip(0, 255).astype(np.uint8).reshape(30, 8, 8, 3)
+    ps = PatchSet.from_arrays(images, {"label": np.zeros(30, int)}, Card("x", classes=["a"]))
+    pictures = torch.from_numpy(ps.take()).permute(0, 3, 1, 2).float() / 255
+    flat = pictures.flatten(1).numpy()
+    found = PCA(4).fit(flat)
+    expected = ((np.clip(found.inverse_transform(found.transform(flat)), 0, 1) - flat) ** 2).mean(1)
+    painter = fit_linear(ps, 4)
+    np.testing.assert_allclose(score_set(painter, ps, "mse"), expected, rtol=0.02)
+    assert painter(torch.rand(2, 3, 16, 12)).shape == (2, 3, 16, 12)
+    with pytest.raises(MedcoreError, match="components=31 must be 1 to the 30"):
+        fit_linear(ps, 31)
 
 
 def test_blur_keeps_the_mean_of_a_constant_and_psnr_by_hand():

@@ -11,7 +11,7 @@ made by a function that returns such a score function. Scores have no unit that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation.colour_loss import dab, lost, redness
 from medcore.evaluation.predict import stream
-from medcore.evaluation.similarity import central_weights, gaussian_blur, multiscale_ssim_map, ssim_map, structure_map
+from medcore.evaluation.similarity import central_weights, multiscale_ssim_map, ssim_map, structure_map
 from medcore.models.vae import VAE, VAEOutput, kl_divergence
 
 ScoreFunction = Callable[[nn.Module, Tensor], Tensor]
@@ -67,14 +67,24 @@ def score(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
     Raises:
         MedcoreError: an unknown kind, pictures of another shape, or with NaN.
     """
-    check_kind(model, kind)
-    output = reconstruct(model, images)
+    return scores_of_kinds(model, images, [kind])[:, 0]
+
+
+def _score(output: Tensor | VAEOutput, images: Tensor, kind: str) -> Tensor:
     if kind in LATENT_SCORES:
         assert isinstance(output, VAEOutput)
         kl = kl_divergence(output.mean, output.log_variance).sum(1)
         error = 0.5 * (output.reconstruction.float() - images).square().sum((1, 2, 3))
         return kl if kind == "kl" else kl + error
-    return PIXEL_MAPS[kind](images.float(), _picture(output)).mean((1, 2))
+    return PIXEL_MAPS[kind](images, painting(output)).mean((1, 2))
+
+
+def scores_of_kinds(model: nn.Module, images: Tensor, kinds: Sequence[str]) -> Tensor:
+    """Several scores of one painting. **Shape**: (B, C, H, W) in [0, 1] -> (B, K); see ``score``."""
+    for kind in kinds:
+        check_kind(model, kind)
+    output = reconstruct(model, images)
+    return torch.stack([_score(output, images.float(), kind) for kind in kinds], dim=1)
 
 
 def error_map(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
@@ -88,7 +98,7 @@ def error_map(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
     check_kind(model, kind)
     if kind in LATENT_SCORES:
         raise MedcoreError(f"kind={kind!r} has no map: it is a property of the code; use 'mse' for the ELBO's pixels")
-    return PIXEL_MAPS[kind](images.float(), _picture(reconstruct(model, images)))
+    return PIXEL_MAPS[kind](images.float(), painting(reconstruct(model, images)))
 
 
 def score_set(
@@ -136,28 +146,9 @@ def reconstruct(model: nn.Module, images: Tensor) -> Tensor | VAEOutput:
         model.train(was_training)
 
 
-def _picture(output: Tensor | VAEOutput) -> Tensor:
+def painting(output: Tensor | VAEOutput) -> Tensor:
+    """The picture in what a model answers, float32."""
     return (output.reconstruction if isinstance(output, VAEOutput) else output).float()
-
-
-class Blur(nn.Module):
-    """The trivial painter: repeats the picture out of focus, and has learnt nothing.
-
-    A score reached by this "model" owes nothing to training; every autoencoder has to be read beside it.
-
-    Args:
-        share: standard deviation of the blur as a share of the shorter side.
-
-    **Shape**: (B, C, H, W) -> same.
-    """
-
-    def __init__(self, share: float = 1 / 16) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
-        return gaussian_blur(images.float(), self.share * min(images.shape[-2:]))
 
 
 def check_kind(model: nn.Module, kind: str) -> None:

@@ -12,13 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from medcore.data.info import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.evaluation.anomaly import reconstruct
+from medcore.evaluation.anomaly import error_map, reconstruct
 from medcore.evaluation.anomaly_baselines import pca_reconstruction
 from medcore.evaluation.brown_red import red_share
+from medcore.evaluation.detection import abnormal_scores
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.predict import stream
 from medcore.evaluation.scores import Scores, refuse_test_data
@@ -37,6 +42,7 @@ class Sides:
         validation: All labelled images of the validation patients: choose score and threshold.
         test: All labelled images of the test patients.
         abnormal: Names of the abnormal classes.
+        healthy_only: Whether ``train`` and ``monitor`` hold windows of patients without the disease only.
     """
 
     train: PatchSet
@@ -44,10 +50,14 @@ class Sides:
     validation: PatchSet
     test: PatchSet
     abnormal: tuple[str, ...]
+    healthy_only: bool = False
 
 
 def detection_sides(patches: PatchSet, abnormal: Sequence[str] = (), *, learn: Sequence[str] = ()) -> Sides:
     """Cut a split set for anomaly detection.
+
+    Where patients have a diagnosis, only windows of the healthy ones are learnt from: an infected patient's window
+    without a sign may still differ from a healthy patient's.
 
     Args:
         patches: A set with a split column.
@@ -72,12 +82,26 @@ def detection_sides(patches: PatchSet, abnormal: Sequence[str] = (), *, learn: S
     is_abnormal = np.isin(known.label_names, names)
     learnt = ~is_abnormal if not learn else np.isin(known.label_names, learn)
     parts = {side: known.splits == side for side in ("train", "val", "test")}
+    healthy = learnt & healthy_patients(known)
+    healthy_only = bool(0 < healthy.sum() < learnt.sum() and all((healthy & parts[s]).any() for s in ("train", "val")))
+    learnt = healthy if healthy_only else learnt
     sides = Sides(
         train=known.select(parts["train"] & learnt), monitor=known.select(parts["val"] & learnt),
         validation=known.select(parts["val"]), test=known.select(parts["test"]), abnormal=names,
+        healthy_only=healthy_only,
     )  # fmt: skip
     _check(sides, {side: is_abnormal[rows] for side, rows in parts.items()})
     return sides
+
+
+def healthy_patients(ps: PatchSet) -> np.ndarray:
+    """Whether the patient of each image is diagnosed healthy; True for all where nobody has a diagnosis.
+
+    **Shape** ``(N,)`` bool.
+    """
+    if "diagnosis" not in ps.columns or not np.isin(ps.column("diagnosis"), HELICO_DENSITIES).any():
+        return np.ones(len(ps), dtype=bool)
+    return ps.column("diagnosis") == HELICO_DENSITIES[0]
 
 
 def _check(sides: Sides, is_abnormal: Mapping[str, np.ndarray]) -> None:
@@ -140,6 +164,35 @@ def trivial_scores(train: PatchSet, held_out: PatchSet, *, components: int, seed
     if held_out.shape[2] == 3:
         found["red pixels"] = np.concatenate([red_share(chunk) for chunk in held_out.chunks()])
     return found
+
+
+def colours_from_labels(sides: Sides) -> Scores:
+    """Test scores of colours alone, by a method that was given the labels of the validation cases.
+
+    The comparison for anomaly scores that were weighted on the same labels: ridge logistic regression on the square
+    roots of the colour histogram's shares.
+    """
+    from medcore.evaluation.baselines import colour_histogram
+
+    asked = abnormal_scores(sides.validation, np.zeros(len(sides.validation)), abnormal=sides.abnormal)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    model.fit(np.sqrt(colour_histogram(sides.validation)), asked.truth)
+    values = model.decision_function(np.sqrt(colour_histogram(sides.test)))
+    return abnormal_scores(sides.test, values, abnormal=sides.abnormal)
+
+
+def mistakes(scores: Scores, decision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the abnormal cases that were missed, least suspicious first, and of false alarms, loudest first."""
+    order = np.argsort(scores.score, kind="stable")
+    missed = order[scores.positive[order] & (decision[order] == 0)]
+    alarms = order[::-1][~scores.positive[order[::-1]] & (decision[order[::-1]] == 1)]
+    return missed, alarms
+
+
+def error_maps(model: nn.Module, pixels: np.ndarray, kind: str) -> np.ndarray:
+    """Where a model fails to paint some images. **Shape** ``(n, H, W, C)`` uint8 -> ``(n, H, W)`` float32."""
+    images = to_float(torch.from_numpy(np.ascontiguousarray(pixels))).to(next(model.parameters()).device)
+    return error_map(model, images, kind).cpu().numpy()
 
 
 def paint(model: nn.Module, pixels: np.ndarray) -> np.ndarray:

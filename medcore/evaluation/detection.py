@@ -98,6 +98,32 @@ def detection_table(scores: Scores, names: np.ndarray, point: OperatingPoint, *,
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
+def auroc_within(scores: Scores, groups: np.ndarray, *, level: float = 0.95) -> pd.DataFrame:
+    """AUROC inside each group of cases: does the score still work where the groups' own differences cannot help?
+
+    Args:
+        scores: Cases of one side, normal or abnormal.
+        groups: The group of each case, such as how its diagnosis was confirmed. **Shape** ``(N,)``.
+        level: Confidence level.
+
+    Returns:
+        One row per group; columns ``normal``, ``abnormal`` (cases) and ``auroc`` (Estimate; it says so where a group
+        holds one kind only).
+
+    Raises:
+        MedcoreError: The lengths differ.
+    """
+    groups = np.asarray(groups, dtype=str)
+    if len(groups) != len(scores):
+        raise MedcoreError(f"auroc_within: {len(groups)} groups for {len(scores)} cases")
+    rows = {}
+    for name in np.unique(groups):
+        inside = scores.select(groups == name)
+        abnormal = int(inside.positive.sum())
+        rows[name or "(unknown)"] = [len(inside) - abnormal, abnormal, interval(inside, "auroc", level=level)]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["normal", "abnormal", "auroc"])
+
+
 def _row(scores: Scores, members: np.ndarray, decision: np.ndarray, kind: int, level: float) -> list[object]:
     own = scores.select(members)
     called = Scores(np.ones(len(own)), own.score, own.patient, own.split, KINDS, unit=own.unit)

@@ -5,23 +5,30 @@ from __future__ import annotations
 import numpy as np
 import torch
 from sklearn.covariance import LedoitWolf
+from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import stream
+from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
 from medcore.models.vae import VAE, traverse
 
 SIDE = 32  # pixels; distances between images are measured at this size, where noise is averaged out
 
 
-def encode_set(model: VAE, ps: PatchSet) -> np.ndarray:
-    """Posterior means of a set, in its order. **Shape** ``(N, Z)`` float32."""
-    return stream(lambda images: model.encode(images)[0], ps, model=model)
+def encode_set(model: VAE | ConvAutoencoder | DenseAutoencoder, ps: PatchSet) -> np.ndarray:
+    """Codes of a set in its order; of a VAE the posterior means. **Shape** ``(N, Z)`` float32."""
+
+    def codes(images: Tensor) -> Tensor:
+        found = model.encode(images)
+        return found[0] if isinstance(found, tuple) else found
+
+    return stream(codes, ps, model=model)
 
 
-def mahalanobis(model: VAE, normal: PatchSet, ps: PatchSet) -> np.ndarray:
+def mahalanobis(model: VAE | ConvAutoencoder | DenseAutoencoder, normal: PatchSet, ps: PatchSet) -> np.ndarray:
     """Distance of codes from those of normal images, with a shrunk covariance; higher = stranger.
 
     Args:
@@ -36,6 +43,19 @@ def mahalanobis(model: VAE, normal: PatchSet, ps: PatchSet) -> np.ndarray:
     """
     fitted = LedoitWolf().fit(encode_set(model, normal))
     return fitted.mahalanobis(encode_set(model, ps))
+
+
+def neighbour_map(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Codes arranged in the plane by t-SNE: neighbours stay neighbours, far distances mean nothing.
+
+    **Shape** ``(N, Z)`` -> ``(N, 2)``; fewer than four codes cannot be arranged and lie at the origin.
+
+    **Reference**: van der Maaten & Hinton 2008, JMLR 9:2579.
+    """
+    if len(codes) < 4:
+        return np.zeros((len(codes), 2))
+    perplexity = min(30.0, (len(codes) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed, max_iter=500).fit_transform(codes)
 
 
 def what_it_knows(

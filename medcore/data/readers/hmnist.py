@@ -15,7 +15,7 @@ from medcore.data.readers.listing import NO_PATIENTS, ArrayRows, Listing, Proble
 from medcore.data.readers.tables import typed
 from medcore.errors import MedcoreError
 
-_CODES = ["akiec", "bcc", "bkl", "df", "nv", "vasc", "mel"]  # the file's label 4 is nv, 5 vasc, 6 mel
+CODES = ["akiec", "bcc", "bkl", "df", "nv", "vasc", "mel"]  # the file's label 4 is nv, 5 vasc, 6 mel
 _STEP = 512  # rows parsed at once
 
 
@@ -46,7 +46,7 @@ def read_hmnist(path: Path, problems: Problems) -> Listing:
     if len(codes) == 0:
         raise MedcoreError(f"{path} has a header but no rows; download it again")
     facts = facts_of("ham10000")
-    order = np.array([facts.classes.index(name) for name in _CODES])
+    order = np.array([facts.classes.index(name) for name in CODES])
     label = order[codes]
     source = np.array([f"row {row + 2}" for row in range(len(label))], dtype=str)
     columns: dict[str, np.ndarray] = {"label": label, "source": source, "split": np.full(len(label), "", dtype=str)}
@@ -103,7 +103,7 @@ def _rows(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _checked(values: np.ndarray, width: int, path: Path, first: int) -> tuple[np.ndarray, np.ndarray]:
     pixels, labels = values[:, :-1], values[:, -1]
-    bad = (labels < 0) | (labels >= len(_CODES)) | (pixels < 0).any(axis=1) | (pixels > 255).any(axis=1)
+    bad = (labels < 0) | (labels >= len(CODES)) | (pixels < 0).any(axis=1) | (pixels > 255).any(axis=1)
     if values.shape[1] != width or bad.any():
         row = first + int(np.argmax(bad))
         raise MedcoreError(f"{path.name}, row {row}: pixels must be 0..255 and labels 0..6; download the file again")

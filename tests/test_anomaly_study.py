@@ -1,0 +1,286 @@
+"""The study of anomaly detection: who learns, who judges, what is refused; profiles and weights by slow references."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from sklearn.metrics import roc_auc_score
+
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError, TestDataRefused
+from medcore.evaluation import anomaly_judge
+from medcore.evaluation import anomaly_study as study
+from medcore.evaluation.anomaly import score
+from medcore.evaluation.anomaly_experiments import (
+    Trial,
+    balanced,
+    changes,
+    even_colours,
+    learning_table,
+    patient_folds_auroc,
+    table_loss,
+    width_sweep,
+)
+from medcore.evaluation.detection import abnormal_scores, auroc_within
+from medcore.evaluation.error_profile import WeightedErrors, error_profile
+from medcore.evaluation.intervals import interval
+from medcore.evaluation.painters import Blur
+from medcore.evaluation.scores import Scores
+from medcore.evaluation.similarity import OPPONENT_NOISE, SCALES, central_weights
+from medcore.evaluation.thresholds import choose_threshold
+from medcore.models.autoencoder import ConvAutoencoder
+from medcore.models.vae import VAE
+from medcore.training.config import TrainConfig
+from medcore.training.objectives import Reconstruction
+
+CLASSES = ["nv", "df", "mel"]
+
+
+def make_set(count=120, side=16, channels=3, seed=0, **columns):
+    """Smooth normal images; abnormal ones carry fine structure."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, count, p=[0.6, 0.15, 0.25])
+    smooth = rng.uniform(60, 200, (count, 1, 1, channels)) + np.zeros((count, side, side, channels))
+    noise = rng.normal(0, 1, smooth.shape) * np.where(labels == 2, 30, 4)[:, None, None, None]
+    patients = rng.integers(0, count // 2, count)
+    table = {
+        "label": labels,
+        "patient": patients,
+        "split": np.array(["train", "val", "test", "train"])[patients % 4],
+        **columns,
+    }
+    card = Card("derm", classes=CLASSES, abnormal=["mel"], group="lesion", patients_known=True)
+    return PatchSet.from_arrays(np.clip(smooth + noise, 0, 255).astype(np.uint8), table, card)
+
+
+@pytest.fixture(scope="module")
+def patches():
+    return make_set()
+
+
+@pytest.fixture(scope="module")
+def sides(patches):
+    return study.detection_sides(patches)
+
+
+def test_only_normal_images_of_training_patients_are_learnt_from(patches, sides):
+    assert set(sides.train.label_names) == {"nv", "df"} and set(sides.train.splits) == {"train"}
+    assert set(sides.monitor.label_names) == {"nv", "df"} and set(sides.monitor.splits) == {"val"}
+    assert set(sides.validation.label_names) == set(CLASSES) == set(sides.test.label_names)
+    assert not set(sides.train.patients) & (set(sides.validation.patients) | set(sides.test.patients))
+    assert not sides.healthy_only and len(sides.test) == (patches.splits == "test").sum()
+    assert set(study.detection_sides(patches, learn=["nv"]).train.label_names) == {"nv"}
+
+
+def test_windows_of_infected_patients_are_not_learnt_from():
+    infected = np.random.default_rng(0).random(200) < 0.5
+    patients = np.arange(200) // 2
+    patches = make_set(200, patient=patients, diagnosis=np.where(infected[patients], "ALTA", "NEGATIVA"))
+    found = study.detection_sides(patches)
+    assert found.healthy_only
+    assert set(found.train.column("diagnosis")) == set(found.monitor.column("diagnosis")) == {"NEGATIVA"}
+    assert set(found.validation.column("diagnosis")) == {"ALTA", "NEGATIVA"}
+    nobody = make_set(200, patient=patients, diagnosis=np.full(200, "ALTA"))
+    assert not study.detection_sides(nobody).healthy_only and len(study.detection_sides(nobody).train)
+
+
+@pytest.mark.parametrize(
+    ("side", "missing", "count"), [("val", "mel", "0 abnormal of"), ("val", "nv", ""), ("test", "mel", "0 abnormal of")]
+)
+def test_a_side_without_both_kinds_is_refused(patches, side, missing, count):
+    gone = (patches.splits == side) & (np.isin(patches.label_names, ["mel"]) == (missing == "mel"))
+    with pytest.raises(MedcoreError, match=count or "0 to watch the training"):
+        study.detection_sides(patches.select(~gone))
+
+
+def test_unknown_and_missing_classes_are_named(patches):
+    with pytest.raises(MedcoreError, match="must be different classes of"):
+        study.detection_sides(patches, ["melanoma"])
+    with pytest.raises(MedcoreError, match="must be different classes of"):
+        study.detection_sides(patches, ["mel"], learn=["mel"])
+    silent = patches.with_card(Card("derm", classes=CLASSES))
+    with pytest.raises(MedcoreError, match="does not say which classes are abnormal"):
+        study.detection_sides(silent)
+
+
+def test_the_score_is_chosen_on_validation_only(sides):
+    judged = anomaly_judge.judge(Blur(), sides, ["mse", "structure"])
+    kind, aurocs = study.choose_kind(judged.validation)
+    by_hand = {name: roc_auc_score(one.truth, one.score) for name, one in judged.validation.items()}
+    assert aurocs == pytest.approx(by_hand) and kind == max(by_hand, key=by_hand.get)
+    with pytest.raises(TestDataRefused):
+        study.choose_kind(judged.test)
+    with pytest.raises(MedcoreError, match="no candidate"):
+        study.choose_kind({})
+
+
+def test_equal_scores_give_chance_and_no_threshold(sides):
+    equal = abnormal_scores(sides.validation, np.ones(len(sides.validation)))
+    assert interval(equal, "auroc").value == 0.5
+    with pytest.raises(MedcoreError, match="equal|same"):
+        choose_threshold(equal, "youden")
+
+
+@pytest.mark.parametrize("kind", ["mse", "l1", "ssim", "structure", "structure_centre", "red", "dab"])
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_a_constant_image_has_a_finite_score(kind, value):
+    model = ConvAutoencoder(16, bottleneck=3).eval()
+    images = torch.full((2, 3, 16, 16), value)
+    assert score(model, images, kind).isfinite().all()
+    assert error_profile(images, images).abs().max() < 5e-3
+
+
+@pytest.mark.parametrize(("shape", "word"), [((1, 3, 20, 20), "20x20"), ((1, 1, 16, 16), "channel")])
+def test_another_size_or_channel_count_is_refused(shape, word):
+    with pytest.raises(MedcoreError, match=word):
+        score(ConvAutoencoder(16, bottleneck=3), torch.rand(shape), "mse")
+
+
+def test_kinds_that_do_not_fit_are_left_out_with_the_reason(sides):
+    model = ConvAutoencoder(16, bottleneck=3)
+    judged = anomaly_judge.judge(model, sides, ["mse", "kl", "latent_distance"])
+    assert set(judged.test) == {"mse", "latent_distance"} and judged.left_out == {"kl": "needs a VAE"}
+    grey = study.detection_sides(make_set(channels=1))
+    judged = anomaly_judge.judge(VAE(16, in_channels=1, latent=4), grey, ["mse", "red", "kl", "elbo"])
+    assert set(judged.test) == {"mse", "kl", "elbo"} and judged.left_out == {"red": "needs colour images"}
+    with pytest.raises(MedcoreError, match="'sim' is unknown; choose from mse"):
+        anomaly_judge.judge(model, sides, ["sim"])
+    with pytest.raises(MedcoreError, match="no anomaly score is left"):
+        anomaly_judge.judge(model, sides, ["kl"])
+
+
+def test_judged_values_are_those_of_single_scores(sides):
+    torch.manual_seed(0)
+    model = ConvAutoencoder(16, bottleneck=3).eval()
+    judged = anomaly_judge.judge(model, sides, ["mse", "structure_centre"])
+    images = torch.from_numpy(sides.test.take()).permute(0, 3, 1, 2).float() / 255
+    for kind, found in judged.test.items():
+        with torch.no_grad():
+            np.testing.assert_allclose(found.score, score(model, images, kind).numpy(), rtol=1e-4)
+        assert set(found.split) == {"test"}
+
+
+def slow_profile(one, two):
+    """Scale by scale, colour by colour, in float64 with scipy."""
+    red, green, blue = np.moveaxis(np.stack([one, two]).astype(np.float64), 1, 0)
+    colours = [(red + green + blue) / 3, red - green, (red + green) / 2 - blue]
+    middle = central_weights(*one.shape[1:]).numpy()
+    rim = np.maximum(2 - middle, 0)
+    values = []
+    for sigma in SCALES:
+        for (a, b), noise in zip(colours, OPPONENT_NOISE, strict=True):
+
+            def blur(x, sigma=sigma):
+                return ndimage.gaussian_filter(x, sigma, truncate=3.5, mode="mirror")
+
+            cov = blur(a * b) - blur(a) * blur(b)
+            var = blur(a * a) - blur(a) ** 2 + blur(b * b) - blur(b) ** 2
+            lost = 1 - (2 * cov + noise) / (var + noise)
+            values += [(lost * weights).sum() / weights.sum() for weights in (middle, rim)]
+    return values
+
+
+def test_error_profile_against_scipy():
+    images, others = torch.rand(2, 3, 20, 24), torch.rand(2, 3, 20, 24)
+    expected = [slow_profile(a.numpy(), b.numpy()) for a, b in zip(images, others, strict=True)]
+    np.testing.assert_allclose(error_profile(images, others).numpy(), expected, atol=2e-4)
+    assert error_profile(images[:, :1], others[:, :1]).shape == (2, 6)
+
+
+def test_weights_never_see_the_patient_they_score():
+    """Every patient has a feature of its own that tells the truth: useless for others."""
+    rng = np.random.default_rng(0)
+    patient, truth = np.repeat(np.arange(40), 3), np.repeat(np.arange(40) % 2, 3)
+    own = np.eye(40)[patient] * (2 * truth - 1)[:, None]
+    scores = Scores(truth, np.zeros(120), patient, np.full(120, "val"), ("normal", "abnormal"))
+    fitted = WeightedErrors.fit(own + rng.normal(0, 0.01, own.shape), scores)
+    assert roc_auc_score(truth, fitted(own)) > 0.99
+    assert roc_auc_score(truth, fitted.out_of_fold) < 0.7
+    useful = truth[:, None] + rng.normal(0, 0.3, (120, 2))
+    assert roc_auc_score(truth, WeightedErrors.fit(useful, scores).out_of_fold) > 0.9
+
+
+def test_weights_are_refused_where_they_cannot_be_fitted():
+    truth = np.arange(20) % 2
+    scores = Scores(truth, np.zeros(20), np.arange(20), np.full(20, "test"), ("normal", "abnormal"))
+    with pytest.raises(TestDataRefused):
+        WeightedErrors.fit(np.zeros((20, 3)), scores)
+    few = Scores(np.arange(20) > 16, np.zeros(20), np.arange(20), np.full(20, "val"), ("normal", "abnormal"))
+    with pytest.raises(MedcoreError, match="17 patients with normal and 3 with abnormal"):
+        WeightedErrors.fit(np.zeros((20, 3)), few)
+    with pytest.raises(MedcoreError, match="4 profiles for 20 cases"):
+        WeightedErrors.fit(np.zeros((4, 3)), few)
+
+
+def test_weighted_scores_are_out_of_fold_and_the_ladder_reads_test_cases(sides):
+    judged = anomaly_judge.judge(Blur(), sides, ["structure", "weighted"])
+    profiles = anomaly_judge.profiles(Blur(), sides.validation)
+    fitted = WeightedErrors.fit(profiles, judged.validation["structure"])
+    np.testing.assert_allclose(judged.validation["weighted"].score, fitted.out_of_fold)
+    assert list(judged.without_labels) == ["structure"]
+    table = anomaly_judge.ingredients({"blur": judged}, ["mse", "structure", "weighted"])
+    assert table.loc["blur", "mse"] == ""
+    assert table.loc["blur", "structure"] == str(interval(judged.test["structure"], "auroc"))
+    assert anomaly_judge.steps(judged, ["structure", "weighted"]).startswith("weighted against structure")
+
+
+def test_mistakes_come_clearest_first():
+    scores = Scores([1, 1, 0, 0, 1], [0.3, 0.1, 0.8, 0.9, 0.95], list("abcde"), ["test"] * 5, ("normal", "abnormal"))
+    missed, alarms = study.mistakes(scores, (scores.score > 0.5).astype(int))
+    assert missed.tolist() == [1, 0] and alarms.tolist() == [3, 2]
+
+
+def test_colours_from_labels_find_colour():
+    patches = make_set(300)
+    images = patches.take()
+    images[patches.label_names == "mel"] //= 4
+    dark = study.detection_sides(PatchSet.from_arrays(images, patches.table, patches.card))
+    found = study.colours_from_labels(dark)
+    assert set(found.split) == {"test"} and interval(found, "auroc").value > 0.95
+
+
+def test_auroc_within_groups_by_hand(sides):
+    scores = abnormal_scores(sides.test, np.random.default_rng(0).random(len(sides.test)))
+    groups = np.where(np.arange(len(scores)) % 2 == 0, "even", "").astype(object)
+    groups[~scores.positive & (groups == "")] = "normal only"
+    table = auroc_within(scores, groups)
+    even = groups == "even"
+    assert table.auroc["even"].value == pytest.approx(roc_auc_score(scores.truth[even], scores.score[even]))
+    assert table.normal["even"] + table.abnormal["even"] == even.sum()
+    assert table.auroc["normal only"].value is None and "(unknown)" in table.index
+    with pytest.raises(MedcoreError, match="3 groups for"):
+        auroc_within(scores, groups[:3])
+
+
+def test_balanced_and_even_colours(sides):
+    shares = np.bincount(balanced(sides.train).labels)
+    assert shares[0] == shares[1]
+    means = even_colours(sides.train).take().mean((1, 2))
+    assert np.ptp(means, axis=0).max() < 6 < np.ptp(sides.train.take().mean((1, 2)), axis=0).min()
+
+
+@pytest.fixture
+def trial(sides, tmp_data):
+    config = TrainConfig(epochs=1, batch_size=16, device="cpu")
+    return Trial(sides, ConvAutoencoder(16, bottleneck=3).spec, Reconstruction("mse"), config, "structure", most=40)
+
+
+def test_short_trainings_answer_on_validation_cases(trial, patches, sides):
+    sweep = width_sweep(trial, [2, 4])
+    assert list(sweep) == ["bottleneck 2", "bottleneck 4"]
+    assert {one.split for one in sweep.values()} == {"val"}
+    table = learning_table(trial)
+    assert len(table) == 4 and table.images.iloc[1] == (sides.train.label_names == "nv").sum()
+    assert changes(table).count(";") == 2
+    folds = patient_folds_auroc(trial, patches.where(split=["train", "val"]), k=2)
+    assert [one.split for one in folds] == ["fold 1", "fold 2"]
+    assert sum(one.n for one in folds) == (patches.splits != "test").sum()
+    with pytest.raises(MedcoreError, match="test cases are among"):
+        patient_folds_auroc(trial, patches)
+
+
+def test_the_table_form_is_compared_on_the_same_cases(trial, sides, patches):
+    lost = table_loss(trial, sides, sides.validation)
+    assert lost["psnr"] == pytest.approx(100) and lost["structure"] == pytest.approx(1, abs=1e-3)
+    assert lost["difference"].value == 0
