@@ -6,6 +6,7 @@ scores["small CNN", "random"]      # Scores of every image, each predicted by a 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -110,12 +111,14 @@ def network_predictor(*, epochs: int, model: str = "small_cnn", seed: int = 0, d
         torch.manual_seed(seed)
         network = build_classifier(model, len(train.classes), in_channels=train.shape[2], image_size=train.shape[0])
         config = TrainConfig(
-            epochs=epochs, learning_rate=2e-3, schedule="one-cycle", seed=seed, device=device, augment=PRESETS["flips"],
-            monitor="val_loss",
+            epochs=epochs, learning_rate=2e-3, schedule="one-cycle", seed=seed, device=device,
+            augment=PRESETS["tissue" if train.shape[2] == 3 else "flips"], monitor="val_loss",
         )  # fmt: skip
         # Epochs are compared on training images: picking one on the held-out fold would be a small leak of its own.
         known = train.select(np.sort(np.random.default_rng(seed).permutation(len(train))[:200]))
-        fit(network, Classification(train.classes), train, known, config, progress=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "[0-9]+ patient")  # of training images among training images
+            fit(network, Classification(train.classes), train, known, config, progress=False)
         return predict(network, held_out)
 
     return train_and_predict

@@ -71,7 +71,7 @@ class Preprocessing(Parameters):
     folds: Annotated[int, Field(ge=2, le=20)] | None = None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "limit": 270, "demo_epochs": 1, "folds": 2},
-        "quick": {"demo_epochs": 8, "folds": 2, "limit": 4000},
+        "quick": {"demo_epochs": 16, "folds": 2, "limit": 4000},
         "full": {"demo_epochs": 30, "folds": 5},
     }
 

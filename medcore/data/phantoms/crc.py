@@ -27,8 +27,8 @@ DIRT = (0.56, 0.58, 0.59)
 
 def make_crc(
     *,
-    patients: int = 27,
-    images_per_patient: int = 80,
+    patients: int = 45,
+    images_per_patient: int = 48,
     size: int = 64,
     seed: int = 0,
     stain_spread: float = 0.4,
