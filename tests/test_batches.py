@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +135,37 @@ def test_crops_stay_inside_of_the_size_that_the_table_states() -> None:
     found = epoch_of(patches, augment=Augment(crop=4))
     assert max(float(batch.images.max()) for batch in found) < 1
     assert {batch.images.shape[2:] for batch in found} == {(4, 4)}
+
+
+def test_crops_stay_inside_of_the_array_when_the_table_tells_of_larger_originals() -> None:
+    patches = toy_set(count=40).with_columns(height=np.full(40, 900), width=np.full(40, 5))
+    corners = [batch.images for batch in epoch_of(patches, augment=Augment(crop=4))]
+    assert {images.shape[2:] for images in corners} == {(4, 4)}
+
+
+@pytest.mark.parametrize("loader", ["memory", "stream"])
+def test_batches_are_made_on_other_threads_with_one_core_each(
+    tmp_path: Path, loader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = set(), module.apply
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        seen.add((threading.current_thread().name[:14], torch.get_num_threads()))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, "apply", watched)
+    patches, before = toy_set().save(tmp_path / "set.npz"), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        epoch_of(patches, augment=EVERYTHING, loader=loader)
+        assert seen == {("medcore-loader", 1)}
+        fresh: list[int] = []
+        thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert (torch.get_num_threads(), fresh) == (2, [2])  # neither the caller nor later threads notice
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_epoch_may_be_left_in_the_middle(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 - Pixels stay uint8 until the last moment. They live on the device when they fit there (a stated share of its free
   memory); else background threads read them from the memory map into pinned buffers and a side stream uploads.
+- On a CPU, background threads also make the batches: cores that a step leaves idle do the augmentation.
 - The order of an epoch and all augmentation are functions of (seed, epoch, sample id): no thread count, batch size
   or number of processes changes what happens to a sample.
 - An epoch is cut into steps of equal size (±1), so that no step has a single stray image.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +98,7 @@ class Batches:
         pieces: Forward passes per step.
         loader: ``memory`` (pixels on the device), ``stream`` (read from the file), ``auto`` (memory when it fits).
         memory_share: Share of the device's free memory that ``auto`` may fill.
-        threads: Threads that read ahead when streaming.
+        threads: Threads that make batches ahead (on a GPU: that read ahead when streaming).
         rank: Number of this process.
         world: Number of processes.
 
@@ -151,21 +152,29 @@ class Batches:
         """The batches of one epoch, counted from 1."""
         order = permutation(self.ids, self.seed, number) if self.shuffle else torch.arange(len(self.ids))
         pieces = plan(order, self.batch_size, pieces=self.pieces, rank=self.rank, world=self.world)
+        if self.device.type == "cpu":  # nothing runs beside the host: whole batches are made ahead on other threads
+            stacks_of = self._reader()
+            yield from read_ahead(
+                lambda piece: self._batch(piece, piece.rows, stacks_of(piece), number, augment), pieces, self.threads
+            )
+            return
         mine = to_device(torch.cat([piece.rows for piece in pieces]), self.device)  # one upload for the epoch
         rows_there = torch.split(mine, [len(piece.rows) for piece in pieces])
-        stacks = self._from_memory(rows_there) if self.in_memory else self._from_file(pieces)
-        for piece, rows, (pixels, masks) in zip(pieces, rows_there, stacks, strict=True):
-            ids = self.ids[piece.rows]
-            sizes = None if self._sizes is None else self._sizes[piece.rows]
-            images, masks = apply(augment, pixels, masks, ids, seed=self.seed, epoch=number, sizes=sizes)
-            masks = None if masks is None else masks.long()
-            yield Batch(images, self.labels[rows], masks, ids, piece.weight, piece.closes_step)
+        for piece, rows, stacks in zip(pieces, rows_there, self._stacks_there(pieces, rows_there), strict=True):
+            yield self._batch(piece, rows, stacks, number, augment)
 
-    def _from_memory(self, rows_there: Sequence[Tensor]) -> Iterator[Stacks]:
-        for rows in rows_there:
-            yield self._images.index_select(0, rows), None if self._masks is None else self._masks.index_select(0, rows)
+    def _batch(self, piece: Piece, rows: Tensor, stacks: Stacks, number: int, augment: Augment | None) -> Batch:
+        """Stored pixels as a batch; ``rows`` are the piece's rows on the device."""
+        ids = self.ids[piece.rows]
+        sizes = None if self._sizes is None else self._sizes[piece.rows]
+        images, masks = apply(augment, *stacks, ids, seed=self.seed, epoch=number, sizes=sizes)
+        masks = None if masks is None else masks.long()
+        return Batch(images, self.labels[rows], masks, ids, piece.weight, piece.closes_step)
 
-    def _from_file(self, pieces: list[Piece]) -> Iterator[Stacks]:
+    def _reader(self) -> Callable[[Piece], Stacks]:
+        """What copies the pixels of a piece out of memory or of the file, for background threads."""
+        if self.in_memory:
+            return lambda piece: self._taken(piece.rows)
         store = as_tensor(self.patches.store)
         mask_store = None if self.patches.mask_store is None else as_tensor(self.patches.mask_store)
 
@@ -174,14 +183,23 @@ class Batches:
             masks = None if mask_store is None else gather(mask_store, ids, self.device)
             return gather(store, ids, self.device), masks
 
-        return upload(read_ahead(read, pieces, self.threads), self.device)
+        return read
+
+    def _stacks_there(self, pieces: list[Piece], rows_there: Sequence[Tensor]) -> Iterator[Stacks]:
+        if self.in_memory:
+            return map(self._taken, rows_there)
+        return upload(read_ahead(self._reader(), pieces, self.threads), self.device)
+
+    def _taken(self, rows: Tensor) -> Stacks:
+        return self._images.index_select(0, rows), None if self._masks is None else self._masks.index_select(0, rows)
 
 
 def own_sizes(patches: PatchSet) -> Tensor | None:
     """Height and width of each image without its padding, None where nothing is padded. **Shape** ``(N, 2)``."""
     if not {"height", "width"} <= set(patches.columns):
         return None
-    return torch.from_numpy(np.stack([patches.column("height"), patches.column("width")], 1).astype(np.int64))
+    sizes = np.stack([patches.column("height"), patches.column("width")], 1).astype(np.int64)
+    return torch.from_numpy(np.minimum(sizes, patches.shape[:2]))  # a column may tell of the image before resizing
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

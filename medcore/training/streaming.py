@@ -1,4 +1,4 @@
-"""Reading ahead: background threads copy rows of a memory-mapped file, a side stream uploads them to a GPU."""
+"""Working ahead: background threads make the next batches, a side stream uploads pixels to a GPU."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ Stacks = tuple[Tensor, Tensor | None]  # pixels and masks
 
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Call ``read`` on background threads, a few items ahead, and hand the results out in order."""
+    """Call ``read`` on background threads, a few items ahead, and hand the results out in order.
+
+    torch's kernels run on one core within them: each would bring its own team of threads, and spinning teams on the
+    same cores slow each other down.
+    """
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="medcore-loader") as pool:
+    ours = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, "medcore-loader", initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(read, item))
@@ -31,6 +36,7 @@ def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: i
         finally:  # the caller may stop in the middle of an epoch
             for future in waiting:
                 future.cancel()
+            torch.set_num_threads(ours)  # the setting is per thread, but new threads take the last one made anywhere
 
 
 def gather(store: Tensor, rows: Tensor, device: torch.device) -> Tensor:
