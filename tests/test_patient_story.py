@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cohort_toys import toy_cohort, window_set
+from sklearn.metrics import roc_auc_score
 
 from medcore.evaluation import patient_story as story
 from medcore.evaluation.estimate import Estimate
@@ -57,8 +58,9 @@ def test_what_the_thresholds_give_away_is_measured_on_phantoms():
         for name, one in zip(cohort.names[cohort.owner], label, strict=True)
     ]
     text = story.optimum_sentence(found, window_set(rows))
-    window, patient = (float(word.rstrip(".")) for word in re.findall(r"(?:loses|threshold) (0\.\d+)", text))
+    window, patient = (float(word) for word in re.findall(r"loses (0\.\d+)", text))
     assert 0 <= window < 0.02 and 0 <= patient < 0.1
+    assert float(re.search(r"lies (0\.\d+) from", text)[1]) < 1  # on a scale of standard deviations, gap 6
     worse = replace(found, table=found.table.assign(margin=found.table["margin"] - 1))  # everybody called healthy
     assert float(re.findall(r"0\.\d+", story.optimum_sentence(worse, window_set(rows)))[-1]) > 0.7
     assert "not known here" in story.optimum_sentence(found, window_set([{"patient": "A"}]))
@@ -84,6 +86,31 @@ def test_silent_patients_are_counted():
     found = nested_diagnosis(cohort, folds=4)
     blind = replace(found, parts=tuple(replace(part, label=np.full(len(part.label), -1)) for part in found.parts))
     assert "not annotated" in story.reader_sentence(blind)
+
+
+def test_the_ceiling_counts_infected_patients_who_show_nothing():
+    cohort = toy_cohort(40, gap=8.0)
+    score = np.where(np.isin(cohort.owner, [1, 3, 5, 7]), -9.0, cohort.score("brown"))  # four infected show nothing
+    blank = replace(cohort, label=np.where(score < -8, 0, cohort.label), scores={"brown": score})
+    rule = nested_diagnosis(cohort, folds=4)
+    parts = tuple(blank.select(np.isin(blank.names, part.names)) for part in rule.parts)
+    text = story.ceiling_sentence(replace(rule, parts=parts))
+    hidden = int(re.match(r"(\d+) of 20", text)[1])
+    assert hidden >= 4 and f"**{1 - hidden / 40:.2f}**" in text
+    loud = replace(rule, parts=tuple(replace(part, label=np.ones_like(part.label)) for part in rule.parts))
+    assert story.ceiling_sentence(loud).startswith("Every infected patient has")
+
+
+def test_the_chosen_window_score_stands_beside_the_trivial_one():
+    cohort = toy_cohort(60)
+    noise = np.random.default_rng(0).normal(size=len(cohort.owner))
+    found = nested_diagnosis(cohort.with_scores({"noise": noise, "brown": cohort.score("brown")}), folds=3)
+    text = story.window_sentence(found, trivial="noise")
+    known = cohort.label >= 0
+    first, second = (roc_auc_score(cohort.label[known], values[known]) for values in (cohort.score("brown"), noise))
+    assert "*brown* (chosen in 3 of 3 folds)" in text
+    assert f"the difference on the same windows is {first - second:.2f} (" in text
+    assert "No window score is shown to be better" in story.window_sentence(found, trivial="brown")
 
 
 def test_examples_come_from_different_patients():

@@ -12,11 +12,11 @@ from sklearn.metrics import roc_auc_score
 from medcore.data.patchset import PatchSet
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.estimate import Estimate
-from medcore.evaluation.intervals import interval
+from medcore.evaluation.intervals import interval, paired_difference
 from medcore.evaluation.mistakes import suspicious_rows
 from medcore.evaluation.nested import Diagnoses
 from medcore.evaluation.patient_metrics import patient_auroc
-from medcore.evaluation.patient_study import COUNT
+from medcore.evaluation.patient_study import COUNT, RED
 from medcore.evaluation.thresholds import operating_curve
 from medcore.evaluation.window_counts import count_dependence, reader_score
 from medcore.evaluation.window_models import WindowLearner
@@ -85,6 +85,21 @@ def window_results(diagnoses: Diagnoses) -> dict[str, Estimate]:
     return {name: interval(diagnoses.window_scores(name), "auroc") for name in diagnoses.parts[0].scores}
 
 
+def window_sentence(diagnoses: Diagnoses, trivial: str = RED) -> str:
+    """The window score that most folds chose beside the trivial one, compared on the same windows."""
+    picked = [rule.window.score for rule in diagnoses.rules]
+    chosen = max(dict.fromkeys(picked), key=picked.count)
+    times = f"chosen in {picked.count(chosen)} of {len(picked)} folds" if len(picked) > 1 else "the chosen one"
+    if chosen == trivial:
+        return f"No window score is shown to be better than *{trivial}* ({times})."
+    ours, simple = diagnoses.window_scores(chosen), diagnoses.window_scores(trivial)
+    return (
+        f"On {len(ours)} annotated windows of {ours.patients} unseen patients, *{chosen}* ({times}) reaches an "
+        f"AUROC of **{interval(ours, 'auroc')}**, *{trivial}* {interval(simple, 'auroc')}; the difference on the same "
+        f"windows is {paired_difference(ours, simple, 'auroc')}."
+    )
+
+
 def summary(diagnoses: Diagnoses, ours: Estimate, simple: Estimate, difference: Estimate) -> str:
     """The main result in one sentence."""
     how = "HoldOut patients" if diagnoses.split == "test" else "patients in nested folds"
@@ -109,17 +124,28 @@ def optimum_sentence(diagnoses: Diagnoses, patches: PatchSet) -> str:
     """
     if "bacteria" not in patches.columns:
         return "The truth of every window is known for phantoms only, so the best possible threshold is not known here."
-    losses = []
+    losses, distances = [], []
     for rule, part in zip(diagnoses.rules, diagnoses.parts, strict=True):
         infected = patches.column("bacteria")[part.rows] > 0
-        losses.append(_lost(infected, part.score(rule.window.score), rule.window.threshold))
+        score, threshold = part.score(rule.window.score), rule.window.threshold
+        losses.append(_lost(infected, score, threshold))
+        distances.append(threshold - _best(infected, score))
     table = diagnoses.table
     patients = np.mean([_lost(part["truth"] == 1, part["margin"], 0.0) for part in _by_rule(table)])
     return (
         "On this phantom the truth of every window is known. Of the largest possible sensitivity + specificity − 1 on "
-        f"unseen patients, the chosen window threshold loses {np.mean(losses):.3f}, the patient threshold "
-        f"{patients:.3f}."
+        f"unseen patients, the chosen window threshold loses {np.mean(losses):.3f} (it lies "
+        f"{np.mean(np.abs(distances)):.3f} from the best threshold of these very windows), the patient threshold "
+        f"loses {patients:.3f}."
     )
+
+
+def _best(positive: np.ndarray, score: np.ndarray) -> float:
+    """The threshold of the largest sensitivity + specificity; the middle where several are equal."""
+    curve = operating_curve(positive, score)
+    gain = curve.sensitivity + curve.specificity
+    equal = curve.thresholds[gain >= gain.max() - 1e-12]
+    return float((equal.min() + equal.max()) / 2)
 
 
 def _by_rule(table: pd.DataFrame) -> list[pd.DataFrame]:
@@ -169,8 +195,24 @@ def reader_sentence(diagnoses: Diagnoses) -> str:
     return (
         f"Of {ill} infected patients with annotated windows, **{silent} have none that is annotated positive**. A "
         "reader who agrees with every annotation (and trusts this method on windows that nobody annotated) would reach "
-        f"a patient AUROC of **{auroc:.2f}** by the highest window. Far above that, there is nothing to be read from "
-        "these windows."
+        f"a patient AUROC of **{auroc:.2f}** by the highest window."
+    )
+
+
+def ceiling_sentence(diagnoses: Diagnoses) -> str:
+    """How high an AUROC can be expected when some infected patients have no suspicious window at all."""
+    blank, ill = 0, 0
+    for rule, part in zip(diagnoses.rules, diagnoses.parts, strict=True):
+        speaks = (rule.window.judge(part)[1] | (part.label == 1)) & part.counted
+        something = np.bincount(part.owner, weights=speaks, minlength=len(part)) > 0
+        blank += int(((part.truth == 1) & ~something).sum())
+        ill += int((part.truth == 1).sum())
+    if not blank:
+        return "Every infected patient has a window that is called or annotated positive."
+    return (
+        f"{blank} of {ill} infected patients have **no window that is called or annotated positive**. If they rank "
+        "like the healthy, and every other infected patient above every healthy one without a single mistake, the "
+        f"AUROC is **{1 - blank / ill / 2:.2f}**: more cannot be expected of any reading of these windows for bacteria."
     )
 
 

@@ -1,0 +1,148 @@
+"""The diagnosis as notebook 04 makes it: HoldOut decides nothing, and on the phantom it beats counting brown pixels."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nbformat
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from medcore.data.info import HELICO_DENSITIES
+from medcore.data.patchset import PatchSet
+from medcore.data.phantoms import make_helico
+from medcore.evaluation.brown_red import brown_peak, red_share, score_windows
+from medcore.evaluation.cohort import Cohort
+from medcore.evaluation.nested import Diagnoses, hold_out_diagnosis, hold_out_patients
+from medcore.evaluation.patient_baselines import rule as trivial_rule
+from medcore.evaluation.specks import fit_forest, speck_features
+from medcore.evaluation.window_choice import diagnosis_windows
+from medcore.evaluation.window_models import FOREST, WindowLearner
+from medcore.evaluation.window_rule import WindowRule
+from medcore.reporting.parameters import PatientDiagnosis
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "04_patient_diagnosis.ipynb"
+MADE_BY_THE_TRUTH = ["diagnosis", "true_level", "truth"]
+
+
+def play(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> dict[str, Any]:
+    """What notebook 04 leaves behind: its own cells, in order, in the smoke profile."""
+    monkeypatch.setenv("MEDCORE_RUN_DIR", str(folder))
+    values = {name: field.default for name, field in PatientDiagnosis.model_fields.items()}
+    values |= {"data": str(data), "profile": "smoke"} | parameters
+    space: dict[str, Any] = {"__name__": "__main__", "display": print}
+    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+        if cell.cell_type != "code":
+            continue
+        if "parameters" in cell.metadata.get("tags", []):
+            space.update(values)
+        else:
+            exec(compile(cell.source, NOTEBOOK.name, "exec"), space)  # noqa: S102 - our own notebook
+    return space
+
+
+def other_hold_out(patches: PatchSet, seed: int) -> PatchSet:
+    """The same pixels, other diagnoses and annotations of the HoldOut patients."""
+    generator = np.random.default_rng(seed)
+    hidden = patches.splits == "test"
+    names = np.unique(patches.patients[hidden])
+    drawn = dict(zip(names, generator.permutation([HELICO_DENSITIES[n % 3] for n in range(len(names))]), strict=True))
+    diagnosis = [drawn.get(name, old) for name, old in zip(patches.patients, patches.column("diagnosis"), strict=True)]
+    label = np.where(hidden, generator.integers(-1, 2, len(patches)), patches.labels)
+    return PatchSet.from_arrays(patches.take(), patches.table.assign(diagnosis=diagnosis, label=label), patches.card)
+
+
+def test_hold_out_labels_change_no_decision_of_the_notebook(tmp_path, tmp_data, monkeypatch):
+    patches = make_helico(patients=36, windows_per_patient=4, size=32)
+    spaces = []
+    for number, one in enumerate((patches, other_hold_out(patches, 3))):
+        one.save(tmp_path / f"{number}.npz")
+        spaces.append(play(tmp_path / f"{number}.npz", tmp_path / f"run{number}", monkeypatch, limit=None))
+    first, second = spaces
+    assert first["ours"].split == "test"
+    assert not first["ours"].table["truth"].equals(second["ours"].table["truth"])
+    assert list(first["final"]) == list(second["final"])
+    for name, found in first["final"].items():
+        again = second["final"][name]
+        assert found.table.drop(columns=MADE_BY_THE_TRUTH).equals(again.table.drop(columns=MADE_BY_THE_TRUTH)), name
+        assert found.rules == again.rules
+    for name, found in first["in_folds"].items():
+        assert found.table.equals(second["in_folds"][name].table), name
+    assert first["chosen"].equals(second["chosen"])
+
+
+# --- the phantom --------------------------------------------------------------------------------------------------
+
+
+class Study(NamedTuple):
+    """A phantom with what was chosen on its training patients, HoldOut diagnosed by it and by the trivial rule."""
+
+    learner: WindowLearner
+    ours: Diagnoses
+    trivial: Diagnoses
+    bacteria: np.ndarray
+
+    @property
+    def rule(self) -> WindowRule:
+        return self.ours.rules[0].window
+
+
+def prepare(seed: int, patients: int = 96) -> tuple[WindowLearner, np.ndarray]:
+    """The default phantom without autoencoders, which are slow and are not chosen there."""
+    patches = diagnosis_windows(make_helico(seed=seed, patients=patients))
+    scores = {"red share": score_windows(patches, red_share), "brown peak": score_windows(patches, brown_peak)}
+    cohort = Cohort.from_set(patches, scores)
+    return WindowLearner(patches, cohort, specks=speck_features(patches)), patches.column("bacteria")[cohort.rows] > 0
+
+
+def study(seed: int) -> Study:
+    learner, bacteria = prepare(seed)
+    ours = hold_out_diagnosis(learner.cohort, learn=learner, folds=5)
+    trivial = hold_out_patients(learner.cohort, trivial_rule(learner.cohort, "red share"), folds=5)
+    return Study(learner, ours, trivial, bacteria)
+
+
+@pytest.fixture(scope="module")
+def default_study() -> Study:
+    return study(0)
+
+
+def youden_of_all(positive: np.ndarray, score: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Sensitivity + specificity - 1 at every threshold, counted one by one."""
+    return np.array([(score[positive] >= one).mean() + (score[~positive] < one).mean() - 1 for one in thresholds])
+
+
+def check_patients(found: Study) -> None:
+    table, trivial = found.ours.table, found.trivial.table
+    assert roc_auc_score(table["truth"], table["score"]) > 0.95
+    assert roc_auc_score(trivial["truth"], trivial["score"]) < 0.85
+
+
+def test_patients_are_told_apart_where_brown_pixels_do_not(default_study):
+    check_patients(default_study)
+
+
+def test_the_window_threshold_is_as_good_as_the_best_of_unseen_windows(default_study):
+    part = default_study.ours.parts[0]
+    truth = default_study.bacteria[np.isin(default_study.learner.cohort.rows, part.rows)]
+    tried = np.append(np.linspace(0, 1, 501), default_study.rule.threshold)
+    gains = youden_of_all(truth, part.score(default_study.rule.score), tried)
+    assert gains[-1] > gains.max() - 0.02
+
+
+@pytest.mark.slow
+def test_window_thresholds_come_within_two_hundredths_of_the_known_optimum():
+    """The optimum: every threshold counted out on some 5,000 windows of 240 other patients whose truth is known."""
+    others, bacteria = prepare(1000, patients=288)
+    tried, distances = np.linspace(0, 1, 1001), []
+    for seed in range(5):
+        found = study(seed)
+        check_patients(found)
+        learner, cohort = found.learner, found.learner.cohort
+        taught = (cohort.split != "test")[cohort.owner]
+        forest = fit_forest(learner.specks[taught], cohort.label[taught])
+        gains = youden_of_all(bacteria, forest.predict_proba(others.specks)[:, 1], tried)
+        assert found.rule.score == FOREST
+        assert np.interp(found.rule.threshold, tried, gains) > gains.max() - 0.02
+        distances.append(abs(found.rule.threshold - tried[gains >= gains.max() - 1e-9].mean()))
+    assert np.median(distances) < 0.02
