@@ -218,7 +218,7 @@ def test_weighted_scores_are_out_of_fold_and_the_ladder_reads_test_cases(sides):
     profiles = anomaly_judge.profiles(Blur(), sides.validation)
     fitted = WeightedErrors.fit(profiles, judged.validation["structure"])
     np.testing.assert_allclose(judged.validation["weighted"].score, fitted.out_of_fold)
-    assert list(judged.without_labels) == ["structure"]
+    assert judged.choose().free == "structure"
     table = anomaly_judge.ingredients({"blur": judged}, ["mse", "structure", "weighted"])
     assert table.loc["blur", "mse"] == ""
     assert table.loc["blur", "structure"] == str(interval(judged.test["structure"], "auroc"))
@@ -284,3 +284,25 @@ def test_the_table_form_is_compared_on_the_same_cases(trial, sides, patches):
     lost = table_loss(trial, sides, sides.validation)
     assert lost["psnr"] == pytest.approx(100) and lost["structure"] == pytest.approx(1, abs=1e-3)
     assert lost["difference"].value == 0
+
+
+def test_labels_have_to_earn_their_place():
+    truth = np.tile([0, 1], 50)
+
+    def scores(noise):
+        values = truth + np.random.default_rng(0).normal(0, noise, 100)
+        return Scores(truth, values, np.arange(100), np.full(100, "val"), ("normal", "abnormal"))
+
+    good, bad = scores(0.5), scores(1.5)
+    helped = anomaly_judge.Judged({"mse": bad, "weighted": good}, {}).choose()
+    assert (helped.kind, helped.free) == ("weighted", "mse") and "without any label the best is mse" in str(helped)
+    equal = anomaly_judge.Judged({"mse": bad, "ssim": good, "weighted": good}, {}).choose()
+    assert (equal.kind, equal.free) == ("ssim", "ssim") and "so none are used" in str(equal)
+    with pytest.raises(MedcoreError, match="no candidate"):
+        anomaly_judge.Judged({"weighted": good}, {}).choose()
+
+
+def test_few_normal_images_of_every_class_are_learnt_from(sides):
+    fewer = sides.learning_from(20)
+    assert len(fewer.train) == 20 and set(fewer.train.label_names) == {"nv", "df"}
+    assert len(fewer.test) == len(sides.test) and sides.learning_from(None).train.fingerprint == sides.train.fingerprint

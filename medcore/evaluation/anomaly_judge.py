@@ -1,8 +1,8 @@
 """A painter before its judges: every candidate score on validation and test cases, and what each ingredient adds.
 
     judged = judge(model, sides, ["mse", "ssim", "structure_centre", "weighted"])
-    kind, aurocs = choose_kind(judged.validation)
-    found = judged.test[kind]
+    chosen = judged.choose()                        # on validation cases
+    found = judged.test[chosen.kind]
 
 A painter is anything that paints a picture again: an autoencoder, a VAE, a PCA, or a mere blur. Judging the trivial
 painters by the same score shows what the network itself adds.
@@ -21,7 +21,7 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation import latent
 from medcore.evaluation.anomaly import KINDS, LATENT_SCORES, painting, reconstruct, scores_of_kinds
-from medcore.evaluation.anomaly_study import Sides
+from medcore.evaluation.anomaly_study import Sides, choose_kind
 from medcore.evaluation.detection import abnormal_scores
 from medcore.evaluation.error_profile import WeightedErrors, error_profile
 from medcore.evaluation.intervals import interval, paired_difference
@@ -31,8 +31,33 @@ from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
 from medcore.models.vae import VAE
 
 WEIGHTED, DISTANCE = "weighted", "latent_distance"
+MARGIN = 0.01  # in AUROC on validation cases: what labels must add before a score may use them
 NEED_COLOUR = ("red", "dab")
 ENCODERS = (VAE, ConvAutoencoder, DenseAutoencoder)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A score chosen on validation cases.
+
+    Attributes:
+        kind: The score to use.
+        free: The best of those that need no labelled case; often the same.
+        aurocs: Of every candidate, on validation cases.
+    """
+
+    kind: str
+    free: str
+    aurocs: dict[str, float]
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{name} {value:.3f}" for name, value in self.aurocs.items())
+        text = f"AUROC on validation cases: {listed}. Chosen: **{self.kind}**"
+        if self.kind == WEIGHTED:
+            return f"{text}, since its labels are worth more than {MARGIN}; without any label the best is {self.free}."
+        if WEIGHTED in self.aurocs:
+            return f"{text}; weights from labelled validation cases would not add {MARGIN}, so none are used."
+        return f"{text}."
 
 
 @dataclass(frozen=True)
@@ -49,10 +74,20 @@ class Judged:
     test: dict[str, Scores]
     left_out: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def without_labels(self) -> dict[str, Scores]:
-        """Validation scores whose computation needs no labelled case."""
-        return {kind: scores for kind, scores in self.validation.items() if kind != WEIGHTED}
+    def choose(self) -> Choice:
+        """The score to use, from validation cases alone: the best that needs no label, unless labels earn their place.
+
+        ``weighted`` is taken only when it is better by ``MARGIN``: a score that everybody can compute without labelled
+        cases goes before one that is no better with them.
+
+        Raises:
+            MedcoreError: No score without labels is among the candidates.
+        """
+        free, aurocs = choose_kind({kind: one for kind, one in self.validation.items() if kind != WEIGHTED})
+        if WEIGHTED not in self.validation:
+            return Choice(free, free, aurocs)
+        aurocs[WEIGHTED] = interval(self.validation[WEIGHTED], "auroc").value or 0.0
+        return Choice(WEIGHTED if aurocs[WEIGHTED] >= aurocs[free] + MARGIN else free, free, aurocs)
 
 
 def judge(model: nn.Module, sides: Sides, kinds: Sequence[str], *, seed: int = 0) -> Judged:

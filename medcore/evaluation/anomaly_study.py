@@ -8,7 +8,7 @@ trivial = trivial_scores(sides.train, sides.test, components=64)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import nn
 
 from medcore.data.info import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
+from medcore.data.sampling import limit_images
 from medcore.errors import MedcoreError
 from medcore.evaluation.anomaly import error_map, reconstruct
 from medcore.evaluation.anomaly_baselines import pca_reconstruction
@@ -51,6 +52,10 @@ class Sides:
     test: PatchSet
     abnormal: tuple[str, ...]
     healthy_only: bool = False
+
+    def learning_from(self, most: int | None, *, seed: int = 0) -> Sides:
+        """The same sides with at most ``most`` normal images to learn from, every class and patient cut alike."""
+        return replace(self, train=limit_images(self.train, most, seed=seed))
 
 
 def detection_sides(patches: PatchSet, abnormal: Sequence[str] = (), *, learn: Sequence[str] = ()) -> Sides:

@@ -82,6 +82,7 @@ class Autoencoder(Parameters):
     data: str = "phantom-derm"
     size: Annotated[int, Field(ge=16, le=256)] | None = None
     limit: Count | None = None
+    learn_limit: Count | None = None
     abnormal: list[str] = []
     learn: list[str] = []
     bottleneck: Count | None = None
@@ -100,9 +101,9 @@ class Autoencoder(Parameters):
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "bottleneck": 8, "loss": "mse", "epochs": 1, "batch_size": 32, "lr": 2e-3,
                   "limit": 400, "short_epochs": 1, "bottlenecks": [4], "folds": 2, "peer": "small_cnn"},
-        "quick": {"size": 64, "bottleneck": 16, "loss": "mse", "epochs": 24, "batch_size": 32, "lr": 2e-3,
-                  "short_epochs": 6, "bottlenecks": [4, 16, 120], "folds": 3, "peer": "mobilenet_v2"},
-        "full": {"size": 128, "bottleneck": 120, "loss": "mse", "epochs": 100, "batch_size": 32, "lr": 1e-3,
+        "quick": {"size": 64, "learn_limit": 1000, "bottleneck": 32, "loss": "mixed", "epochs": 40, "batch_size": 32,
+                  "lr": 1e-3, "short_epochs": 8, "bottlenecks": [8, 32, 120], "folds": 3, "peer": "mobilenet_v2"},
+        "full": {"size": 128, "bottleneck": 120, "loss": "mixed", "epochs": 100, "batch_size": 32, "lr": 1e-3,
                  "short_epochs": 25, "bottlenecks": [8, 32, 120, 256], "folds": 5, "peer": "resnet18",
                  "peer_weights": "imagenet"},
     }  # fmt: skip
@@ -114,6 +115,7 @@ class VariationalAutoencoder(Parameters):
     data: str = "phantom-derm"
     size: Annotated[int, Field(ge=16, le=256)] | None = None
     limit: Count | None = None
+    learn_limit: Count | None = None
     abnormal: list[str] = []
     learn: list[str] = []
     latent_size: Count | None = None
@@ -129,9 +131,9 @@ class VariationalAutoencoder(Parameters):
         "smoke": {"size": 32, "latent_size": 16, "beta": 1.0, "kl_warmup": 1.0, "epochs": 1, "batch_size": 32,
                   "lr": 1e-3,
                   "limit": 400},
-        "quick": {"size": 64, "latent_size": 120, "beta": 1.0, "kl_warmup": 6.0, "epochs": 24,
+        "quick": {"size": 64, "learn_limit": 1000, "latent_size": 120, "beta": 0.1, "kl_warmup": 8.0, "epochs": 32,
                   "batch_size": 32, "lr": 1e-3},
-        "full": {"size": 128, "latent_size": 120, "beta": 1.0, "kl_warmup": 10.0, "epochs": 100, "batch_size": 32,
+        "full": {"size": 128, "latent_size": 120, "beta": 0.1, "kl_warmup": 10.0, "epochs": 100, "batch_size": 32,
                  "lr": 1e-3},
     }  # fmt: skip
 
@@ -152,7 +154,7 @@ class PatientDiagnosis(Parameters):
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 16, "epochs": 1, "bottleneck": 4, "most_windows": 60, "folds": 3,
                   "attention_epochs": 2, "limit": 10},
-        "quick": {"size": 64, "epochs": 6, "bottleneck": 32, "most_windows": 320, "folds": 5,
+        "quick": {"size": 64, "epochs": 12, "bottleneck": 32, "most_windows": 500, "folds": 5,
                   "attention_epochs": 60},
         "full": {"size": 128, "epochs": 100, "bottleneck": 120, "most_windows": 20_000, "folds": 10,
                  "attention_epochs": 200},

@@ -6,6 +6,8 @@ processes therefore gives what one large batch would have given.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -117,14 +119,9 @@ def ssim(first: Tensor, second: Tensor, window: int = 11, sigma: float = 1.5) ->
 
 
 def _ssim(first: Tensor, second: Tensor, window: int, sigma: float) -> Tensor:
-    channels = first.shape[1]
-    taps = torch.arange(window, device=first.device, dtype=torch.float32) - window // 2
-    kernel = torch.exp(-(taps**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
+    down, across = (_window_matrix(side, window, sigma).to(first.device) for side in first.shape[-2:])
     stacked = torch.cat([first, second, first * first, second * second, first * second], 1)
-    across = kernel.view(1, 1, 1, -1).repeat(5 * channels, 1, 1, 1)
-    smooth = F.conv2d(stacked, across, groups=5 * channels)
-    smooth = F.conv2d(smooth, across.transpose(2, 3), groups=5 * channels)
+    smooth = down @ (stacked @ across.T)  # as a matrix product several times faster than as a convolution
     mean_1, mean_2, square_1, square_2, product = smooth.chunk(5, 1)
     variance_1, variance_2 = square_1 - mean_1**2, square_2 - mean_2**2
     covariance = product - mean_1 * mean_2
@@ -132,6 +129,14 @@ def _ssim(first: Tensor, second: Tensor, window: int, sigma: float) -> Tensor:
     similarity = (2 * mean_1 * mean_2 + c1) * (2 * covariance + c2)
     similarity = similarity / ((mean_1**2 + mean_2**2 + c1) * (variance_1 + variance_2 + c2))
     return similarity.mean((1, 2, 3))
+
+
+@lru_cache(maxsize=32)
+def _window_matrix(side: int, window: int, sigma: float) -> Tensor:
+    """Each row weighs the pixels of one window, without padding. **Shape** -> ``(side - window + 1, side)``."""
+    taps = torch.exp(-((torch.arange(window) - window // 2) ** 2) / (2 * sigma**2))
+    columns = torch.arange(side - window + 1)[:, None] + torch.arange(window)
+    return torch.zeros(len(columns), side).scatter_(1, columns, (taps / taps.sum()).expand(len(columns), -1))
 
 
 def reconstruction_error(kind: str, output: Tensor, images: Tensor) -> Tensor:
