@@ -27,8 +27,9 @@ lint: dev                     ## what pre-commit and CI check
 	$(BIN)/nbstripout --verify --extra-keys "metadata.kernelspec.display_name metadata.language_info" notebooks/*.ipynb
 	$(BIN)/python tests/check_versions.py
 
-sample: install               ## the phantom reports that the repository shows under reports/sample
-	$(BIN)/medcore reports --out reports/sample --jobs $(JOBS) && $(BIN)/python tests/slim_sample.py
+sample: install               ## reports/sample, from a new run or, with FROM=reports/<run>, from one that is there
+	$(if $(FROM),,$(BIN)/medcore reports --out build/sample --jobs $(JOBS))
+	$(BIN)/python tests/slim_sample.py $(or $(FROM),build/sample) reports/sample
 
 bench: dev                    ## speed side by side with peers, hours on two cores; writes benchmarks/RESULTS.md
 	for name in training predict patchset sliding; do $(BIN)/python benchmarks/$$name.py || exit; done

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from medcore.reporting.figures import figure_fragment, image_in, text_of
+from medcore.reporting.folders import RUN_NOTEBOOK
 from medcore.reporting.fragments import page_fragment
 from medcore.reporting.markdown import markdown_fragment
 from medcore.reporting.mathml import block_math
@@ -20,6 +21,7 @@ PROGRESS = re.compile(r"\s*\d+%\||\d+it \[|\d+/\d+ \[")
 FINISHED_BAR = re.compile(r"[^|]*\d+%\|[^|]*\| *\d+/\d+ \[.*\]\s*$")
 LONG_OUTPUT = 40  # lines of printed text beyond which the beginning is folded
 TAIL = 12  # lines of a long output that stay visible
+HEAD = 12  # lines of its beginning that are kept, folded; the executed notebook has them all
 
 
 def outputs_fragment(cell: dict[str, Any], narrative: Narrative, link: Any) -> str:
@@ -115,9 +117,11 @@ def _printed(text: str) -> str:
         return ""
     if len(lines) <= LONG_OUTPUT:
         return f"<pre>{html.escape(text.rstrip(), quote=False)}</pre>"
-    head = html.escape("\n".join(lines[:-TAIL]), quote=False)
+    left_out = len(lines) - HEAD - TAIL
+    head = html.escape("\n".join(lines[:HEAD]), quote=False)
     tail = html.escape("\n".join(lines[-TAIL:]), quote=False)
-    return f"<details><summary>{len(lines) - TAIL} earlier lines</summary><pre>{head}</pre></details><pre>{tail}</pre>"
+    earlier = f"{head}\n… {left_out} lines, which {RUN_NOTEBOOK} holds …"
+    return f"<details><summary>{HEAD + left_out} earlier lines</summary><pre>{earlier}</pre></details><pre>{tail}</pre>"
 
 
 def _widget(text: str) -> str:

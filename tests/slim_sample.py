@@ -1,0 +1,90 @@
+"""Turn a run of all notebooks into ``reports/sample``: the reports, their results and the index, nothing that is large.
+
+python tests/slim_sample.py reports/<run> [reports/sample]
+
+Reports are written anew from the executed notebooks by the code as it is, so a finished run can be shown again after
+the report changed. Each results.json also gets `source_sha256`, by which a test notices that a notebook has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from medcore.reporting.folders import REPORT, RUN_NOTEBOOK
+from medcore.reporting.index import write_index
+from medcore.reporting.report import report_page
+from medcore.reporting.results import read_results, write_results
+from medcore.reporting.thumbnail import write_thumbnail
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "reports" / "sample"
+SOURCE = "source_sha256"
+
+
+def source_hash(notebook: Any) -> str:
+    """What a notebook computes: its code cells as they stand in the source, without injected parameters."""
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    own = [cell["source"] for cell in cells if "injected-parameters" not in cell.get("metadata", {}).get("tags", [])]
+    return hashlib.sha256(json.dumps([source.strip() for source in own]).encode()).hexdigest()
+
+
+def slim(run: Path, target: Path = SAMPLE) -> list[Path]:
+    """Write the reports of a run and their index to `target`, which is emptied first; returns the pages.
+
+    Raises:
+        SystemExit: the run is not complete, or a notebook of it did not succeed.
+    """
+    wanted = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    missing = [name for name in wanted if not (run / name / RUN_NOTEBOOK).is_file()]
+    if missing:
+        sys.exit(f"{run} has no run of {', '.join(missing)}: medcore reports --out {run}")
+    failed = [name for name in wanted if read_results(run / name)["status"] != "ok"]
+    if failed:
+        sys.exit(f"{run}: {', '.join(failed)} did not succeed; a sample shows finished runs")
+    shutil.rmtree(target, ignore_errors=True)
+    pages = [write_sample(run / name, target / name) for name in wanted]
+    pages.append(write_index(target))
+    for name in wanted:  # the index holds them now
+        for picture in (target / name).glob("thumbnail.*"):
+            picture.unlink()
+    return pages
+
+
+def write_sample(run: Path, target: Path) -> Path:
+    """One report with its results, without the paths of the machine that it was made on."""
+    target.mkdir(parents=True)
+    notebook = nbformat.reads(anonymous((run / RUN_NOTEBOOK).read_text(encoding="utf-8"), run), as_version=4)
+    results = json.loads(anonymous(json.dumps(read_results(run), ensure_ascii=False), run))
+    results["picture"] = write_thumbnail(notebook, target)
+    write_results(target, results | {SOURCE: source_hash(notebook)})
+    (target / REPORT).write_text(report_page(notebook, results, name=run.name), encoding="utf-8")
+    return target / REPORT
+
+
+def anonymous(text: str, run: Path) -> str:
+    """Text without the run's folder, the checkout and the home folder."""
+    places = {
+        str(run.resolve().parent): "reports/sample",
+        str(ROOT): ".",
+        str(Path.home()): "~",
+    }
+    elsewhere = re.search(r"(/[\w./-]{1,80}?)/medcore/[a-z]+/[a-z_]+\.py", text)  # a run of another checkout
+    if elsewhere:
+        places[elsewhere[1]] = "."
+    for path in sorted(places, key=len, reverse=True):
+        if len(path) > 1:
+            text = text.replace(path, places[path])
+    return text
+
+
+if __name__ == "__main__":
+    for page in slim(Path(sys.argv[1]), *map(Path, sys.argv[2:3])):
+        print(f"{page.stat().st_size / 1e3:7.0f} kB  {page}")
