@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 from sklearn.covariance import LedoitWolf
+from sklearn.neighbors import NearestNeighbors
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
@@ -76,3 +77,14 @@ def test_a_memory_lies_at_distance_zero(model: VAE) -> None:
     assert distance.max() < 0.003
     assert np.array_equal(nearest, memory.take())
     assert latent.usual_distance(memory, memory) == pytest.approx(0, abs=1e-4)
+
+
+def test_neighbours_stay_neighbours_in_the_map() -> None:
+    rng = np.random.default_rng(0)
+    group = np.arange(60) % 3
+    codes = rng.normal(0, 0.1, (60, 8)) + 10 * np.eye(3, 8)[group]
+    points = latent.neighbour_map(codes, seed=1)
+    nearest = NearestNeighbors(n_neighbors=2).fit(points).kneighbors(points)[1][:, 1]
+    assert points.shape == (60, 2) and (group[nearest] == group).all()
+    assert np.array_equal(points, latent.neighbour_map(codes, seed=1))
+    assert np.array_equal(latent.neighbour_map(codes[:3]), np.zeros((3, 2)))
