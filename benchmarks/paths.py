@@ -43,7 +43,8 @@ CLASSES = 9
 JITTER = 0.1
 RECIPE = Augment(flip_horizontal=0.5, flip_vertical=0.5, brightness=JITTER, contrast=JITTER, saturation=JITTER)
 MODELS = ("autoencoder", "resnet18", "resnet50", "densenet121", "efficientnet_b0", "efficientnet_b3", "unet")
-FURTHER = ("small_cnn", "mobilenet_v2", "convnext_tiny")  # only in the table of number formats
+FURTHER = ("small_cnn", "mobilenet_v2", "convnext_tiny")  # in the table of number formats
+LARGE = ("unet_resnet50",)  # by name: for a GPU
 Epoch = Callable[[int], None]
 
 
@@ -52,8 +53,8 @@ def make_model(name: str, side: int) -> tuple[nn.Module, Objective]:
     torch.manual_seed(0)
     if name == "autoencoder":
         return ConvAutoencoder(side, 3, 64), Reconstruction("mse")
-    if name == "unet":
-        return build_unet("resnet18", 2), Segmentation(2, loss="ce")
+    if name.startswith("unet"):
+        return build_unet("resnet50" if name == "unet_resnet50" else "resnet18", 2), Segmentation(2, loss="ce")
     return build_classifier(name, CLASSES), Classification(CLASSES)
 
 
@@ -200,7 +201,7 @@ def peer_epoch(
     """One epoch of a peer: the usual fp32 loop with the running loss and accuracy read at every step."""
     model = make_model(name, patches.shape[0])[0].to(device).train()
     optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
-    loader = peer_loader(kind, patches, paths, batch_size, workers, name == "unet")
+    loader = peer_loader(kind, patches, paths, batch_size, workers, name.startswith("unet"))
 
     def epoch(number: int) -> None:
         total = correct = 0.0
@@ -209,7 +210,7 @@ def peer_epoch(
             output = model(images)
             if name == "autoencoder":
                 loss = F.mse_loss(output, images)
-            elif name == "unet":
+            elif name.startswith("unet"):
                 loss = (
                     sum(
                         weight * F.cross_entropy(one, target)

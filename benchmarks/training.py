@@ -53,7 +53,7 @@ def end_to_end(options: argparse.Namespace, device: torch.device) -> list[str]:
             state = ways.our_state(name, patches, device)
             epochs = {"medcore": ways.our_epoch(name, patches, device, batch_size=options.batch)}
             for kind in ("files", "arrays", "timm"):
-                if kind == "timm" and name in ("autoencoder", "unet"):
+                if kind == "timm" and name.startswith(("autoencoder", "unet")):
                     continue
                 epochs[kind] = ways.peer_epoch(kind, name, patches, files, device, options.batch, options.workers)
             rates = rates_of(epochs, count, options, device)
@@ -73,7 +73,7 @@ def end_to_end(options: argparse.Namespace, device: torch.device) -> list[str]:
 def graphics_card(options: argparse.Namespace, device: torch.device) -> list[str]:
     """On a GPU: images per second of ours, memory, and the share of the peak arithmetic (MFU) that this uses."""
     if device.type != "cuda":
-        return ["Open: no GPU on this machine."]
+        return [OPEN]
     lines = ["| model | precision | images/s | GiB | TFLOP/s | MFU | peak assumed |", "|---|---|---|---|---|---|---|"]
     name_of_card = torch.cuda.get_device_name(device)
     peak = next((value for key, value in PEAK_TFLOPS.items() if key in name_of_card), None)
@@ -93,6 +93,16 @@ def graphics_card(options: argparse.Namespace, device: torch.device) -> list[str
     return lines
 
 
+OPEN = """Open: no GPU on this machine. Still to be measured on an H200-class card, with
+
+    python benchmarks/training.py end stall gpu --side 224 --batch 256 --models resnet50 efficientnet_b3 unet_resnet50
+
+| what | goal |
+|---|---|
+| loader stall | at most 1 % |
+| ResNet-50, 224 px, bf16 | at least 6,000 images/s |
+| EfficientNet-B3, 224 px | at least 5,000 images/s (the memory roofline is about 16,500) |
+| U-Net with ResNet-50, 224 px | at least 2,000 images/s |"""
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L4": 121.0}  # dense bf16, from the vendor's data sheets
 
 
@@ -167,7 +177,9 @@ SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace, torch.device], list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", default=list(SECTIONS), help=f"some of {', '.join(SECTIONS)}")
-    parser.add_argument("--models", nargs="+", default=list(ways.MODELS), choices=ways.MODELS + ways.FURTHER)
+    parser.add_argument(
+        "--models", nargs="+", default=list(ways.MODELS), choices=ways.MODELS + ways.FURTHER + ways.LARGE
+    )
     parser.add_argument("--side", type=int, default=64, help="pixels")
     parser.add_argument("--batch", type=int, default=64, help="images per step")
     parser.add_argument("--images", type=int, default=0, help="images per epoch; 0 takes what suits the model")
@@ -175,9 +187,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the peers' loaders")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="count CPU seconds: for busy machines; with one thread, not for 'end'"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds: for busy machines, with one thread")
     parser.add_argument("--dry", action="store_true", help="print only, leave RESULTS.md alone")
     options = parser.parse_args()
     device = choose_device(options.device)
@@ -191,7 +201,8 @@ def main() -> None:
             limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
             where = f"{device.type} without AMX" if limit and "AMX" not in limit else device.type
             note = f"{start}; batch {options.batch}, {clock}, median of {options.rounds} interleaved rounds;"
-            record(f"{title}, {options.side} px on {where}", note, lines)
+            size = "" if section in ("augment", "gpu") else f", {options.side} px on {where}"
+            record(title + size, note, lines)
 
 
 if __name__ == "__main__":
