@@ -73,6 +73,7 @@ def end_to_end(options: argparse.Namespace, device: torch.device) -> list[str]:
 def graphics_card(options: argparse.Namespace, device: torch.device) -> list[str]:
     """On a GPU: images per second of ours, memory, and the share of the peak arithmetic (MFU) that this uses."""
     if device.type != "cuda":
+        print(OPEN)
         return [OPEN]
     lines = ["| model | precision | images/s | GiB | TFLOP/s | MFU | peak assumed |", "|---|---|---|---|---|---|---|"]
     name_of_card = torch.cuda.get_device_name(device)
