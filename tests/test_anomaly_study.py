@@ -302,7 +302,6 @@ def test_labels_have_to_earn_their_place():
         anomaly_judge.Judged({"weighted": good}, {}).choose()
 
 
-def test_few_normal_images_of_every_class_are_learnt_from(sides):
-    fewer = sides.learning_from(20)
-    assert len(fewer.train) == 20 and set(fewer.train.label_names) == {"nv", "df"}
-    assert len(fewer.test) == len(sides.test) and sides.learning_from(None).train.fingerprint == sides.train.fingerprint
+@pytest.mark.parametrize(("images", "epochs"), [(134, 60), (720, 42), (2000, 15), (9000, 10)])
+def test_few_images_are_visited_more_often(images, epochs):
+    assert study.epochs_for(30_000, images) == epochs == study.epochs_for(None, images)

@@ -8,7 +8,7 @@ trivial = trivial_scores(sides.train, sides.test, components=64)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from torch import nn
 
 from medcore.data.info import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
-from medcore.data.sampling import limit_images
 from medcore.errors import MedcoreError
 from medcore.evaluation.anomaly import error_map, reconstruct
 from medcore.evaluation.anomaly_baselines import pca_reconstruction
@@ -52,10 +51,6 @@ class Sides:
     test: PatchSet
     abnormal: tuple[str, ...]
     healthy_only: bool = False
-
-    def learning_from(self, most: int | None, *, seed: int = 0) -> Sides:
-        """The same sides with at most ``most`` normal images to learn from, every class and patient cut alike."""
-        return replace(self, train=limit_images(self.train, most, seed=seed))
 
 
 def detection_sides(patches: PatchSet, abnormal: Sequence[str] = (), *, learn: Sequence[str] = ()) -> Sides:
@@ -97,6 +92,20 @@ def detection_sides(patches: PatchSet, abnormal: Sequence[str] = (), *, learn: S
     )  # fmt: skip
     _check(sides, {side: is_abnormal[rows] for side, rows in parts.items()})
     return sides
+
+
+def epochs_for(images_seen: int | None, images: int) -> int:
+    """Epochs that show about as many images altogether: few images are visited more often.
+
+    Args:
+        images_seen: Images shown altogether; None for 30,000.
+        images: Of the training side.
+
+    Returns:
+        ``images_seen / images``, at least 10 and at most 60: a small set would be learnt by heart, and a large one has
+        to be seen more than once.
+    """
+    return int(np.clip(round((images_seen or 30_000) / max(images, 1)), 10, 60))
 
 
 def healthy_patients(ps: PatchSet) -> np.ndarray:

@@ -82,12 +82,12 @@ class Autoencoder(Parameters):
     data: str = "phantom-derm"
     size: Annotated[int, Field(ge=16, le=256)] | None = None
     limit: Count | None = None
-    learn_limit: Count | None = None
     abnormal: list[str] = []
     learn: list[str] = []
     bottleneck: Count | None = None
     loss: Literal["mse", "l1", "ssim", "mixed"] | None = None
     epochs: Count | None = None
+    images_seen: Count | None = None
     batch_size: Count | None = None
     lr: Rate | None = None
     scores: list[str] = ["mse", "ssim", "structure", "structure_centre", "red", "dab", "weighted"]
@@ -101,8 +101,8 @@ class Autoencoder(Parameters):
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "bottleneck": 8, "loss": "mse", "epochs": 1, "batch_size": 32, "lr": 2e-3,
                   "limit": 400, "short_epochs": 1, "bottlenecks": [4], "folds": 2, "peer": "small_cnn"},
-        "quick": {"size": 64, "learn_limit": 1000, "bottleneck": 32, "loss": "mixed", "epochs": 40, "batch_size": 32,
-                  "lr": 1e-3, "short_epochs": 8, "bottlenecks": [8, 32, 120], "folds": 3, "peer": "mobilenet_v2"},
+        "quick": {"size": 64, "bottleneck": 32, "loss": "mixed", "images_seen": 30_000, "batch_size": 32, "lr": 1e-3,
+                  "short_epochs": 8, "bottlenecks": [8, 32, 120], "folds": 3, "peer": "mobilenet_v2"},
         "full": {"size": 128, "bottleneck": 120, "loss": "mixed", "epochs": 100, "batch_size": 32, "lr": 1e-3,
                  "short_epochs": 25, "bottlenecks": [8, 32, 120, 256], "folds": 5, "peer": "resnet18",
                  "peer_weights": "imagenet"},
@@ -115,13 +115,13 @@ class VariationalAutoencoder(Parameters):
     data: str = "phantom-derm"
     size: Annotated[int, Field(ge=16, le=256)] | None = None
     limit: Count | None = None
-    learn_limit: Count | None = None
     abnormal: list[str] = []
     learn: list[str] = []
     latent_size: Count | None = None
     beta: Annotated[float, Field(ge=0)] | None = None
     kl_warmup: Annotated[float, Field(ge=0)] | None = None
     epochs: Count | None = None
+    images_seen: Count | None = None
     batch_size: Count | None = None
     lr: Rate | None = None
     scores: list[str] = ["mse", "ssim", "structure", "structure_centre", "elbo", "kl", "latent_distance", "weighted"]
@@ -131,7 +131,7 @@ class VariationalAutoencoder(Parameters):
         "smoke": {"size": 32, "latent_size": 16, "beta": 1.0, "kl_warmup": 1.0, "epochs": 1, "batch_size": 32,
                   "lr": 1e-3,
                   "limit": 400},
-        "quick": {"size": 64, "learn_limit": 1000, "latent_size": 120, "beta": 0.1, "kl_warmup": 8.0, "epochs": 32,
+        "quick": {"size": 64, "latent_size": 120, "beta": 0.1, "kl_warmup": 4.0, "images_seen": 25_000,
                   "batch_size": 32, "lr": 1e-3},
         "full": {"size": 128, "latent_size": 120, "beta": 0.1, "kl_warmup": 10.0, "epochs": 100, "batch_size": 32,
                  "lr": 1e-3},
