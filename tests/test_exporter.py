@@ -231,6 +231,9 @@ def test_numbers_stand_right_words_left_and_an_index_has_no_row_of_its_own() -> 
 def test_tables_of_any_shape_are_left_alone() -> None:
     assert column_classes("<table><tr><td colspan=2>1</td></tr><tr><td>1</td><td>2</td></tr></table>") == ""
     assert column_classes("<table></table>") == ""
+    corner = "<table><thead><tr><td></td><th>n</th></tr></thead><tbody><tr><th>a</th><td>7</td></tr></tbody></table>"
+    assert column_classes(corner) == "n2", "the empty corner of a pandas table makes no row of data"
+    assert column_classes(f"<table><tr><td>a</td><td>7</td><td>{'word ' * 20}</td></tr></table>") == "n2 w3"
     assert column_classes("<table><tr><td>a</td><td>1</td></tr><tr><td>a</td></tr></table>") == ""
     assert column_classes("<table><tr><td>a</td><td>−1.5e-3</td><td>12 %</td><td>P01</td></tr></table>") == "n2 n3"
 

@@ -14,7 +14,8 @@ INDEX_NAME = re.compile(
     r"<thead>\s*<tr>\s*<th></th>((?:(?!</tr>).)*)</tr>\s*<tr>\s*<th>([^<]+)</th>(?:\s*<th></th>)+\s*</tr>\s*</thead>",
     re.DOTALL,
 )
-LAST = 16  # the style sheet knows columns up to this one
+LAST = 16  # the style sheet knows columns of numbers up to this one
+WIDE, LAST_WIDE = 30, 9  # characters of a cell whose column must not shrink to single words; columns it knows
 
 
 def one_heading(fragment: str) -> str:
@@ -23,7 +24,9 @@ def one_heading(fragment: str) -> str:
 
 
 def column_classes(table: str) -> str:
-    """Classes that set the columns of numbers to the right, such as ``n2 n3``; empty for a table with joined cells.
+    """Classes of a table: ``n2 n3`` set columns of numbers to the right, ``w4`` keeps one of sentences wide.
+
+    Tables with joined cells have none.
 
     Args:
         table: Sanitised HTML of one table.
@@ -32,11 +35,17 @@ def column_classes(table: str) -> str:
     joined = any("span" in attributes for row in rows for _, attributes, _ in row)
     if joined or table.count("<table") > 1 or len({len(row) for row in rows}) != 1:
         return ""
-    columns = zip(*(row for row in rows if any(tag == "td" for tag, _, _ in row)), strict=True)
-    numeric = [number for number, column in enumerate(columns, 1) if all(_is_number(text) for _, _, text in column)]
-    return " ".join(f"n{number}" for number in numeric if 1 < number <= LAST)
+    body = [CELL.findall(row) for row in ROW.findall(table[max(table.find("<tbody"), 0) :])]
+    columns = list(zip(*(row for row in body if any(tag == "td" for tag, _, _ in row)), strict=True))
+    texts = [[html.unescape(TAG.sub("", text)).strip() for _, _, text in column] for column in columns]
+    numbers, sentences = [], []
+    for place, column in enumerate(texts, 1):
+        if 1 < place <= LAST and all(map(_is_number, column)):
+            numbers.append(f"n{place}")
+        elif place <= LAST_WIDE and max(map(len, column)) > WIDE:
+            sentences.append(f"w{place}")
+    return " ".join(numbers + sentences)
 
 
-def _is_number(cell: str) -> bool:
-    text = html.unescape(TAG.sub("", cell)).strip()
+def _is_number(text: str) -> bool:
     return text.lower() in NOTHING or bool(NUMBER.fullmatch(text))

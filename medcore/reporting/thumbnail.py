@@ -1,4 +1,4 @@
-"""A small picture of a run for the index: its first figure, a few kilobytes."""
+"""A small picture of a run for the index: its first picture, else its first drawing; a few kilobytes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ NAMES = {"thumbnail.webp": "image/webp", "thumbnail.svg": "image/svg+xml"}
 
 
 def write_thumbnail(notebook: dict[str, Any], folder: Path) -> dict[str, str]:
-    """Write ``thumbnail.webp`` or ``thumbnail.svg`` of the first described figure that is small or can be made so.
+    """Write ``thumbnail.webp`` or ``thumbnail.svg``: of the first picture with a description, else of a small drawing.
 
     Returns:
         ``{"file": …, "alt": …}``, empty when there is no such figure.
     """
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            mime = image_in(output.get("data", {}))
-            alt = described(output["metadata"].get(mime) or output["metadata"]) if mime else ""
-            made = _made(mime, text_of(output["data"][mime])) if mime and alt else None
-            if made:
-                (folder / made[0]).write_bytes(made[1])
-                return {"file": made[0], "alt": alt}
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    figures = [(output, mime) for output in outputs if (mime := image_in(output.get("data", {})))]
+    for output, mime in sorted(figures, key=lambda figure: figure[1] == "image/svg+xml"):  # drawings last
+        alt = described(output["metadata"].get(mime) or output["metadata"])
+        made = _made(mime, text_of(output["data"][mime])) if alt else None
+        if made:
+            (folder / made[0]).write_bytes(made[1])
+            return {"file": made[0], "alt": alt}
     return {}
 
 
