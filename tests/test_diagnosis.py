@@ -24,7 +24,7 @@ from medcore.evaluation.nested import (
 )
 from medcore.evaluation.patient_rule import choose_patient_rule
 from medcore.evaluation.thresholds import choose_threshold
-from medcore.evaluation.window_rule import choose_window_rule, smooth_youden, window_folds
+from medcore.evaluation.window_rule import choose_window_rule, simplest, smooth_youden, window_folds
 
 MADE_BY_THE_TRUTH = ["diagnosis", "true_level", "truth"]
 
@@ -76,6 +76,20 @@ def test_the_better_window_score_is_chosen():
     rule = choose_window_rule(cohort.with_scores({"noise": noise, "brown": cohort.score("brown")}))
     assert rule.score == "brown"
     assert rule.auroc["noise"] < 0.6 < rule.auroc["brown"]
+
+
+def test_a_luckily_perfect_candidate_does_not_beat_a_simpler_one():
+    truth = np.repeat([0, 1], 20)
+    perfect = truth + np.linspace(0, 0.5, 40)
+    one_wrong = np.where(np.arange(40) == 0, 1.4, perfect)
+    scores = {"simple": one_wrong, "complex": perfect}
+    auroc = {name: float(roc_auc_score(truth, score)) for name, score in scores.items()}
+    assert 0.95 < auroc["simple"] < auroc["complex"] == 1
+    assert simplest(auroc, scores, truth) == "complex"  # DeLong's error of a perfect score is 0
+    assert simplest(auroc, scores, truth, few=True) == "simple"
+    poor = {"simple": np.roll(perfect, 10), "complex": perfect}
+    auroc = {name: float(roc_auc_score(truth, score)) for name, score in poor.items()}
+    assert simplest(auroc, poor, truth, few=True) == "complex"
 
 
 def test_smoothing_halves_the_error_of_the_threshold():

@@ -12,7 +12,7 @@ from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.mistakes import guess, patients_to_show, suspicious_rows, window_table, wrong_patients
 from medcore.evaluation.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
 from medcore.evaluation.patient_baselines import number_of_windows, rule
-from medcore.evaluation.window_choice import diagnosis_windows, speaking_set
+from medcore.evaluation.window_choice import bystanders, diagnosis_windows, speaking_set
 from medcore.plots.fold_curves import fold_roc_curves
 
 
@@ -49,6 +49,18 @@ def test_cropped_windows_speak_where_both_kinds_have_them_and_annotations_stay()
     assert own.column("set").tolist() == ["Cropped", "Cropped", "Annotated"]
     assert own.column("counted").tolist() == [True, True, False]
     assert chosen.where(patient="B00").column("counted").all()  # no Cropped windows: the annotated ones speak
+
+
+def test_bystanders_are_healthy_and_share_no_window_with_the_diagnosed():
+    rows = helico(cropped_healthy=3, cropped_ill=2)
+    copy_of = [""] * len(rows)
+    copy_of[0] = f"w{len(rows) - 1}.png"  # a window of N00 is that of a HoldOut patient, who is diagnosed
+    split = ["test" if row["set"] == "HoldOut" else "" for row in rows]
+    patches = window_set(rows, copy_of=copy_of, split=split)
+    found = bystanders(patches, diagnosis_windows(patches))
+    assert sorted(set(found.patients)) == ["N01", "N02"]
+    positive = window_set(rows, split=split, label=[1, -1] * (len(rows) // 2))
+    assert (bystanders(positive, diagnosis_windows(positive.where(set=["Annotated", "HoldOut"]))).labels == -1).all()
 
 
 def test_a_set_of_one_kind_is_taken_whole():
@@ -110,12 +122,14 @@ def windows_of(*rows: tuple[int, bool]) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("truth", "windows", "expected"),
     [
-        (1, [(0, False)] * 2, "in any of the 2 windows and there are few of them: these windows cannot show it"),
-        (1, [(0, False)] * 9, "in any of the 9 windows: these windows cannot show it"),
+        (1, [(0, False)] * 2, "in any of the 2 windows and there are few of them: it cannot be seen here"),
+        (1, [(0, False)] * 9, "in any of the 9 windows: it cannot be seen here"),
         (1, [(0, False), (-1, False)], "no window is annotated positive (1 of 2 windows not annotated)"),
-        (1, [(1, False), (0, True)], "bacteria in 1 annotated windows were not recognised"),
+        (1, [(1, False), (0, True)], "bacteria in 1 annotated window were not recognised"),
         (1, [(1, True), (0, False)], "recognised in 1 of 2 windows"),
         (0, [(0, True), (0, True)], "no bacteria in any of the 2 suspicious windows"),
+        (1, [(0, False)], "in the only window there is: it cannot be seen here"),
+        (0, [(0, True), (0, False)], "no bacteria in the one suspicious window: other brown"),
         (0, [(-1, True), (0, True)], "2 suspicious windows (1 annotated negative)"),
         (0, [(0, False)], "without a positive window"),
         (1, [(-1, True), (-1, False)], "1 of 2 windows looked suspicious (nobody annotated them): too few"),

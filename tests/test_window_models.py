@@ -17,7 +17,14 @@ from medcore.evaluation.nested import nested_diagnosis, nested_patients
 from medcore.evaluation.patient_metrics import patient_auroc
 from medcore.evaluation.patient_study import ATTENTION, OURS, RULE, diagnose_all, operating_points
 from medcore.evaluation.specks import speck_features
-from medcore.evaluation.window_models import FOREST, AutoencoderPlan, WindowLearner, evenly, smaller
+from medcore.evaluation.window_models import (
+    FOREST,
+    AutoencoderPlan,
+    WindowLearner,
+    encode_with_peaks,
+    evenly,
+    smaller,
+)
 from medcore.models.autoencoder import ConvAutoencoder
 from medcore.training.config import TrainConfig
 from medcore.training.mil import MILConfig
@@ -113,22 +120,52 @@ def test_two_folds_are_too_few_to_learn_in(learner):
 
 def test_brown_dots_are_found_by_every_way(learner):
     assert patient_auroc(nested_diagnosis(learner.cohort, learn=learner, folds=3)).value > 0.9
-    attention = learner.attention(MILConfig(epochs=40, hidden=16), codes=learner.specks)
+    attention = learner.attention(MILConfig(epochs=40, hidden=16), features=learner.specks)
     assert patient_auroc(nested_patients(learner.cohort, attention, folds=3)).value > 0.9
 
 
-def test_attention_over_the_codes_of_the_right_encoder(learner):
+def test_attention_over_the_peaks_of_the_right_encoder(learner):
     excluded = excluding(learner, 0, 1)
-    errors, codes = learner.judged(excluded)
+    errors, peaks = learner.judged(excluded)
     model = learner.autoencoder(excluded).model
-    assert codes.shape == (72, 4)
-    images = torch.from_numpy(learner.patches.take()).permute(0, 3, 1, 2) / 255
-    exact = model.encode(images).detach().numpy()
-    assert np.abs(codes - exact).max() < 0.03 * np.abs(exact).max()  # bfloat16 where that wins
+    images, seen = torch.from_numpy(learner.patches.take()).permute(0, 3, 1, 2) / 255, []
+    hooks = [stage.register_forward_hook(lambda module, given, maps: seen.append(maps.amax((2, 3))))
+             for stage in model.encoder.stages[:2]]  # fmt: skip
+    codes = model.encode(images).detach()
+    exact = torch.cat(seen, 1).detach().numpy()
+    for hook in hooks:
+        hook.remove()
+    assert peaks.shape == exact.shape and np.abs(peaks - exact).max() < 0.03 * np.abs(exact).max()  # perhaps bfloat16
+    assert torch.allclose(encode_with_peaks(model, images)[0], codes, atol=1e-5)
     for number, kind in enumerate(("ssim", "dab")):
         assert np.allclose(errors[:, number], score_set(model, learner.patches, kind, precision="auto"), atol=1e-6)
     assert learner.attention(MILConfig(epochs=2))(excluded).shape == (12,)
     assert len(learner.trained) == 1
+
+
+def healthy_strangers(patients: int) -> PatchSet:
+    others = windows(2 * patients, each=30)
+    others = others.select(others.column("diagnosis") == LEVELS[0])
+    return others.with_columns(patient=np.char.add("S", others.patients))
+
+
+def test_one_autoencoder_of_bystanders_serves_every_fold(learner):
+    others = healthy_strangers(8)
+    again = WindowLearner(learner.patches, learner.cohort, autoencoder=PLAN, bystanders=others)
+    nested_diagnosis(learner.cohort, learn=again, folds=3)
+    assert len(again.trained) == 1 and "240 windows of 8 healthy patients" in again.lesson
+    train, validation = again.healthy_parts(excluding(learner, 0))
+    assert set(train.patients) | set(validation.patients) == set(others.patients)
+    few = WindowLearner(learner.patches, learner.cohort, autoencoder=PLAN, bystanders=healthy_strangers(6))
+    assert few.bystanders is None and "every fold and pair" in few.lesson
+
+
+def test_bystanders_who_are_diagnosed_are_refused(learner):
+    for wrong in (healthy_strangers(8).with_columns(patient=["P00", "S1"] * 120),
+                  healthy_strangers(8).with_split(["test"] * 240)):  # fmt: skip
+        wrong = wrong.with_columns(patient=np.where(np.arange(240) < 9, wrong.patients, healthy_strangers(8).patients))
+        with pytest.raises(MedcoreError, match="must not learn from whom it scores"):
+            WindowLearner(learner.patches, learner.cohort, autoencoder=PLAN, bystanders=wrong)
 
 
 def test_too_few_healthy_windows_are_named(learner):
@@ -172,6 +209,17 @@ def test_an_equal_training_is_found_and_another_is_not(tmp_data):
     for other in ({"epochs": 2}, {"bottleneck": 5}):
         assert not run(train, validation, **other).reused
     assert not run(train.select(np.arange(11)), validation).reused
+
+
+def test_what_another_notebook_trained_on_the_same_windows_is_found(learner):
+    """Notebook 02 trains through ``fit_or_reuse``, too: equal images and settings are one model, whoever asks."""
+    excluded = excluding(learner, 0, 1)
+    train, validation = learner.healthy_parts(excluded)
+    config = TrainConfig(epochs=1, batch_size=16, learning_rate=2e-3, schedule="one-cycle", device="cpu")
+    there = fit_or_reuse(ConvAutoencoder(32, 3, 4).spec, Reconstruction("mse"), train, validation, config)
+    found = learner.autoencoder(excluded)
+    assert found.reused and found.sha256 == there.sha256
+    assert not learner.autoencoder(excluding(learner, 0, 2)).reused
 
 
 def test_retrain_trains_anew_to_the_same_weights(tmp_data):

@@ -108,7 +108,7 @@ def choose_diagnosis(
     check_both(cohort)
     unseen = out_of_fold_scores(cohort, folds=folds, rule=rule, aggregations=aggregations, seed=seed)
     auroc = {name: float(roc_auc_score(cohort.truth, score)) for name, score in unseen.items()}
-    best = simplest(auroc, unseen, cohort.truth)
+    best = simplest(auroc, unseen, cohort.truth, few=True)
     return DiagnosisRule(
         window=choose_window_rule(cohort, folds=folds, rule=rule, seed=seed),
         aggregation=best,

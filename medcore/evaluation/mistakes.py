@@ -71,17 +71,20 @@ def guess(truth: int, windows: pd.DataFrame) -> str:
         if not len(alarms):
             return "false alarm without a positive window: the threshold lies very low"
         if refused == len(alarms):
-            return f"the annotators saw no bacteria in any of the {refused} suspicious windows: other brown"
+            which = f"any of the {refused} suspicious windows" if refused > 1 else "the one suspicious window"
+            return f"the annotators saw no bacteria in {which}: other brown"
         return (
             f"{len(alarms)} suspicious windows ({refused} annotated negative): debris, pigment, or a missed infection"
         )
     if seen.any() and not windows.loc[seen, "positive"].any():
-        return f"bacteria in {int(seen.sum())} annotated windows were not recognised: few, pale or out of focus"
+        shown = f"{int(seen.sum())} annotated window{'s' * int(seen.sum() > 1)}"
+        return f"bacteria in {shown} were not recognised: few, pale or out of focus"
     if seen.any():
         return f"recognised in {int(windows.loc[seen, 'positive'].sum())} of {count}: too few for the patient threshold"
     few = " and there are few of them" if len(windows) <= FEW_WINDOWS else ""
     if known.all():
-        return f"the annotators saw no bacteria in any of the {count}{few}: these windows cannot show it"
+        where = f"any of the {count}{few}" if len(windows) > 1 else "the only window there is"
+        return f"the annotators saw no bacteria in {where}: it cannot be seen here"
     return f"no window is annotated positive ({int((~known).sum())} of {count} not annotated){few}"
 
 

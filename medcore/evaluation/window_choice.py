@@ -41,6 +41,26 @@ def diagnosis_windows(patches: PatchSet) -> PatchSet:
     return view
 
 
+def bystanders(patches: PatchSet, diagnosed: PatchSet) -> PatchSet:
+    """Windows of healthy patients who are not diagnosed: an autoencoder may learn from them in every fold.
+
+    Args:
+        patches: The whole set.
+        diagnosed: What ``diagnosis_windows`` took of it.
+
+    Returns:
+        A view, perhaps empty, without HoldOut, without positive windows, and without patients who share a window
+        (``copy_of``) with a diagnosed one.
+    """
+    strange = ~np.isin(patches.patients, np.unique(diagnosed.patients))
+    if "copy_of" in patches.columns:
+        copies, sources = patches.column("copy_of"), patches.column("source")
+        shared = np.isin(copies, diagnosed.column("source")) | np.isin(sources, diagnosed.column("copy_of"))
+        strange &= ~np.isin(patches.patients, np.unique(patches.patients[strange & shared]))
+    well = patches.column("diagnosis") == HELICO_DENSITIES[0]
+    return patches.select(strange & well & (patches.splits != "test") & (patches.labels != 1))
+
+
 def window_inventory(patches: PatchSet) -> pd.DataFrame:
     """Windows, patients and annotations of every kind of window and diagnosis."""
     keys = [name for name in ("set", "diagnosis") if name in patches.columns]

@@ -2,10 +2,11 @@
 
     learner = WindowLearner(patches, cohort, autoencoder=AutoencoderPlan(epochs=10))
     nested_diagnosis(cohort, learn=learner)          # trains what each fold needs
-    nested_patients(cohort, learner.attention())     # ABMIL over the autoencoder's codes
+    nested_patients(cohort, learner.attention())     # ABMIL over features of the autoencoder's encoder
 
-- An autoencoder learns healthy windows: those of healthy patients, and those annotated negative. What it cannot paint
-  is suspicious.
+- An autoencoder learns healthy windows, and what it cannot paint is suspicious. Where there are enough healthy patients
+  who are not diagnosed, it learns from these alone, and one serves every fold. Else it learns from the windows of
+  healthy patients and those annotated negative, anew for whomever it must not see.
 - A forest learns from the annotated windows which brown specks are bacteria.
 - Scores that learn nothing (``brown_peak``) are passed through, so that they stand to choose, too.
 """
@@ -36,6 +37,8 @@ from medcore.training.reuse import Trained, fit_or_reuse
 FOREST = "shape of brown specks"
 ERRORS = {"ssim": "autoencoder: 1 − SSIM", "dab": "autoencoder: lost brown"}
 FEWEST_HEALTHY = 8  # windows that an autoencoder is trained on
+PEAK_STAGES = 2  # of the encoder; their filters see about as much as a bacterium covers
+ENOUGH_BYSTANDERS = 200, 8  # windows, and patients, from which an autoencoder of bystanders alone is trained
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class AutoencoderPlan:
 
     epochs: int = 15
     bottleneck: int = 64
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 2e-3
     most_windows: int = 500
     device: str = "cpu"
@@ -62,7 +65,7 @@ class AutoencoderPlan:
 
 
 class WindowLearner:
-    """Scores and codes of a cohort's windows by models that have not seen the excluded patients; each trained once.
+    """Scores and features of a cohort's windows by models that have not seen the excluded patients; each trained once.
 
     Args:
         patches: The set that the cohort was made from, with a ``diagnosis`` column; smaller pictures of the same rows
@@ -71,6 +74,8 @@ class WindowLearner:
         specks: Descriptions of all windows of ``patches`` (``specks.speck_features``) for the forest; None for no
             forest. **Shape** ``(len(patches), F)``.
         autoencoder: How autoencoders are trained; None for none.
+        bystanders: Windows of healthy patients who are not diagnosed (``window_choice.bystanders``), of the same shape;
+            when they are enough, autoencoders learn from them alone.
         seed: Of everything.
         progress: Show the trainings.
     """
@@ -82,6 +87,7 @@ class WindowLearner:
         *,
         specks: np.ndarray | None = None,
         autoencoder: AutoencoderPlan | None = None,
+        bystanders: PatchSet | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> None:
@@ -90,6 +96,9 @@ class WindowLearner:
         self.patches, self.cohort = patches, cohort
         self.specks = None if specks is None else specks[cohort.rows]
         self.plan, self.seed, self.progress = autoencoder, seed, progress
+        self.bystanders = bystanders if bystanders is not None and _enough(bystanders) else None
+        if self.bystanders is not None:
+            _refuse_diagnosed(self.bystanders, cohort)
         self.trained: dict[bytes, Trained] = {}
         self.known: dict[bytes, Mapping[str, np.ndarray]] = {}
         self.passed: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
@@ -111,20 +120,20 @@ class WindowLearner:
         return scores
 
     def judged(self, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Errors of the autoencoder on every window of the cohort and its codes, in one pass.
+        """Errors of the autoencoder on every window of the cohort and its encoder's peaks, in one pass.
 
-        **Shape** ``(P,)`` bool to ``(N, 2)`` float64 in the order of ``ERRORS`` and ``(N, Z)`` float32.
+        **Shape** ``(P,)`` bool to ``(N, 2)`` float64 in the order of ``ERRORS`` and ``(N, D)`` float32.
         """
-        key = np.packbits(excluded).tobytes()
+        key = self._whom(excluded)
         if key not in self.passed:
             model: Any = self.autoencoder(excluded).model
             count = len(ERRORS)
 
             def judge(pictures: torch.Tensor) -> torch.Tensor:
-                codes = model.encode(pictures)
+                codes, peaks = encode_with_peaks(model, pictures)
                 painted = model.decode(codes).float()
                 errors = [PIXEL_MAPS[kind](pictures.float(), painted).mean((1, 2)) for kind in ERRORS]
-                return torch.cat([torch.stack(errors, 1), codes.float()], 1)
+                return torch.cat([torch.stack(errors, 1), peaks.float()], 1)
 
             found = stream(judge, self.patches.select(self.cohort.rows), model=model, precision="auto")
             self.passed[key] = found[:, :count].astype(np.float64), found[:, count:]
@@ -144,7 +153,7 @@ class WindowLearner:
             MedcoreError: There are too few healthy windows, or of one patient only.
         """
         assert self.plan is not None
-        key = np.packbits(excluded).tobytes()
+        key = self._whom(excluded)
         if key not in self.trained:
             train, validation = self.healthy_parts(excluded)
             spec = ConvAutoencoder(self.patches.shape[:2], self.patches.shape[2], self.plan.bottleneck).spec
@@ -158,28 +167,46 @@ class WindowLearner:
             )
         return self.trained[key]
 
+    @property
+    def lesson(self) -> str:
+        """From whom the autoencoders learn, in a sentence."""
+        if self.bystanders is None:
+            return "An autoencoder is trained for every fold and pair of folds, from healthy windows of the others."
+        return (
+            f"One autoencoder serves all folds: it learns from {len(self.bystanders):,} windows of "
+            f"{len(np.unique(self.bystanders.patients))} healthy patients who are not among the diagnosed."
+        )
+
+    def _whom(self, excluded: np.ndarray) -> bytes:
+        """A key of whom the autoencoder must not see; bystanders' autoencoders have seen nobody in any case."""
+        return b"" if self.bystanders is not None else np.packbits(excluded).tobytes()
+
     def healthy_parts(self, excluded: np.ndarray) -> tuple[PatchSet, PatchSet]:
         """Healthy windows to learn from, and those of an eighth of the patients to pick the epoch.
 
-        None is of an excluded or of a HoldOut patient. Windows of healthy patients outside of the cohort (there are
-        such in ``Cropped``) serve every training.
+        None is of an excluded or of a HoldOut patient.
         """
+        healthy = self.bystanders if self.bystanders is not None else self._healthy(excluded)
+        generator = np.random.default_rng(self.seed)
+        most = self.plan.most_windows if self.plan else len(healthy)
+        names = np.unique(healthy.patients)
+        chosen = healthy.select(evenly(np.arange(len(healthy)), healthy.patients, most, generator))
+        held = np.isin(chosen.patients, generator.permutation(names)[: max(1, len(names) // 8)])
+        parts = chosen.select(~held), chosen.select(held)
+        return parts[0].with_split(["train"] * len(parts[0])), parts[1].with_split(["val"] * len(parts[1]))
+
+    def _healthy(self, excluded: np.ndarray) -> PatchSet:
         patches, forbidden = self.patches, self.cohort.names[excluded]
         allowed = ~np.isin(patches.patients, forbidden) & (patches.splits != "test")
         well = patches.column("diagnosis") == self.cohort.levels[0]
-        rows = np.flatnonzero(allowed & (patches.labels != 1) & (well | (patches.labels == 0)))
-        names = np.unique(self.patches.patients[rows])
-        if len(rows) < FEWEST_HEALTHY or len(names) < 2:
+        healthy = patches.select(allowed & (patches.labels != 1) & (well | (patches.labels == 0)))
+        names = np.unique(healthy.patients)
+        if len(healthy) < FEWEST_HEALTHY or len(names) < 2:
             raise MedcoreError(
-                f"autoencoder: {len(rows)} healthy windows of {len(names)} patients are left to learn from; at least "
-                f"{FEWEST_HEALTHY} of 2 patients are needed: use fewer folds, or add windows of healthy patients"
+                f"autoencoder: {len(healthy)} healthy windows of {len(names)} patients are left to learn from; at "
+                f"least {FEWEST_HEALTHY} of 2 patients are needed: use fewer folds, or add windows of healthy patients"
             )
-        generator = np.random.default_rng(self.seed)
-        rows = evenly(rows, self.patches.patients[rows], self.plan.most_windows if self.plan else len(rows), generator)
-        aside = generator.permutation(names)[: max(1, len(names) // 8)]
-        held = np.isin(self.patches.patients[rows], aside)
-        parts = (self.patches.select(rows[~held]), self.patches.select(rows[held]))
-        return parts[0].with_split(["train"] * len(parts[0])), parts[1].with_split(["val"] * len(parts[1]))
+        return healthy
 
     def error_maps(self, rows: np.ndarray, excluded: np.ndarray, kind: str = "ssim") -> np.ndarray:
         """What the autoencoder without the excluded patients cannot paint in some windows.
@@ -204,24 +231,53 @@ class WindowLearner:
         painted = stream(model, self.patches.select(rows), model=model)
         return (painted.transpose(0, 2, 3, 1) * 255 + 0.5).astype(np.uint8)
 
-    def attention(self, config: MILConfig | None = None, *, codes: np.ndarray | None = None) -> LearnPatients:
+    def attention(self, config: MILConfig | None = None, *, features: np.ndarray | None = None) -> LearnPatients:
         """Patient scores by ABMIL, for ``nested_patients`` and ``hold_out_patients``.
 
         Args:
             config: Of the training.
-            codes: Fixed features of the windows, for instance of a pretrained network; None takes the encoder of the
-                autoencoder that has not seen the excluded patients. **Shape** ``(N, D)``.
+            features: Fixed features of the windows, for instance of a pretrained network; None takes the peaks of the
+                encoder that has not seen the excluded patients (``encode_with_peaks``). **Shape** ``(N, D)``.
         """
         chosen = replace(config or MILConfig(), seed=self.seed)
 
         def learn(excluded: np.ndarray) -> np.ndarray:
-            features = self.judged(excluded)[1] if codes is None else codes
+            known = self.judged(excluded)[1] if features is None else features
             taught, counted = self.cohort.select(~excluded), self.cohort.counted
-            shown = features[counted & ~excluded[self.cohort.owner]]
+            shown = known[counted & ~excluded[self.cohort.owner]]
             model = fit_mil(shown, taught.owner[taught.counted], taught.truth, chosen)
-            return predict_mil(model, features[counted], self.cohort.owner[counted], len(self.cohort))[0]
+            return predict_mil(model, known[counted], self.cohort.owner[counted], len(self.cohort))[0]
 
         return learn
+
+
+def encode_with_peaks(model: Any, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes of a ``ConvAutoencoder``, and the strongest response anywhere of each filter of its first stages.
+
+    A bacterium covers a few pixels: what sees it is early in the encoder, and it never reaches the bottleneck.
+
+    **Shape** ``(B, C, H, W)`` in 0 to 1 to ``(B, Z)`` and ``(B, D)``.
+    """
+    maps, peaks = model.encoder.normalise(pictures), []
+    for number, stage in enumerate(model.encoder.stages):
+        maps = stage(maps)
+        if number < PEAK_STAGES:
+            peaks.append(maps.amax((2, 3)))
+    return model.to_codes(maps.flatten(1)), torch.cat(peaks, 1)
+
+
+def _enough(bystanders: PatchSet) -> bool:
+    windows, patients = ENOUGH_BYSTANDERS
+    return len(bystanders) >= windows and len(np.unique(bystanders.patients)) >= patients
+
+
+def _refuse_diagnosed(bystanders: PatchSet, cohort: Cohort) -> None:
+    both = np.intersect1d(bystanders.patients, cohort.names)
+    if len(both) or (bystanders.splits == "test").any():
+        raise MedcoreError(
+            f"bystanders: {len(both)} of the patients are diagnosed, too ({', '.join(both[:3])}), or HoldOut; an "
+            "autoencoder must not learn from whom it scores: use window_choice.bystanders"
+        )
 
 
 def evenly(rows: np.ndarray, patient: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
@@ -241,7 +297,7 @@ def smaller(patches: PatchSet, side: int) -> PatchSet:
 
     Windows that are no larger are returned as they are.
     """
-    if max(patches.shape[:2]) <= side:
+    if not len(patches) or max(patches.shape[:2]) <= side:
         return patches
     parts = []
     for images in patches.chunks(256):

@@ -80,7 +80,7 @@ def choose_window_rule(cohort: Cohort, *, folds: int = 5, rule: str = "youden", 
     )
 
 
-def simplest(auroc: dict[str, float], scores: dict[str, np.ndarray], truth: np.ndarray) -> str:
+def simplest(auroc: dict[str, float], scores: dict[str, np.ndarray], truth: np.ndarray, *, few: bool = False) -> str:
     """The first candidate whose AUROC is within one standard error of the best: simpler ones are named first.
 
     Small differences between candidates are chance; the best of several is the luckiest, too.
@@ -89,13 +89,19 @@ def simplest(auroc: dict[str, float], scores: dict[str, np.ndarray], truth: np.n
         auroc: AUROC of each candidate, simplest first.
         scores: Their scores. **Shape** each ``(N,)``.
         truth: 0 or 1. **Shape** ``(N,)``.
+        few: With few cases an AUROC close to 1 has next to no DeLong error. Then the error is at least that of a
+            proportion of as many cases as the rarer class has, half a miss added.
 
     **Reference** Hastie, Tibshirani & Friedman 2009, *The Elements of Statistical Learning*, section 7.10 (the rule).
     """
     best = max(auroc, key=lambda name: auroc[name])
-    if min(truth.sum(), (1 - truth).sum()) < 2:
+    rarer = int(min(truth.sum(), (1 - truth).sum()))
+    if rarer < 2:
         return best
     error = float(np.sqrt(delong(truth == 1, scores[best]).covariance[0, 0]))
+    if few:
+        share = (auroc[best] * rarer + 0.5) / (rarer + 1)
+        error = max(error, float(np.sqrt(share * (1 - share) / rarer)))
     return next(name for name, value in auroc.items() if value >= auroc[best] - error)
 
 
