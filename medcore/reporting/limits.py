@@ -49,7 +49,10 @@ def _classes(data: dict[str, Any]) -> list[str]:
     if data.get("task") == "segmentation":  # classes are those of pixels, and images carry no label
         return []
     test: dict[str, Any] = next((row for row in data.get("splits", []) if row.get("split") == "test"), {})
-    rare = [f"{name} ({int(test[name])})" for name in data.get("classes", []) if name in test and int(test[name]) < 10]
+    counts = {name: int(test[name]) for name in data.get("classes", []) if name in test}
+    if data.get("task") == "diagnosis" and not any(counts.values()):  # patients are judged, windows carry no label
+        return []
+    rare = [f"{name} ({count})" for name, count in counts.items() if count < 10]
     return [f"Too few test images to say much about: {', '.join(rare)}."] if rare else []
 
 
