@@ -20,7 +20,7 @@ from medcore.reporting.browser import find_browser, print_pdf
 from medcore.reporting.compare import compare_runs
 from medcore.reporting.index import write_index
 from medcore.reporting.report import report_page
-from medcore.reporting.results import write_results
+from medcore.reporting.results import SCHEMA, write_results
 from medcore.reporting.study import write_study
 from medcore.reporting.svg import svg_uri
 from medcore.reporting.thumbnail import write_thumbnail
@@ -145,12 +145,12 @@ def test_the_test_would_notice_a_request_a_script_and_a_poor_page(tab: Tab, tmp_
 
 def test_a_figure_is_enlarged_and_closed_by_keyboard(tab: Tab, pages: dict[str, Path]) -> None:
     tab.open(pages["good"])
-    width = "document.querySelector('#s-figure-2 img').getBoundingClientRect().width"
+    width = "document.querySelector('#s-figure--2 img').getBoundingClientRect().width"
     small = tab.evaluate(width)
-    tab.evaluate("document.querySelector('#s-figure-2 .zoom').focus()")
+    tab.evaluate("document.querySelector('#s-figure--2 .zoom').focus()")
     press(tab, "Enter")
     assert tab.evaluate(width) > 1.5 * small
-    assert tab.evaluate("getComputedStyle(document.querySelector('#s-figure-2')).position") == "fixed"
+    assert tab.evaluate("getComputedStyle(document.querySelector('#s-figure--2')).position") == "fixed"
     press(tab, "Tab")
     assert tab.evaluate("document.activeElement.textContent") == "Close figure 2"
     press(tab, "Enter")
@@ -166,8 +166,9 @@ def press(tab: Tab, key: str) -> None:
     tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-def test_everything_that_does_something_is_reached_by_the_tab_key(tab: Tab, pages: dict[str, Path]) -> None:
-    tab.open(pages["good"])
+@pytest.mark.parametrize("name", ["good", "failed", "index", "study", "compare"])
+def test_everything_that_does_something_is_reached_by_the_tab_key(tab: Tab, pages: dict[str, Path], name: str) -> None:
+    tab.open(pages[name])
     wanted = tab.evaluate("document.querySelectorAll('a[href]:not(.close), summary, [tabindex=\"0\"]').length")
     seen = set()
     for _ in range(wanted + 30):
@@ -229,6 +230,41 @@ def test_a_hostile_string_in_every_field_runs_nothing_and_breaks_nothing(
     assert "".join(shown.split()) == "".join(
         "".join(c for c in text if c.isprintable() or c.isspace() or ord(c) > 0x9F).split()
     )
+
+
+def test_a_study_of_hostile_notebooks_runs_nothing_and_stays_whole(tab: Tab, tmp_path: Path) -> None:
+    """A chapter per string, so that one could break into the next."""
+    for number, text in enumerate(HOSTILE):
+        folder = tmp_path / f"{number:02d}"
+        folder.mkdir()
+        nbformat.write(hostile_notebook(text), folder / "notebook.ipynb")
+        write_results(folder, {**spoiled(sample_results(), text), "picture": {}, "schema": SCHEMA})
+    study = write_study(tmp_path)
+    assert study is not None
+    tab.open(study)
+    assert tab.evaluate("window.pwned") is None and tab.requests() == [] and tab.complaints() == []
+    assert tab.evaluate("document.querySelectorAll('.chapter').length") == len(HOSTILE)
+    assert tab.evaluate("[...document.querySelectorAll('.chapter')].every(c => c.parentNode.id === 'content')")
+    last = "[...document.querySelectorAll('.chapter')].map(c => c.textContent.includes('The last heading'))"
+    assert all(tab.evaluate(last)) and tab.evaluate("document.querySelectorAll('h1, footer').length") == 2
+    ids = tab.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert sorted(ids) == sorted(set(ids))
+
+
+def test_a_comparison_of_hostile_runs_runs_nothing(tab: Tab, tmp_path: Path) -> None:
+    folders = []
+    for number, text in enumerate(HOSTILE):
+        name = "".join(c for c in text if c not in "/\\\0")[:60].strip(". ") or "x"
+        folder = tmp_path / f"{number} {name}"
+        folder.mkdir()
+        write_results(folder, {**spoiled(sample_results(), text), "schema": SCHEMA})
+        folders.append(folder)
+    tab.open(compare_runs(folders, tmp_path))
+    assert tab.evaluate("window.pwned") is None and tab.requests() == [] and tab.complaints() == []
+    assert tab.evaluate("document.querySelectorAll('main table')[0].querySelectorAll('tbody tr').length") == len(
+        HOSTILE
+    )
+    assert tab.evaluate("document.querySelectorAll('h1, footer').length") == 2
 
 
 def test_an_index_of_hostile_names_runs_nothing_and_its_links_work(tab: Tab, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def _code_cell(cell: dict[str, Any], number: int, narrative: Narrative, verdict:
     code = "" if tags & {"remove-input", "remove_input"} else _folded(source, cell, tags, reached)
     hidden = tags & {"remove-output", "remove_output"}
     shown = "" if hidden else outputs_fragment(cell, narrative, link)
-    stop = _stop(verdict, cell) if verdict.cell == number else ""
+    stop = _stop(verdict, cell, narrative.prefix) if verdict.cell == number else ""
     return code + shown + stop
 
 
@@ -95,11 +95,11 @@ def _folded(source: str, cell: dict[str, Any], tags: set[str], reached: bool) ->
     return f'<details class="code"><summary>{label}</summary><pre>{highlight(source)}</pre></details>'
 
 
-def _stop(verdict: Verdict, cell: dict[str, Any]) -> str:
+def _stop(verdict: Verdict, cell: dict[str, Any], prefix: str) -> str:
     """Where the run ended, in the place where it ended."""
     raised = any(output.get("output_type") == "error" for output in cell.get("outputs", []))
     why = "" if raised else f" {html.escape(verdict.error or '')}."
     return (
-        f'<div class="failure stop" id="stopped-here"><p><b>The run stopped here ({html.escape(verdict.status)}).</b>'
-        f"{why} Nothing below this line was run.</p></div>"
+        f'<div class="failure stop" id="{prefix}stopped--here"><p>'
+        f"<b>The run stopped here ({html.escape(verdict.status)}).</b>{why} Nothing below this line was run.</p></div>"
     )

@@ -66,7 +66,7 @@ def text_of(value: Any) -> str:
 def _numbered(source: str, alt: str, about: dict[str, Any], size: tuple[int, int] | None, narrative: Narrative) -> str:
     narrative.figures += 1
     number = narrative.figures
-    anchor = f"{narrative.prefix}figure-{number}"
+    anchor = f"{narrative.prefix}figure--{number}"  # no heading has two dashes
     text = html.escape(str(about.get("caption") or ""))
     caption = f"<b>Figure {number}.</b> {text}" if text else f"<b>Figure {number}</b>"
     if not alt:

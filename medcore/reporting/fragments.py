@@ -16,6 +16,7 @@ DISPLAYED_MATH = re.compile(r"(<p>\s*)?(<math display=\"block\">.*?</math>)(\s*<
 TAG = re.compile(r"<[^>]*>")
 CHAPTER = "#/"  # begins a link to another chapter of the page, whose anchor follows
 LONG_FORMULA = 30  # visible characters beyond which a displayed formula may be wider than a phone
+EMPTY = {"None", "NaN", "nan", "NaT"}  # what pandas prints in a cell that holds nothing
 NOT_EMBEDDED = '<span class="missing">[image that is not part of this file]</span>'
 
 
@@ -86,7 +87,8 @@ class _Writer(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not (self.in_table and data.isspace()):
-            self._text(data)
+            empty = data.strip() in EMPTY and self.parts and self.parts[-1].startswith("<td")
+            self._text("–" if empty else data)
 
     def handle_entityref(self, name: str) -> None:
         self._text(f"&{name};")

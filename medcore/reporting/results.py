@@ -78,7 +78,8 @@ def read_results(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise MedcoreError(f"{path} is not readable ({error})") from None
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise MedcoreError(f"{path}: schema {str(results)[:60]!r} is not {SCHEMA}; was it written by another version?")
+        found = results.get("schema") if isinstance(results, dict) else type(results).__name__
+        raise MedcoreError(f"{path}: schema {str(found)[:60]!r} is not {SCHEMA}; was it written by another version?")
     return results
 
 
