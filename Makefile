@@ -14,7 +14,7 @@ reports: install              ## run every notebook on the phantoms and write re
 test: dev                     ## unit tests, then every notebook under nbmake
 	bash tests/run.sh
 
-test-slow: dev                ## the long campaigns: kills, coverage of intervals, byte flips
+test-slow: dev                ## the long campaigns: kills, byte flips, coverage of intervals, folds on Dask and Ray
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2
 
 lab: install                  ## JupyterLab in the same environment
