@@ -15,8 +15,8 @@ from medcore.errors import MedcoreError
 from medcore.evaluation.scores import Scores
 from medcore.plots import Choice, Slider, explore, maps, touch
 from medcore.plots import display as display_module
+from medcore.plots.confusion import operating_point, present, threshold_range
 from medcore.plots.embedding import latent_step
-from medcore.plots.operating import operating_point, threshold_range
 from medcore.plots.segmentation import mask_overlays
 from medcore.reporting.report import report_page
 
@@ -130,6 +130,8 @@ def test_one_of_several_classes_is_set_against_the_rest() -> None:
     called = many.score[:, 1] >= 0.4
     np.testing.assert_allclose(point, (called[many.truth != 1].mean(), called[many.truth == 1].mean()))
     assert threshold_range(many, "b") == (many.score[:, 1].min(), many.score[:, 1].max())
+    assert present(many) == ["a", "b", "c"]
+    assert present(many.select(many.truth != 1)) == ["a", "c"] and present(many.select(many.truth == 1)) == []
     for wrong in (None, "d"):
         with pytest.raises(MedcoreError, match="must be one of"):
             operating_point(many, threshold=0.4, positive=wrong)
