@@ -8,7 +8,7 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import Fold
 from medcore.errors import MedcoreError
-from medcore.evaluation.optimism import compare_splits, out_of_fold, random_folds
+from medcore.evaluation.optimism import compare_splits, network_predictor, out_of_fold, random_folds
 
 
 def fingerprints_of_patients() -> PatchSet:
@@ -48,3 +48,16 @@ def test_a_class_rarer_than_the_folds_is_named() -> None:
     few = ps.select(np.r_[np.flatnonzero(ps.labels == 0), np.flatnonzero(ps.labels == 1)[:2]])
     with pytest.raises(MedcoreError, match="rarest class has 2"):
         random_folds(few, 3)
+
+
+def test_the_network_of_the_demonstration_sees_small_images() -> None:
+    """Images of 96 px are learnt at 16 px: bright and dark ones are told apart on patients never seen."""
+    rng = np.random.default_rng(0)
+    label = np.arange(60) % 2
+    images = (rng.integers(0, 100, (60, 96, 96, 3)) + 120 * label[:, None, None, None]).astype(np.uint8)
+    ps = PatchSet.from_arrays(images, {"label": label, "patient": np.arange(60) // 2}, Card("toy", classes=["a", "b"]))
+    predictor = network_predictor(epochs=6, side=16, device="cpu")
+    train, held_out = ps.select(np.arange(40)).with_split(["train"] * 40), ps.select(np.arange(40, 60))
+    probabilities = predictor(train, held_out.with_split(["val"] * 20))
+    assert probabilities.shape == (20, 2)
+    assert (probabilities.argmax(1) == held_out.labels).mean() > 0.9

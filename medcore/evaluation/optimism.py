@@ -14,6 +14,7 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 
 from medcore.data.patchset import PatchSet
+from medcore.data.rescale import factor_for, rescaled
 from medcore.data.splits import Fold, patient_folds
 from medcore.errors import MedcoreError
 from medcore.evaluation.baselines import run_baselines
@@ -97,7 +98,9 @@ def baseline_predictor(name: str, *, seed: int = 0) -> Predictor:
     return lambda train, held_out: run_baselines(train, held_out, names=[name], seed=seed)[name]
 
 
-def network_predictor(*, epochs: int, model: str = "small_cnn", seed: int = 0, device: str = "auto") -> Predictor:
+def network_predictor(
+    *, epochs: int, model: str = "small_cnn", seed: int = 0, device: str = "auto", side: int | None = 64
+) -> Predictor:
     """A network trained from random weights for a fixed number of epochs; nothing is chosen on the held-out images.
 
     Args:
@@ -105,9 +108,11 @@ def network_predictor(*, epochs: int, model: str = "small_cnn", seed: int = 0, d
         model: Architecture.
         seed: First weights, order and augmentation.
         device: Where to train.
+        side: Larger images are made this small, in pixels, for a demonstration has minutes; None keeps them.
     """
 
     def train_and_predict(train: PatchSet, held_out: PatchSet) -> np.ndarray:
+        train, held_out = (rescaled(part, factor_for(part, side)) for part in (train, held_out))
         torch.manual_seed(seed)
         network = build_classifier(model, len(train.classes), in_channels=train.shape[2], image_size=train.shape[0])
         config = TrainConfig(
