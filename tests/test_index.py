@@ -93,7 +93,7 @@ def test_checkpoints_and_hidden_folders_are_not_runs(tmp_path: Path) -> None:
         (inner / "results.json").write_text("{}")
     (tmp_path / "today" / "02_x.replaced").mkdir()
     (tmp_path / "today" / "02_x.replaced" / "results.json").write_text("{}")
-    assert text_of(write_index(tmp_path)).count('<th scope="row">') == 1
+    assert text_of(write_index(tmp_path)).count('<td class="picture">') == 1
 
 
 def test_the_index_stands_over_all_runs_of_the_reports_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from medcore.reporting.results import read_results, write_results
 REPORTS = sorted(SAMPLE.glob("*/report.html"))
 NUMBERED = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 LARGEST, SHELL = 1_000_000, 60_000  # bytes of a report, and of everything in it but its figures
-FIGURE = re.compile(r"<figure.*?</figure>", re.DOTALL)
+FIGURE = re.compile(r'<div class="place".*?</figure></div>', re.DOTALL)
 every_report = pytest.mark.parametrize("page", REPORTS, ids=lambda page: page.parent.name)
 shown = pytest.mark.skipif(not SAMPLE.is_dir(), reason="no sample yet: make sample")
 

@@ -91,8 +91,8 @@ def _folded(source: str, cell: dict[str, Any], tags: set[str], reached: bool) ->
     name = "Parameters given" if "injected-parameters" in tags else "Parameters" if "parameters" in tags else "Code"
     count = cell.get("execution_count")
     state = f"{lines} line{'s' if lines > 1 else ''}" if reached else "not run"
-    label = f"{name} <span>{f'[{count}] ' if count and reached else ''}· {state}</span>"
-    return f'<details class="code"><summary>{label}</summary><pre>{highlight(source)}</pre></details>'
+    label = f"{name} {f'[{count}] ' if count and reached else ''}· {state}"
+    return f"<details><summary>{label}</summary><pre>{highlight(source)}</pre></details>"
 
 
 def _stop(verdict: Verdict, cell: dict[str, Any], prefix: str) -> str:

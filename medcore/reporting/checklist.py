@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from medcore.reporting.wording import shown
-
 Results = dict[str, Any]
 
 CLAIM, TRIPOD, STARD = "CLAIM 2024", "TRIPOD+AI", "STARD-AI"
@@ -123,8 +121,7 @@ def _section(key: str) -> Callable[[Results], str]:
 
 
 def _software(results: Results) -> str:
-    packages = results["environment"].get("packages", {})
-    return ", ".join(f"{name} {version}" for name, version in packages.items() if version != "not installed")
+    return "listed under Environment" if results["environment"].get("packages") else ""
 
 
 def _code(results: Results) -> str:
@@ -134,7 +131,7 @@ def _code(results: Results) -> str:
 
 def _model(results: Results) -> str:
     spec = results["model"].get("spec") or {}
-    return f"{spec.get('family', 'model')}: {shown(spec.get('args'))}" if spec else ""
+    return f"{spec.get('family', 'model')}, every argument listed under Model" if spec else ""
 
 
 ITEMS = (

@@ -35,7 +35,7 @@ def _displayed(found: re.Match[str], narrative: Narrative) -> str:
     if not alone or len(TAG.sub("", found[2])) <= LONG_FORMULA:
         return found[0]
     narrative.formulas += 1
-    return f"{scroll_open(f'{narrative.label}formula {narrative.formulas}')}{found[2]}</div>"
+    return f"{scroll_open(f'{narrative.label}formula {narrative.formulas}')}{found[2]}</section>"
 
 
 class _Writer(HTMLParser):
@@ -60,6 +60,8 @@ class _Writer(HTMLParser):
             self.in_table += 1
             self.tables.append(len(self.parts))
             self.parts.append(scroll_open(f"{self.narrative.label}table {self.narrative.tables}") + source)
+        elif tag == "details":
+            self.parts.append(source.replace("<details", '<details class="fold"', 1))
         elif tag == "img":
             self.parts.append(self._image(dict(attrs), source))
         elif tag == "a":
@@ -79,7 +81,7 @@ class _Writer(HTMLParser):
             self.parts.append("</td>")
         elif tag == "table":
             self.in_table -= 1
-            self.parts.append("</table></div>")
+            self.parts.append("</table></section>")
             if self.tables:
                 self._align(self.tables.pop())
         else:
@@ -130,4 +132,4 @@ def _level(tag: str) -> int:
 
 def scroll_open(label: str) -> str:
     """Start of a box that scrolls sideways on a narrow screen and can be reached by the keyboard."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(label)}">'
+    return f'<section tabindex="0" aria-label="{html.escape(label)}">'

@@ -27,6 +27,8 @@ def _tagged(tag: str, text: str) -> str:
 def _tag_of(token: object) -> str:
     from pygments.token import Comment, Keyword, Operator, String
 
+    if token is Keyword.Namespace:
+        return ""  # `from` and `import` head long lists; colour would only weigh
     kinds = {"i": Comment, "u": String, "b": Keyword}
     found = next((tag for tag, kind in kinds.items() if token in kind), "")
     return "b" if token is Operator.Word else found

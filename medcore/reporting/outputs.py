@@ -19,9 +19,9 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 PROGRESS = re.compile(r"\s*\d+%\||\d+it \[|\d+/\d+ \[")
 FINISHED_BAR = re.compile(r"[^|]*\d+%\|[^|]*\| *\d+/\d+ \[.*\]\s*$")
-LONG_OUTPUT = 40  # lines of printed text beyond which the beginning is folded
-TAIL = 12  # lines of a long output that stay visible
-HEAD = 12  # lines of its beginning that are kept, folded; the executed notebook has them all
+LONG_OUTPUT = 20  # lines of printed text beyond which the beginning is folded
+TAIL = 6  # lines of a long output that stay visible
+HEAD = 6  # lines of its beginning that are kept, folded; the executed notebook has them all
 
 
 def outputs_fragment(cell: dict[str, Any], narrative: Narrative, link: Any) -> str:
@@ -58,7 +58,7 @@ def display_fragment(output: dict[str, Any], narrative: Narrative, link: Any) ->
     if image_in(data):
         return figure_fragment(data, metadata, narrative)
     if "text/html" in data and WIDGET not in data:
-        return f'<div class="rich">{page_fragment(text_of(data["text/html"]), narrative, link)}</div>'
+        return page_fragment(text_of(data["text/html"]), narrative, link)
     if "text/markdown" in data:
         return markdown_fragment(text_of(data["text/markdown"]), narrative, link=link)
     if "text/latex" in data:
@@ -106,8 +106,8 @@ def error_fragment(output: dict[str, Any]) -> str:
     name, message = str(output.get("ename", "")), str(output.get("evalue", ""))
     trace = settled("\n".join(map(str, output.get("traceback", []))))
     headline = f"<b>{html.escape(name)}</b>{': ' if message else ''}{html.escape(settled(message))}"
-    folded = f"<details><summary>Traceback</summary><pre>{html.escape(trace)}</pre></details>" if trace.strip() else ""
-    return f'<div class="failure"><p>{headline}</p>{folded}</div>'
+    fold = f'<details class="fold"><summary>Traceback</summary><pre>{html.escape(trace)}</pre></details>'
+    return f'<div class="failure"><p>{headline}</p>{fold if trace.strip() else ""}</div>'
 
 
 def _printed(text: str) -> str:
@@ -121,7 +121,8 @@ def _printed(text: str) -> str:
     head = html.escape("\n".join(lines[:HEAD]), quote=False)
     tail = html.escape("\n".join(lines[-TAIL:]), quote=False)
     earlier = f"{head}\n… {left_out} lines, which {RUN_NOTEBOOK} holds …"
-    return f"<details><summary>{HEAD + left_out} earlier lines</summary><pre>{earlier}</pre></details><pre>{tail}</pre>"
+    fold = f'<details class="fold"><summary>{HEAD + left_out} earlier lines</summary><pre>{earlier}</pre></details>'
+    return f"{fold}<pre>{tail}</pre>"
 
 
 def _widget(text: str) -> str:

@@ -15,7 +15,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 # can look like them.
 OPTIONAL = re.compile(
     r"</t[dh]>(?=\s*(?:<t[dh][ >]|</tr>))|</tr>(?=\s*(?:<tr[ >]|</t(?:head|body)>))|</li>(?=\s*(?:<li[ >]|</[ou]l>))"
-    r"|</tbody>(?=\s*</table>)|</d[td]>(?=\s*(?:<dd>|</div>))"
+    r"|</tbody>(?=\s*</table>)|</d[td]>(?=\s*(?:<dd>|</div>))|</p>(?=\s*<(?:div|details|figure|h[1-6]|ol|p|pre|ul)[ >])"
 )
 BLOCKS = "article|div|dl|details|figure|h[1-6]|header|li|main|nav|ol|p|section|table|tbody|thead|tr|ul"
 LINE_END = re.compile(rf"(</?(?:{BLOCKS})(?: [^<>]*)?>|</pre>)\n+")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LOSSLESS_LIMIT = 90_000  # bytes; a lossless picture above it holds photographs
-QUALITY = 82
+QUALITIES = (82, 70, 58)  # the next lower one only for a picture that stays heavier than
+HEAVY = 180_000  # bytes
 MOST_PIXELS = 40_000_000  # larger ones stay as they are: decoding them costs more than the page gains
 LONGEST_SIDE = 16_383  # that WebP can hold
 WORTH = 0.95  # share of the old size that a new file must stay below
@@ -63,7 +64,10 @@ def _webp(picture: Image, *, lossless: bool) -> bytes | None:
     exact = _encoded(pixels, lossless=True, method=4) if lossless else None
     if exact is not None and len(exact) <= LOSSLESS_LIMIT:
         return exact
-    close = _encoded(pixels, quality=QUALITY, method=6, use_sharp_yuv=True)
+    for quality in QUALITIES:
+        close = _encoded(pixels, quality=quality, method=6, use_sharp_yuv=True)
+        if len(close) <= HEAVY:
+            break
     return close if exact is None or len(close) < WORTH * len(exact) else exact
 
 

@@ -14,7 +14,7 @@ INDEX_NAME = re.compile(
     r"<thead>\s*<tr>\s*<th></th>((?:(?!</tr>).)*)</tr>\s*<tr>\s*<th>([^<]+)</th>(?:\s*<th></th>)+\s*</tr>\s*</thead>",
     re.DOTALL,
 )
-LAST = 16  # the style sheet knows columns of numbers up to this one
+LAST = 12  # the style sheet knows columns of numbers up to this one
 WIDE, LAST_WIDE = 30, 9  # characters of a cell whose column must not shrink to single words; columns it knows
 
 
