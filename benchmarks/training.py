@@ -116,8 +116,13 @@ def operations(name: str, side: int) -> float:
 
 
 def stall(options: argparse.Namespace, device: torch.device) -> list[str]:
-    """Share by which an epoch takes longer than the same steps on one constant batch."""
-    lines = ["| model | loader | augmentation | images/s | on a constant batch | stall |", "|---|---|---|---|---|---|"]
+    """Share by which an epoch takes longer than the same steps on one constant batch.
+
+    The last column is the cost of making the batches alone, as a share of the constant epoch: where every core is busy,
+    that is the stall, measured without taking the difference of two long times; an idle core hides it.
+    """
+    lines = ["| model | loader | augmentation | images/s | on a constant batch | stall | cost of the loader alone |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     for name in options.models:
         count = options.images or IMAGES.get(name, 128)
         patches = ways.make_set(count, options.side)
@@ -125,16 +130,17 @@ def stall(options: argparse.Namespace, device: torch.device) -> list[str]:
             stored = patches.save(Path(folder) / "set.npz")
             for loader in ("memory", "stream"):
                 for label, recipe in (("none", None), ("flips + colour", ways.RECIPE)):
-                    epochs = _stall_pair(name, stored, device, loader, recipe, options.batch)
+                    epochs = _stall_paths(name, stored, device, loader, recipe, options.batch)
                     rates = rates_of(epochs, count, options, device)
                     share = paired(rates["constant"], rates["real"]) - 1
+                    cost = paired(rates["constant"], rates["loader"])
                     cells = [name, loader, label, f"{middle(rates['real']):.0f}", f"{middle(rates['constant']):.0f}"]
-                    lines.append("| " + " | ".join([*cells, f"{100 * share:.1f} %"]) + " |")
+                    lines.append("| " + " | ".join([*cells, f"{100 * share:.1f} %", f"{100 * cost:.1f} %"]) + " |")
                     print(lines[-1], flush=True)
     return lines
 
 
-def _stall_pair(name, patches, device, loader, recipe, batch) -> dict[str, ways.Epoch]:  # type: ignore[no-untyped-def]
+def _stall_paths(name, patches, device, loader, recipe, batch) -> dict[str, ways.Epoch]:  # type: ignore[no-untyped-def]
     state = ways.our_state(name, patches, device, loader=loader, augment=recipe, batch_size=batch)
     real, constant = state.batches, ways.ConstantBatches(state)
     display = ways.Progress(state, None, show=False)
@@ -146,7 +152,11 @@ def _stall_pair(name, patches, device, loader, recipe, batch) -> dict[str, ways.
 
         return epoch
 
-    return {"real": run(real), "constant": run(constant)}
+    def drain(number: int) -> None:
+        for _ in real.epoch(number, recipe):
+            pass
+
+    return {"real": run(real), "constant": run(constant), "loader": drain}
 
 
 def precision(options: argparse.Namespace, device: torch.device) -> list[str]:
