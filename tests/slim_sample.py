@@ -12,12 +12,16 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from PIL import Image
 
+from medcore.reporting.browser import find_browser, flags
 from medcore.reporting.folders import REPORT, RUN_NOTEBOOK
 from medcore.reporting.index import write_index
 from medcore.reporting.report import report_page
@@ -27,6 +31,7 @@ from medcore.reporting.thumbnail import write_thumbnail
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "reports" / "sample"
 SOURCE = "source_sha256"
+SHOWN = "02_autoencoder"  # whose first screen the README shows
 
 
 def source_hash(notebook: Any) -> str:
@@ -49,13 +54,31 @@ def slim(run: Path, target: Path = SAMPLE) -> list[Path]:
     failed = [name for name in wanted if read_results(run / name)["status"] != "ok"]
     if failed:
         sys.exit(f"{run}: {', '.join(failed)} did not succeed; a sample shows finished runs")
-    shutil.rmtree(target, ignore_errors=True)
+    for old in target.glob("*/"):
+        shutil.rmtree(old)
     pages = [write_sample(run / name, target / name) for name in wanted]
     pages.append(write_index(target))
     for name in wanted:  # the index holds them now
         for picture in (target / name).glob("thumbnail.*"):
             picture.unlink()
+    write_picture(target / SHOWN / REPORT, target / "report.png")
     return pages
+
+
+def write_picture(page: Path, target: Path) -> None:
+    """The first screen of a report as the README shows it; the picture that is there stays when there is no browser."""
+    browser = find_browser()
+    if browser is None:
+        print(f"no Chromium found: {target} stays as it is")
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        shot = Path(profile) / "shot.png"
+        given = ["--window-size=1200,1020", f"--screenshot={shot}", page.resolve().as_uri()]
+        subprocess.run([browser, *flags(Path(profile)), *given], check=True, capture_output=True, timeout=120)
+        with Image.open(shot) as picture:
+            picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                target, optimize=True
+            )
 
 
 def write_sample(run: Path, target: Path) -> Path:

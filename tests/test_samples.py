@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from report_samples import code, display, png, sample_notebook, sample_results
 from slim_sample import ROOT, SAMPLE, SOURCE, slim, source_hash
 
+from medcore.reporting.browser import find_browser
 from medcore.reporting.report import report_page
 from medcore.reporting.results import read_results, write_results
 
@@ -59,8 +60,8 @@ def test_links_of_the_sample_lead_to_files_and_nothing_else_lies_there() -> None
     assert links == {f"{path.stem}/report.html" for path in NUMBERED}
     names = {str(path.relative_to(SAMPLE)) for path in SAMPLE.rglob("*") if path.is_file()}
     results = {f"{path.stem}/results.json" for path in NUMBERED}
-    pictures = {name for name in names if name.endswith((".png", ".webp")) and "/" not in name}
-    assert names - pictures == links | results | {"index.html"}
+    assert names == links | results | {"index.html", "report.png"}
+    assert (SAMPLE / "report.png").stat().st_size <= 200_000
 
 
 @shown
@@ -91,6 +92,7 @@ def finished_run(folder: Path) -> Path:
 def test_a_sample_is_made_from_a_finished_run(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     pages = slim(run, tmp_path / "sample")
+    assert (tmp_path / "sample" / "report.png").exists() == (find_browser() is not None)
     assert [page.name for page in pages] == ["report.html"] * len(NUMBERED) + ["index.html"]
     for path in NUMBERED:
         folder = tmp_path / "sample" / path.stem
