@@ -170,3 +170,14 @@ def test_a_limit_takes_patients_of_every_diagnosis_and_side():
     assert (few.table.groupby("patient").size() == 2).all()
     assert limit_patients(patches, None) is patches
     assert limit_patients(patches, 2).patients.tolist() == few.patients.tolist()
+
+
+def test_the_diagnoses_of_hold_out_patients_decide_nothing_about_the_others_drawn():
+    def drawn(hold_out_diagnosis: str) -> list[str]:
+        kinds = [("ALTA", ""), ("NEGATIVA", ""), (hold_out_diagnosis, "test"), ("NEGATIVA", "test")]
+        rows = [{"patient": f"{number}-{n}", "diagnosis": d} for number, (d, _) in enumerate(kinds) for n in range(9)]
+        patches = limit_patients(window_set(rows, split=[split for _, split in kinds for _ in range(9)]), 3)
+        return sorted(set(patches.patients[patches.splits != "test"]))
+
+    assert drawn("ALTA") == drawn("BAIXA") == drawn("NEGATIVA")
+    assert len(drawn("ALTA")) == 6

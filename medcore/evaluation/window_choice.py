@@ -96,13 +96,16 @@ def _counted(patches: PatchSet) -> np.ndarray:
 def limit_patients(patches: PatchSet, most: int | None, *, seed: int = 0) -> PatchSet:
     """At most ``most`` patients of every diagnosis, apart for HoldOut and the others; None takes all.
 
+    Every group has its own draw, so that nothing about HoldOut patients decides which others are taken.
+
     **Shape**: a view of the set with all windows of the drawn patients.
     """
     if most is None:
         return patches
-    generator = np.random.default_rng(seed)
     frame = patches.table[["patient", "diagnosis", "split"]].drop_duplicates("patient")
     drawn: list[str] = []
     for _, part in frame.groupby(["diagnosis", frame["split"] == "test"], sort=True):
+        group = f"{part['diagnosis'].iloc[0]}, HoldOut: {part['split'].iloc[0] == 'test'}"
+        generator = np.random.default_rng([seed, *group.encode()])
         drawn += generator.permutation(np.sort(part["patient"].to_numpy(dtype=str)))[:most].tolist()
     return patches.select(np.isin(patches.patients, drawn))
