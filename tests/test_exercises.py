@@ -83,6 +83,8 @@ def commands(path: Path) -> list[str]:
 def checked(line: str) -> None:
     """A command as the command line reads it, without running it; notebook parameters are validated too."""
     words = [word for word in shlex.split(line) if word != "…"][1:]
+    if "-f" in words:  # a file that the reader is to have
+        del words[words.index("-f") : words.index("-f") + 2]
     command = cli.get_command(click.Context(cli), words[0])
     assert command is not None, f"no command {words[0]}"
     while isinstance(command, click.Group) and len(words) > 1 and not words[1].startswith("-"):

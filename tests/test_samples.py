@@ -54,6 +54,14 @@ def test_the_sample_holds_every_notebook_as_it_is_today() -> None:
 
 
 @shown
+def test_relative_links_of_the_readme_lead_to_files() -> None:
+    for text in (ROOT / "README.md", ROOT / "notebooks" / "README.md"):
+        links = re.findall(r"\]\(([^)#]+)\)", text.read_text(encoding="utf-8"))
+        missing = [link for link in links if not link.startswith("http") and not (text.parent / link).exists()]
+        assert not missing, f"{text.name}: {missing}"
+
+
+@shown
 def test_links_of_the_sample_lead_to_files_and_nothing_else_lies_there() -> None:
     index = (SAMPLE / "index.html").read_text(encoding="utf-8")
     links = {unquote(link) for link in re.findall(r'href="([^"#:]+\.html)"', index)}

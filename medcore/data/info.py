@@ -51,8 +51,8 @@ def card(name: str) -> DatasetCard:
     """
     if name not in CARDS:
         close = difflib.get_close_matches(name, CARDS, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise MedcoreError(f"no set is called {name!r}{hint} Known are {', '.join(CARDS)}")
+        hint = f"; did you mean {close[0]!r}? Known" if close else "; known"
+        raise MedcoreError(f"no set is called {name!r}{hint} are {', '.join(CARDS)}")
     return CARDS[name]
 
 

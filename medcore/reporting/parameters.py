@@ -287,8 +287,8 @@ def _typed(schema: type[Parameters], name: str, value: Any, stem: str) -> Any:
 def did_you_mean(name: str, known: list[str]) -> str:
     """``"; did you mean 'epochs'? ..."`` for a name that nobody knows."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"{hint} It has: {', '.join(known)}"
+    hint = f"; did you mean {close[0]!r}? There" if close else "; there"
+    return f"{hint} are: {', '.join(known)}"
 
 
 def read_literal(text: str) -> Any:
