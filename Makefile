@@ -15,7 +15,7 @@ test: dev                     ## unit tests, then every notebook under nbmake
 	bash tests/run.sh
 
 test-slow: dev                ## the long campaigns: kills, byte flips, coverage of intervals, folds on Dask and Ray
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 $(SLOW)
 
 lab: install                  ## JupyterLab in the same environment
 	$(BIN)/jupyter lab notebooks
