@@ -18,7 +18,8 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = """# Speed, side by side
 
 Written by the scripts of this folder (`make bench`, or one of them alone). Paths of one row ran interleaved, a round
-of each in turns, so that a busy machine slows all alike: read the ratios, not the absolute numbers.
+of each in turns, so that a busy machine slows all alike: read the ratios, not the absolute numbers. `load` tells how
+busy it was: with more to run than cores, shared caches make even CPU seconds scatter by some per cent.
 """
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
