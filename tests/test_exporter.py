@@ -386,3 +386,21 @@ def test_many_headings_of_the_same_name_stay_apart() -> None:
         (3, "s-a-3"),
         (2, "s-x-y"),
     ]
+
+
+@pytest.mark.parametrize(
+    "audit, tone",
+    [
+        ({"verdict": "passed", "passed": True}, "good"),
+        ({"verdict": "warnings", "passed": True}, "warn"),
+        ({"verdict": "leakage", "passed": False}, "bad"),
+        ({}, "dull"),
+        ("nonsense", "dull"),
+    ],
+)
+def test_the_audit_has_the_colour_of_its_verdict(audit: object, tone: str) -> None:
+    found = front(sample_results(audit=audit), Verdict("ok"), "")["audit"]
+    assert found["tone"] == tone
+    assert (
+        f'<span class="badge {tone}">' in report_page(sample_notebook(), sample_results(audit=audit)) or tone == "dull"
+    )

@@ -60,6 +60,8 @@ def learning_curve(
             color="#555555",
         )
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if table["epoch"].nunique() == 1:
+        ax.set_xticks([table["epoch"].iloc[0]])  # the locator would invent fractions of an epoch
     ax.set(xlabel="epoch", ylabel=value.replace("_", " "))
     ax.grid(axis="y")
     style.label_ends(ax, sides, ends, colours)

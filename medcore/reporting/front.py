@@ -172,7 +172,9 @@ def audit_facts(audit: Any) -> dict[str, Any]:
     findings = rows_of(audit.get("findings"))
     said = [{"severity": shown(row.get("severity")), "text": _finding(row)} for row in findings if row.get("message")]
     rest = table([row for row in findings if not row.get("message")])
-    return {"verdict": verdict or "not run", "good": _passed(audit, verdict), "said": said, "findings": rest}
+    passed = _passed(audit, verdict)
+    tone = "warn" if passed and "warning" in verdict else "good" if passed else "bad" if verdict else "dull"
+    return {"verdict": verdict or "not run", "tone": tone, "said": said, "findings": rest}
 
 
 def _finding(row: Mapping[str, Any]) -> str:
