@@ -1,4 +1,4 @@
-"""Source code as HTML, coloured by tags so short that they hardly weigh: keywords, comments and strings."""
+"""Source code as HTML, coloured by tags so short that they hardly weigh: keywords and comments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import groupby
 
 
 def highlight(code: str, language: str = "python") -> str:
-    """Escaped source with ``<b>`` keywords, ``<i>`` comments, ``<u>`` strings; plain when the language is unknown."""
+    """Escaped source with ``<b>`` keywords and ``<i>`` comments; plain when the language is unknown."""
     from pygments.lexers import get_lexer_by_name
     from pygments.util import ClassNotFound
 
@@ -25,10 +25,10 @@ def _tagged(tag: str, text: str) -> str:
 
 
 def _tag_of(token: object) -> str:
-    from pygments.token import Comment, Keyword, Operator, String
+    from pygments.token import Comment, Keyword, Operator
 
     if token is Keyword.Namespace:
         return ""  # `from` and `import` head long lists; colour would only weigh
-    kinds = {"i": Comment, "u": String, "b": Keyword}
+    kinds = {"i": Comment, "b": Keyword}
     found = next((tag for tag, kind in kinds.items() if token in kind), "")
     return "b" if token is Operator.Word else found
