@@ -13,6 +13,7 @@ from medcore.reporting.parameters import SCHEMAS, literals, schema_for
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
+SHOWN = r"\b(?:show|explore)\("
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 numbered_notebook = pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
 
@@ -90,14 +91,14 @@ def test_the_frame_of_every_notebook(path: Path) -> None:
 def explained(cells: list, n: int) -> bool:
     """Prose stands right behind the figure: as Markdown, or rendered from computed values."""
     after = cells[n + 1] if n + 1 < len(cells) else None
-    in_cell = "run.say(" in cells[n].source.split("show(")[-1]
+    in_cell = "run.say(" in re.split(SHOWN, cells[n].source)[-1]
     return in_cell or (after is not None and (after.cell_type == "markdown" or "run.say(" in after.source))
 
 
 @numbered_notebook
 def test_figures_are_followed_by_prose(path: Path) -> None:
     cells = read(path).cells
-    shown = [n for n, cell in enumerate(cells) if cell.cell_type == "code" and re.search(r"\bshow\(", cell.source)]
+    shown = [n for n, cell in enumerate(cells) if cell.cell_type == "code" and re.search(SHOWN, cell.source)]
     silent = [cells[n].source for n in shown if not explained(cells, n)]
     assert not silent, silent
 
