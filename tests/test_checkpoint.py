@@ -49,9 +49,7 @@ def test_every_flipped_bit_is_refused_by_name(tmp_path: Path, flips: int, record
             checkpoint.verify(copy)
         refused += 1
     if flips >= 100:
-        record_property(
-            "summary", f"{flips} flipped bytes in checkpoint files: {refused} refused by name"
-        )
+        record_property("summary", f"{flips} flipped bytes in checkpoint files: {refused} refused by name")
     assert refused == flips
 
 

@@ -65,7 +65,7 @@ def test_a_comparison_shows_everything_side_by_side(tmp_path: Path, ps: PatchSet
     first = make_run(tmp_path / "a" / "06", ps, 0.3, seed=1)
     second = make_run(tmp_path / "b" / "06", ps, 3.0, seed=2, epochs=9, shuffled=True)
     page = compare_runs([first, second], tmp_path / "out").read_text(encoding="utf-8")
-    assert '<th>epochs<td>3<td>9<' in page
+    assert "<th>epochs<td>3<td>9<" in page
     assert ">seed<" not in page, "what does not differ is not listed"
     assert "Better than the first, beyond what chance" in page
     assert "Curves over the epochs, one line for each of a, b" in page

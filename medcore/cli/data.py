@@ -49,9 +49,7 @@ def fetch(name: str) -> None:
 )
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
 @click.option("--window", type=float, nargs=2, metavar="CENTRE WIDTH", help="DICOM window, in Hounsfield units for CT.")
-@click.option(
-    "--value-range", type=float, nargs=2, metavar="LOW HIGH", help="16-bit values that become 0 and 255."
-)
+@click.option("--value-range", type=float, nargs=2, metavar="LOW HIGH", help="16-bit values that become 0 and 255.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PatchSet here.")
 def prepare(
     source: str, size: int | None, policy: str, on_error: str, window: tuple[float, float] | None,
