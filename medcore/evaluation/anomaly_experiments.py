@@ -56,7 +56,7 @@ class Trial:
     objective: Objective
     config: TrainConfig
     kind: str
-    most: int = 500
+    most: int = 400
 
     def train(self, train: PatchSet, monitor: PatchSet, **changed: Any) -> nn.Module:
         """A network after the short training; ``changed`` arguments of the architecture differ from ``spec``."""
