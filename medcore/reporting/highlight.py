@@ -25,10 +25,9 @@ def _tagged(tag: str, text: str) -> str:
 
 
 def _tag_of(token: object) -> str:
-    from pygments.token import Comment, Keyword, Operator
+    from pygments.token import Comment, Keyword
 
-    if token is Keyword.Namespace:
-        return ""  # `from` and `import` head long lists; colour would only weigh
+    if token in Keyword.Namespace or token in Keyword.Constant:
+        return ""  # imports and constants are many; colour would only weigh
     kinds = {"i": Comment, "b": Keyword}
-    found = next((tag for tag, kind in kinds.items() if token in kind), "")
-    return "b" if token is Operator.Word else found
+    return next((tag for tag, kind in kinds.items() if token in kind), "")

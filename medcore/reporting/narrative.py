@@ -47,7 +47,7 @@ class Narrative:
 
     def anchor(self, text: str) -> str:
         """The anchor that a heading with this text has; links to JupyterLab's ``#My-Heading`` find it too."""
-        slug = re.sub(r"[^\w]+", "-", text.strip().lower()).strip("-_")[:40].strip("-_")
+        slug = re.sub(r"[^\w]+", "-", text.strip().lower()).strip("-_")[:24].strip("-_")
         return f"{self.prefix}{slug or 'section'}"
 
     def miss(self, what: str) -> None:

@@ -20,8 +20,8 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 PROGRESS = re.compile(r"\s*\d+%\||\d+it \[|\d+/\d+ \[")
 FINISHED_BAR = re.compile(r"[^|]*\d+%\|[^|]*\| *\d+/\d+ \[.*\]\s*$")
 LONG_OUTPUT = 12  # lines of printed text beyond which the beginning is folded
-TAIL = 5  # lines of a long output that stay visible
-HEAD = 3  # lines of its beginning that are kept, folded; the executed notebook has them all
+TAIL = 3  # lines of a long output that stay visible
+HEAD = 1  # lines of its beginning that are kept, folded; the executed notebook has them all
 
 
 def outputs_fragment(cell: dict[str, Any], narrative: Narrative, link: Any) -> str:
