@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from os import PathLike
@@ -31,7 +32,7 @@ DECODER_WIDTHS = (256, 128, 64, 32)
 SMALL_UNET_WIDTHS = (24, 48, 96, 160)
 
 
-class SegmentationModel(nn.Module):
+class SegmentationModel(nn.Module, ABC):
     """What the U-Nets share: normalise, pad, encode, decode, crop.
 
     Attributes:
@@ -46,9 +47,9 @@ class SegmentationModel(nn.Module):
     heads: nn.ModuleList
     weights_report: Any = None
 
+    @abstractmethod
     def decoder_maps(self, images: Tensor) -> list[Tensor]:
         """Decoder maps of a normalised and padded batch, finest first. Given by each network."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Logits, or in training with deep supervision a list of them, the full one first.
