@@ -133,9 +133,11 @@ def test_a_time_limit_ends_a_notebook_and_the_last_good_run_is_kept(tmp_path: Pa
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from medcore.reporting.runner import run_notebooks
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests in the background
 outcomes = run_notebooks({Path(name): {} for name in sys.argv[2:]}, out=Path(sys.argv[1]), jobs=1)
 print([outcome.status for outcome in outcomes])
 """
