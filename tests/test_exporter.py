@@ -15,6 +15,7 @@ from report_samples import ALT, code, display, estimate, png, sample_notebook, s
 
 from medcore.errors import MedcoreError
 from medcore.reporting.body import write_body
+from medcore.reporting.exporter import ReportExporter
 from medcore.reporting.figures import figure_fragment
 from medcore.reporting.fragments import page_fragment
 from medcore.reporting.front import front
@@ -301,6 +302,14 @@ def test_results_are_found_beside_the_notebook_or_inside_it_but_not_those_of_ano
     assert find_results(inside, tmp_path, "out")["summary"] == "wrong"
     (tmp_path / "results.json").write_text("{ broken")
     assert find_results(new_notebook(), tmp_path, "out") == {}
+
+
+def test_a_kernel_without_a_display_name_is_exported() -> None:
+    """The notebooks of the repository keep none, and so do their executed copies."""
+    notebook = sample_notebook()
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python"}
+    page, _ = ReportExporter().from_notebook_node(notebook)
+    assert page.startswith("<!DOCTYPE html>") or page.startswith("<!doctype html>")
 
 
 def test_nbconvert_knows_the_exporter(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ class ReportExporter(Exporter):
         Raises:
             MedcoreError: ``strict`` is set and an image has no description.
         """
+        if kernel := nb.metadata.get("kernelspec"):  # ours carry no display name; nbconvert refuses that
+            kernel.setdefault("display_name", kernel.get("name", "python3"))
         nb, resources = super().from_notebook_node(nb, resources, **kw)
         place = resources.get("metadata", {})
         results = find_results(nb, Path(place.get("path") or "."), str(place.get("name") or ""))
