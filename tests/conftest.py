@@ -6,6 +6,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +21,12 @@ def _seeds() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _close_figures() -> Iterator[None]:
-    yield
-    import sys
+def _fresh_figures() -> Iterator[None]:
+    """No figure and no style of one test reaches the next."""
+    import matplotlib
 
+    with matplotlib.rc_context():
+        yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
 
