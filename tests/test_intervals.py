@@ -261,3 +261,15 @@ def test_any_statistic_of_case_weights(scores):
     )  # fmt: skip
     known = iv.interval(scores)
     assert (found.low, found.value, found.high) == pytest.approx((known.low, known.value, known.high), abs=0.01)
+
+
+def test_a_constant_answer_is_exact_whoever_the_patients_are():
+    """Hand-worked: one class of three is always right, so the mean of the three sensitivities is 1/3; no order: 1/2."""
+    truth, patient = np.repeat([0, 1, 2], [10, 4, 6]), np.arange(20) % 5
+    always = Scores(truth, np.tile([0.5, 0.3, 0.2], (20, 1)), patient, ["test"] * 20, ("a", "b", "c"))
+    balanced = iv.interval(always, "balanced_accuracy")
+    assert (balanced.value, balanced.low, balanced.high) == pytest.approx((1 / 3,) * 3)
+    assert str(balanced) == "0.33 (exact)" and "same answer" in balanced.note
+    assert str(iv.interval(always, "auroc")) == "0.50 (exact)"
+    spread = iv.interval(always, "accuracy")  # how often the class occurs does differ between patients
+    assert spread.low < spread.value == 0.5 < spread.high

@@ -75,6 +75,8 @@ def _limits(one: Measure, how: Construction) -> Limits:
     found = _value(one)
     if found.value is None:
         return found
+    if one.exact:
+        return Limits(found.value, found.value, found.value, "exact", one.exact)
     if one.patients < 2:
         return found._replace(note="one patient only: nothing shows how much patients differ")
     few = [name for name, members in one.members.items() if members.sum() < 2]
@@ -122,7 +124,7 @@ def _without_spread(one: Measure, value: float, level: float) -> Limits:
 def _limits_of_independent(one: Measure, how: Construction) -> Limits | None:
     """With one case per patient: DeLong for AUROC and its differences, Wilson or draws for proportions; else None."""
     value = _value(one).value
-    if how.method != "auto" or one.patients != len(one.group) or value is None:
+    if how.method != "auto" or one.patients != len(one.group) or value is None or one.exact:
         return None
     if one.drawn is not None and 0 < value < 1:
         low, high = one.drawn(how.level)

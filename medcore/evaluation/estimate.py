@@ -58,12 +58,14 @@ class Estimate:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Digits match the width of the interval: ``0.83 (0.79–0.87)``."""
+        """Digits match the width of the interval: ``0.83 (0.79–0.87)``; ``0.50 (exact)`` where nothing can vary."""
         if self.value is None:
             return f"not estimable: {self.note}"
         digits = printed_decimals(self.low, self.high)
         if self.low is None or self.high is None:
             return f"{_number(self.value, digits)} (no interval: {self.note})"
+        if self.method == "exact":
+            return f"{_number(self.value, digits)} (exact)"
         low, high = _number(self.low, digits), _number(self.high, digits)
         return f"{_number(self.value, digits)} ({low}{' to ' if self.low < 0 else '–'}{high})"
 

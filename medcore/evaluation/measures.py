@@ -40,6 +40,7 @@ class Measure:
         ranked: The score of an AUROC of two classes, for DeLong. **Shape** ``(N,)``.
         at_limit: Interval for a level where the patients show no spread; None uses Wilson's, each patient once.
         drawn: Interval for a level from draws, where every patient has one case; None where there is no such thing.
+        exact: Why the value is the same whoever the patients are; empty where it is not.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Measure:
     ranked: np.ndarray | None = None
     at_limit: Callable[[float], tuple[float, float]] | None = None
     drawn: Callable[[float], tuple[float, float]] | None = None
+    exact: str = ""
 
     @property
     def members(self) -> dict[str, np.ndarray]:
@@ -91,13 +93,15 @@ def _ranked(scores: Scores, metric: str, positive: str | None) -> Measure:
         statistic = _ranked_statistic(metric, scores.positive, scores.positive_score, group, patients)
         parts = {f"class {name!r}": scores.truth == k for k, name in enumerate(scores.classes)}
         ranked = scores.positive_score if metric == "auroc" else None
-        return Measure(metric, statistic, group, patients, parts=parts, n=len(scores), ranked=ranked)
+        exact = _said_of_all(scores.positive_score) if metric == "auroc" else ""
+        return Measure(metric, statistic, group, patients, parts=parts, n=len(scores), ranked=ranked, exact=exact)
     present = [k for k in range(len(scores.classes)) if (scores.truth == k).any()]
     statistics = [_ranked_statistic(metric, scores.truth == k, scores.score[:, k], group, patients) for k in present]
     parts = {f"class {scores.classes[k]!r}": scores.truth == k for k in present}
     parts |= {"a second class": scores.truth != present[0]} if len(present) == 1 else {}
     note = f"mean of one against the rest over {_counted(len(present), len(scores.classes))}"
-    return Measure(metric, _mean_of(statistics), group, patients, parts=parts, n=len(scores), note=note)
+    exact = _said_of_all(scores.score) if metric == "auroc" else ""
+    return Measure(metric, _mean_of(statistics), group, patients, parts=parts, n=len(scores), note=note, exact=exact)
 
 
 def _ranked_statistic(
@@ -129,6 +133,7 @@ def _decided(scores: Scores, metric: str, decision: np.ndarray, positive: str | 
         parts=_parts(scores, metric, decision, chosen),
         n=len(scores),
         note=_missing_classes(scores, base),
+        exact=_said_of_all(decision) if base == "balanced_accuracy" else "",
     )
     if "@" in metric:
         right = [(decision == chosen)[scores.truth == chosen], (decision != chosen)[scores.truth != chosen]]
@@ -196,6 +201,12 @@ def _jeffreys(metric: str, right: list[np.ndarray]) -> Callable[[float], tuple[f
 def _at_prevalence(metric: str, sensitivity: confusion.Array, specificity: confusion.Array) -> confusion.Array:
     base, stated = confusion.parse_metric(metric)
     return confusion.AT_PREVALENCE[base](0.5 if stated is None else stated, sensitivity, specificity)
+
+
+def _said_of_all(answers: np.ndarray) -> str:
+    """A constant answer has the AUROC 1/2 and the balanced accuracy 1 / classes: no patient changes that."""
+    constant = len(answers) > 0 and bool((answers == answers[0]).all())
+    return "every case gets the same answer" if constant else ""
 
 
 def _missing_classes(scores: Scores, base: str) -> str:

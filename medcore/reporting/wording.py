@@ -39,6 +39,8 @@ def estimate_text(row: Mapping[str, Any]) -> str:
     if low is None or high is None or not _number(low) or not _number(high):
         return f"{value:.3g}" if abs(value) >= 10 else f"{value:.2f}"
     digits = printed_decimals(low, high)
+    if row.get("method") == "exact":
+        return f"{value:.{digits}f} (exact)".replace("-", "−")
     texts = [f"{number:.{digits}f}".replace("-", "−") for number in (value, low, high)]
     return f"{texts[0]} ({texts[1]}{' to ' if low < 0 else '–'}{texts[2]})"
 
