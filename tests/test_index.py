@@ -50,6 +50,13 @@ def test_each_run_is_a_row_with_what_matters(tmp_path: Path) -> None:
         assert wanted in page
 
 
+def test_a_rival_or_a_flattering_way_to_measure_is_no_baseline(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "today" / "06_patch_classification")
+    results = json.loads((folder / "results.json").read_text())
+    results["baselines"].append(results["baselines"][0] | {"baseline": "rival", "value": 0.9, "trivial": False})
+    assert row_of(write_results(folder, results).parent, tmp_path)["headline"]["beside"].startswith("colour histogram")
+
+
 def test_the_newest_folder_comes_first_and_its_runs_in_order(tmp_path: Path) -> None:
     make_run(tmp_path / "a" / "06_x", started="2026-11-20T10:00:00+00:00", title="T6")
     make_run(tmp_path / "a" / "01_x", started="2026-11-20T11:00:00+00:00", title="T1")

@@ -328,6 +328,9 @@ PLOTS = {
     ),
     "samples": lambda: embedding.samples_with_neighbours(PICTURES, PICTURES, captions=["d = 0.1"] * 8, columns=4),
     "mask_overlay": lambda: segmentation.mask_overlay(IMAGE, MASK, classes=["background", "gland"]),
+    "masked_examples": lambda: segmentation.masked_examples(
+        [IMAGE] * 3, [MASK] * 3, classes=["background", "gland"], titles=["a", "b", "c"]
+    ),
     "segmentation_rows": lambda: segmentation.segmentation_rows(
         [IMAGE] * 2, [MASK] * 2, [PREDICTED] * 2, classes=["background", "gland"], titles=["a 0.8", "b 0.7"]
     ),

@@ -7,6 +7,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_
 from medcore.errors import MedcoreError
 from medcore.evaluation.borders import border, border_metrics
 from medcore.evaluation.segmentation import (
+    absent_but_drawn,
     case_estimates,
     class_estimates,
     overlap_metrics,
@@ -141,6 +142,26 @@ def test_estimates_name_every_quantity_and_pool_by_scikit_learn() -> None:
     assert found["pixel_accuracy"].value == pytest.approx(expected)
     assert all(e.low is not None and e.low <= e.value <= e.high for e in found.values())
     assert set(class_estimates(table, split="val")) == {"x", "y"}
+
+
+def test_the_foreground_is_judged_whatever_class_is_written_into_it() -> None:
+    truths = [blobs(seed) for seed in range(4)]
+    predictions = [noisy(mask, 9 + seed) for seed, mask in enumerate(truths)]
+    table = score_cases(truths, predictions, list("uvwx"), list("abcd"), classes=["b", "x", "y"])
+    dice = next(e for e in case_estimates(table, split="val") if e.name == "foreground_dice")
+    pairs = zip(truths, predictions, strict=True)
+    assert dice.value == pytest.approx(np.mean([f1_score(t.ravel() > 0, p.ravel() > 0) for t, p in pairs]))
+
+
+def test_a_class_drawn_where_there_is_none_of_it_is_named_with_its_share() -> None:
+    """By hand: one of 100 pixels is called y in a case without y, which halves the case's Dice."""
+    truth = np.zeros((10, 10), np.uint8)
+    truth[:, 5:] = 1
+    strays = truth.copy()
+    strays[0, 0] = 2
+    table = score_cases([truth, truth], [truth, strays], ["fine", "strays"], ["p", "q"], classes=["b", "x", "y"])
+    assert absent_but_drawn(table).to_dict() == {"strays": 0.01}
+    assert per_case(table, "dice").tolist() == [1, 0.5]
 
 
 def test_micrometres_scale_distance_and_tolerance_together() -> None:

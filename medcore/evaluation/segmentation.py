@@ -10,8 +10,9 @@
   image's diagonal (the largest distance there could be), as Metrics Reloaded recommends.
 - **Which mean.** ``dice``, ``iou``, … are means over the classes but the background, within a case; ``miou`` is the
   mean of the case's IoU over all classes, background included; ``miou_pooled`` is that of all pixels of all cases in
-  one confusion matrix, which is what many papers print. Cases are averaged within a patient, then patients are
-  averaged: a patient with many images counts once.
+  one confusion matrix, which is what many papers print; ``foreground_dice`` (where there are several classes) asks for
+  the outline alone, whatever class is written into it. Cases are averaged within a patient, then patients are averaged:
+  a patient with many images counts once.
 
 **Reference** Maier-Hein et al. 2024, doi:10.1038/s41592-023-02151-z (Metrics Reloaded).
 """
@@ -187,7 +188,7 @@ def case_estimates(
     metrics: Sequence[str] = (*OVERLAP, "nsd", "hd95", "object_f1", "object_dice"),
     level: float = 0.95,
 ) -> list[Estimate]:
-    """Means over patients with intervals: the metrics, ``miou``, ``miou_pooled`` and ``pixel_accuracy``.
+    """Means over patients with intervals: the metrics, ``miou``, its pooled form, pixel accuracy, foreground Dice.
 
     Args:
         table: Of :func:`score_cases`.
@@ -206,7 +207,31 @@ def case_estimates(
         )
     miou = per_case(table, "iou", background=True).to_numpy()
     found.insert(min(2, len(found)), _mean(miou, patients, "miou", split, level))
+    if len(table.attrs["classes"]) > 2:
+        found.append(_mean(foreground_dice(table), patients, "foreground_dice", split, level))
     return [*found, *_pooled(table, patients, split, level)]
+
+
+def foreground_dice(table: pd.DataFrame) -> np.ndarray:
+    """Dice of everything but the background, whatever its class; NaN where there is none. **Shape** ``(N,)``."""
+    confusions = case_confusions(table).astype(float)
+    hit = confusions[:, 1:, 1:].sum((1, 2))
+    both = confusions[:, 1:].sum((1, 2)) + confusions[:, :, 1:].sum((1, 2))
+    return np.divide(2 * hit, both, out=np.full(len(both), np.nan), where=both > 0)
+
+
+def absent_but_drawn(table: pd.DataFrame) -> pd.Series:
+    """Where a class that the truth has not was drawn: the share of the case's pixels, for those cases only.
+
+    Returns:
+        Indexed by case. A few such pixels set the Dice of that class, and so half of a two-class case, to zero.
+    """
+    confusions = case_confusions(table).astype(float)
+    absent = confusions.sum(2) == 0
+    absent[:, 0] = False
+    drawn = np.where(absent, confusions.sum(1), 0).sum(1)
+    shares = pd.Series(drawn / np.maximum(confusions.sum((1, 2)), 1), index=per_case(table, "dice").index)
+    return shares[shares > 0]
 
 
 def class_estimates(

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.curves import Band, precision_recall_band, precision_recall_curve, roc_band, roc_curve
+from medcore.evaluation.names import metric_name
 from medcore.evaluation.scores import Scores
 from medcore.plots import style
 
@@ -62,24 +63,26 @@ def learning_curve(
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if table["epoch"].nunique() == 1:
         ax.set_xticks([table["epoch"].iloc[0]])  # the locator would invent fractions of an epoch
-    ax.set(xlabel="epoch", ylabel=value.replace("_", " "))
+    ax.set(xlabel="epoch", ylabel=metric_name(value))
     ax.grid(axis="y")
     style.label_ends(ax, sides, ends, colours)
     return ax
 
 
 @style.styled
-def learning_curves(table: pd.DataFrame, *, best_epoch: int | None = None) -> np.ndarray:
+def learning_curves(table: pd.DataFrame, *, metric: str | None = None, best_epoch: int | None = None) -> np.ndarray:
     """Loss and the validation metric over the epochs, side by side.
 
     Args:
-        table: as for `learning_curve`; the metric is the first further ``val_<metric>`` column.
+        table: as for `learning_curve`.
+        metric: which one; the first further ``val_<metric>`` column by default.
         best_epoch: the epoch whose checkpoint was kept.
 
     Returns:
         The Axes, one or two.
     """
-    values = ["loss", *(name[4:] for name in table.columns if name.startswith("val_") and name != "val_loss")][:2]
+    known = [name[4:] for name in table.columns if name.startswith("val_") and name != "val_loss"]
+    values = ["loss", *([metric] if metric else known[:1])]
     _, axes = plt.subplots(1, len(values), figsize=(3.6 * len(values), 2.7), squeeze=False)
     for value, ax in zip(values, axes[0], strict=True):
         learning_curve(table, value=value, best_epoch=best_epoch, ax=ax)

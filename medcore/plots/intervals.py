@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import printed_decimals
+from medcore.evaluation.names import metric_name
 from medcore.plots import style
 
 DASHES: tuple = ((0, (1, 1.2)), (0, (4, 2)), (0, (5, 1.5, 1, 1.5)), "solid")
@@ -50,7 +51,7 @@ def forest(
     """
     if not estimates:
         raise MedcoreError("forest: needs at least one estimate.")
-    labels = labels or [f"{_words(one.name)}\n{one.unit}, {one.split}" for one in estimates]
+    labels = labels or [f"{metric_name(one.name)}\n{one.unit}, {one.split}" for one in estimates]
     ax = style.new_axes(ax, height=0.8 + 0.42 * len(estimates) + (0.2 if baselines else 0))
     for row, one in enumerate(estimates):
         if one.value is None:
@@ -119,7 +120,7 @@ def dumbbells(
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel(label or _words(next(iter(pairs.values()))[0].name))
+    ax.set_xlabel(label or metric_name(next(iter(pairs.values()))[0].name))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, handletextpad=0.1)
     return ax
 
@@ -159,12 +160,6 @@ def _right(ax: Axes, row: float, text: str) -> None:
         va="center",
         fontsize=8.5,
     )
-
-
-def _words(name: str) -> str:
-    """A metric's name for people."""
-    known = {"auroc": "AUROC", "ap": "average precision", "mcc": "MCC", "nsd": "surface Dice (NSD)", "f1": "F1"}
-    return known.get(name, name.replace("_", " "))
 
 
 def _printed(one: EstimateLike) -> str:

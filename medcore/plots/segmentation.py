@@ -15,7 +15,7 @@ from medcore.plots import style
 from medcore.plots.images import as_colour
 
 IGNORE = 255
-MISSED, EXTRA, FOUND = "#D55E00", "#0072B2", "#009E73"
+MISSED, EXTRA, MISTAKEN, FOUND = "#D55E00", "#0072B2", "#CC79A7", "#009E73"
 
 
 @style.styled
@@ -81,16 +81,50 @@ def mask_overlays(
 
 
 @style.styled
+def masked_examples(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    *,
+    classes: Sequence[str],
+    titles: Sequence[str] | None = None,
+    background: int | None = 0,
+) -> np.ndarray:
+    """Images in a row, and below each the same image under its mask; a key names the classes.
+
+    Args:
+        images: each **Shape** ``(H, W, C)``; sizes may differ.
+        masks: a mask per image, as for `mask_overlay`.
+        classes: all class names.
+        titles: a name per image.
+        background: the class that is left clear.
+
+    Returns:
+        The Axes. **Shape** ``(2, images)``.
+    """
+    tallest = max(image.shape[0] / image.shape[1] for image in images)
+    size = (style.WIDTH, 2 * style.WIDTH / len(images) * tallest + 0.6)
+    figure, axes = plt.subplots(2, len(images), figsize=size, squeeze=False)
+    for column, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        _picture(as_colour(image[None])[0], axes[0, column])
+        mask_overlay(image, mask, classes=classes, background=background, ax=axes[1, column])
+        if titles is not None:
+            axes[0, column].set_title(titles[column], fontsize=8, pad=3)
+    colours = style.class_colours(classes)
+    _key(figure, [(colours[name], name) for number, name in enumerate(classes) if number != background])
+    return axes
+
+
+@style.styled
 def signed_error(
-    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, *, foreground: int = 1, ax: Axes | None = None
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, *, background: int = 0, ax: Axes | None = None
 ) -> Axes:
-    """One image, grey, with what was missed in orange, what was added in blue, and the true outline in green.
+    """One image, grey: what was missed in orange, added in blue, called another class in purple; true outline in green.
 
     Args:
         image: **Shape** ``(H, W, C)``.
         truth: class numbers, 255 = ignored. **Shape** ``(H, W)``.
         prediction: class numbers. **Shape** ``(H, W)``.
-        foreground: the class looked at.
+        background: the class that is not looked for.
         ax: where to draw.
     """
     _check_mask(image, truth)
@@ -98,8 +132,9 @@ def signed_error(
     grey = as_colour(image[None])[0].mean(axis=2, keepdims=True)
     shown = np.repeat(150 + 0.4 * grey, 3, axis=2)
     counted = truth != IGNORE
-    true, said = (truth == foreground) & counted, (prediction == foreground) & counted
-    for where, colour in ((true & ~said, MISSED), (said & ~true, EXTRA)):
+    true, said = (truth != background) & counted, (prediction != background) & counted
+    mistaken = true & said & (truth != prediction)
+    for where, colour in ((true & ~said, MISSED), (said & ~true, EXTRA), (mistaken, MISTAKEN)):
         shown[where] = 0.15 * shown[where] + 0.85 * 255 * np.asarray(to_rgb(colour))
     shown[_outline(true)] = 255 * np.asarray(to_rgb(FOUND))
     shown[~counted] = 255
@@ -114,7 +149,6 @@ def segmentation_rows(
     *,
     classes: Sequence[str],
     titles: Sequence[str] | None = None,
-    foreground: int = 1,
     pixel_size_um: float | None = None,
 ) -> np.ndarray:
     """A row per case: image, truth, prediction, and the signed error.
@@ -125,7 +159,6 @@ def segmentation_rows(
         predictions: a mask per image.
         classes: all class names.
         titles: a name per case, such as its file and Dice.
-        foreground: the class whose errors are shown.
         pixel_size_um: micrometres a pixel, for a scale bar in the first column.
 
     Returns:
@@ -142,7 +175,7 @@ def segmentation_rows(
         _picture(as_colour(image[None])[0], axes[row, 0])
         mask_overlay(image, truth, classes=classes, ax=axes[row, 1])
         mask_overlay(image, np.where(truth == IGNORE, IGNORE, prediction), classes=classes, ax=axes[row, 2])
-        signed_error(image, truth, prediction, foreground=foreground, ax=axes[row, 3])
+        signed_error(image, truth, prediction, ax=axes[row, 3])
         style.scale_bar(
             axes[row, 0],
             pixel_size_um,
@@ -154,7 +187,8 @@ def segmentation_rows(
             axes[row, 0].set_title(titles[row], fontsize=8, pad=3)
     for column, name in ((1, "truth"), (2, "prediction"), (3, "error")):
         axes[0, column].set_title(name, fontsize=8, pad=3)
-    _error_key(figure, classes[foreground])
+    mistaken = [(MISTAKEN, "another class")] if len(classes) > 2 else []
+    _key(figure, [(MISSED, "missed"), (EXTRA, "added"), *mistaken, (FOUND, "true outline")])
     return axes
 
 
@@ -227,8 +261,7 @@ def _check_mask(image: np.ndarray, mask: np.ndarray) -> None:
         raise MedcoreError(f"segmentation plots: image {image.shape[:2]} and mask {mask.shape} differ in size.")
 
 
-def _error_key(figure: plt.Figure, name: str) -> None:
-    """What the colours of the error column mean."""
-    marks = [(MISSED, f"{name} missed"), (EXTRA, f"{name} added"), (FOUND, "true outline")]
+def _key(figure: plt.Figure, marks: Sequence[tuple[str, str]]) -> None:
+    """What colours mean, below the figure."""
     patches = [Patch(color=colour, label=text) for colour, text in marks]
-    figure.legend(handles=patches, loc="outside lower right", ncols=3, handlelength=1, handleheight=1)
+    figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), handlelength=1, handleheight=1)

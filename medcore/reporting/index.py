@@ -120,7 +120,7 @@ def _held(out: Path) -> bool:
 
 
 def _headline(results: dict[str, Any]) -> dict[str, str] | None:
-    """The main metric, and the best baseline of the same name."""
+    """The main metric, and the best trivial baseline of the same name."""
     metrics, baselines = rows_of(results.get("metrics")), rows_of(results.get("baselines"))
     if not metrics:
         return None
@@ -133,7 +133,7 @@ def _headline(results: dict[str, Any]) -> dict[str, str] | None:
 
 def _comparable(row: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
     same = all(row.get(key) == first.get(key) for key in ("name", "unit", "split"))
-    return same and isinstance(row.get("value"), (int, float))
+    return same and row.get("trivial", True) and isinstance(row.get("value"), (int, float))
 
 
 def _groups(rows: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from medcore.evaluation.names import metric_name
+
 FEW = 30  # units below which an interval is wide whatever the model does
 
 
@@ -59,5 +61,6 @@ def _classes(data: dict[str, Any]) -> list[str]:
 def _intervals(metrics: list[dict[str, Any]]) -> list[str]:
     wide = [row for row in metrics if row.get("low") is not None and row["high"] - row["low"] > 0.2]
     unknown = [row for row in metrics if row.get("value") is None or row.get("low") is None]
-    sentences = [f"The interval of {row['name'].replace('_', ' ')} is wider than 20 points." for row in wide[:3]]
-    return sentences + [f"{row['name'].replace('_', ' ')}: {row['note']}." for row in unknown[:3]]
+    names = " and ".join(dict.fromkeys(metric_name(row["name"]) for row in wide[:3]))
+    sentences = [f"Wider than 20 points, so little is known of it: the interval of {names}."] if wide else []
+    return sentences + [f"{metric_name(row['name'])}: {row['note']}." for row in unknown[:3]]

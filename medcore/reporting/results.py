@@ -12,7 +12,7 @@ summary             one sentence with the main result, computed
 data                the set's card, fingerprint, size, split table
 model               architecture, number of weights, checkpoint and its hash, whether it was trained or reused
 metrics             list, headline first: name, value, low, high, n, unit, split, level, method, note
-baselines           the same shape, with ``baseline``
+baselines           the same shape, with ``baseline`` (its name) and ``trivial`` (false for a rival method)
 validation          the metric that choices may be based on: name, value, mode (min or max)
 audit               verdict and findings of the leakage audit
 answers             what the notebook says to guideline questions: threshold, selection, calibration, failures, ...

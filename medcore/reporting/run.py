@@ -33,6 +33,7 @@ from medcore.data.paths import reports_home
 from medcore.data.splits import split_table
 from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import Estimate
+from medcore.evaluation.names import metric_name
 from medcore.evaluation.scores import Scores
 from medcore.plots import style
 from medcore.reporting import environment
@@ -141,9 +142,17 @@ class Run:
         """Record metrics in order of importance; the first of a run is its headline."""
         self.results["metrics"] += [estimate.as_dict() for estimate in estimates]
 
-    def compare(self, baseline: str, *estimates: Estimate) -> None:
-        """Record what a baseline reaches on the same cases."""
-        self.results["baselines"] += [{**estimate.as_dict(), "baseline": baseline} for estimate in estimates]
+    def compare(self, baseline: str, *estimates: Estimate, trivial: bool = True) -> None:
+        """Record what another method reaches on the same cases.
+
+        Args:
+            baseline: Its name.
+            estimates: Its metrics.
+            trivial: Whether it is a baseline that any model has to beat; False for a rival, or for a way of measuring
+                that flatters.
+        """
+        facts = {"baseline": baseline, "trivial": trivial}
+        self.results["baselines"] += [{**estimate.as_dict(), **facts} for estimate in estimates]
 
     def validated(self, name: str, value: float, mode: str) -> None:
         """Record the metric that choices may be based on, from validation data: what ``medcore sweep`` searches by."""
@@ -193,11 +202,16 @@ class Run:
         """What the result does not show, as Markdown built from the facts of the run."""
         return "\n".join(f"- {sentence}" for sentence in limits_of(self.results))
 
-    def headline(self) -> pd.DataFrame:
-        """Metrics and baselines in one table: model, metric, value with interval, n, unit, split, method."""
+    def headline(self, *, across: bool = False) -> pd.DataFrame:
+        """Metrics and baselines in one table.
+
+        Args:
+            across: A row per metric and a column per method, for many metrics of few methods; else a row per value with
+                n, unit, split and method.
+        """
         rows = [{"model": "this model", **row} for row in self.results["metrics"]]
         rows += [{"model": row["baseline"], **row} for row in self.results["baselines"]]
-        table = [
+        table = pd.DataFrame([
             {
                 "model": row["model"],
                 "metric": row["name"].replace("_", " "),
@@ -208,8 +222,15 @@ class Run:
                 "method": row["method"],
             }
             for row in rows
-        ]
-        return pd.DataFrame(table).set_index("model")
+        ])  # fmt: skip
+        if not across:
+            return table.set_index("model")
+        table["metric"] = [metric_name(row["name"]) for row in rows]
+        table["counted"] = [f"{row['n']} {row['unit']}s, {row['split']}" for row in rows]
+        wide = table.pivot(index=["metric", "counted"], columns="model", values="value (95 % interval)")
+        order = list(dict.fromkeys(zip(table["metric"], table["counted"], strict=True)))
+        wide = wide.loc[order, list(dict.fromkeys(table["model"]))].fillna("").reset_index(names=["metric", "cases"])
+        return wide.rename_axis(columns=None).set_index("metric")
 
     def finish(self, summary: str = "") -> dict[str, Any]:
         """Write ``results.json`` with status ``ok``.

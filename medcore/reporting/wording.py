@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from medcore.evaluation.estimate import printed_decimals
+from medcore.evaluation.names import metric_name
 
-METRICS = {
-    "auroc": "AUROC", "auc": "AUC", "ap": "average precision", "auprc": "AUPRC", "f1": "F1", "macro_f1": "macro F1",
-    "iou": "IoU", "miou": "mIoU", "dice": "Dice", "mean_dice": "mean Dice", "nsd": "NSD", "hd95": "HD95", "mse": "MSE",
-    "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR", "ece": "ECE", "elbo": "ELBO", "fpr": "FPR", "tpr": "TPR",
-}  # fmt: skip
+__all__ = [
+    "count", "duration", "estimate_text", "memory", "metric_name", "moment", "shown",
+]  # fmt: skip
+
 STATUS_NOTES = {
     "ok": "ran to its end",
     "raised": "stopped by an error",
@@ -23,12 +23,6 @@ STATUS_NOTES = {
     "interrupted": "stopped before its end",
     "running": "has not ended, or ended without telling",
 }
-
-
-def metric_name(name: str) -> str:
-    """``balanced_accuracy`` as ``balanced accuracy``, acronyms in capitals."""
-    words = str(name).split("_")
-    return METRICS.get(str(name)) or " ".join(METRICS.get(word, word) for word in words)
 
 
 def estimate_text(row: Mapping[str, Any]) -> str:

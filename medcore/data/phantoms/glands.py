@@ -32,7 +32,7 @@ Maps = tuple[np.ndarray, np.ndarray]
 
 
 def make_glands(
-    *, patients: int = 20, images_per_patient: int = 5, size: int = 256, seed: int = 0, stain_spread: float = 0.25
+    *, patients: int = 36, images_per_patient: int = 3, size: int = 256, seed: int = 0, stain_spread: float = 0.25
 ) -> PatchSet:
     """Draw phantom-glands.
 
