@@ -1,4 +1,4 @@
-"""What metrics are called where people read them: in tables, on axes, in sentences."""
+"""What metrics and cases are called where people read them: in tables, on axes, in sentences."""
 
 from __future__ import annotations
 
@@ -14,3 +14,10 @@ def metric_name(name: str) -> str:
     """``balanced_accuracy`` as ``balanced accuracy``, acronyms in capitals."""
     words = str(name).split("_")
     return METRICS.get(str(name)) or " ".join(METRICS.get(word, word) for word in words)
+
+
+def cases_of(number: int, unit: str) -> str:
+    """``32 patients``, ``1 lesion``, ``427 patches``; thin spaces between thousands from ten thousand on."""
+    plural = "" if number == 1 else "es" if unit.endswith(("ch", "s", "x")) else "s"
+    shown = f"{number:,}".replace(",", "\u202f") if number >= 10_000 else str(number)
+    return f"{shown} {unit}{plural}"

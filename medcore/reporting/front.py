@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from medcore.evaluation.names import cases_of
 from medcore.reporting.status import Verdict
 from medcore.reporting.tables import LAST
 from medcore.reporting.wording import STATUS_NOTES, count, duration, estimate_text, memory, metric_name, moment, shown
@@ -93,8 +94,10 @@ def _same_question(rival: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 
 def _estimate(row: Mapping[str, Any]) -> dict[str, Any]:
-    facts = {key: shown(row.get(key)) for key in ("unit", "split", "method")}
-    return {**facts, "n": count(row.get("n")), "text": estimate_text(row), "note": str(row.get("note") or "")}
+    facts = {key: shown(row.get(key)) for key in ("split", "method")}
+    n, unit = row.get("n"), str(row.get("unit") or "case")
+    cases = cases_of(n, unit) if isinstance(n, int) else f"{shown(n)} {unit}"
+    return {**facts, "cases": cases, "text": estimate_text(row), "note": str(row.get("note") or "")}
 
 
 def _drawn(row: Mapping[str, Any], low: float, high: float) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from medcore.data.paths import reports_home
 from medcore.data.splits import split_table
 from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import Estimate
-from medcore.evaluation.names import metric_name
+from medcore.evaluation.names import cases_of, metric_name
 from medcore.evaluation.scores import Scores
 from medcore.plots import style
 from medcore.reporting import environment
@@ -226,7 +226,7 @@ class Run:
         if not across:
             return table.set_index("model")
         table["metric"] = [metric_name(row["name"]) for row in rows]
-        table["counted"] = [f"{row['n']} {row['unit']}s, {row['split']}" for row in rows]
+        table["counted"] = [f"{cases_of(row['n'], row['unit'])}, {row['split']}" for row in rows]
         wide = table.pivot(index=["metric", "counted"], columns="model", values="value (95 % interval)")
         order = list(dict.fromkeys(zip(table["metric"], table["counted"], strict=True)))
         wide = wide.loc[order, list(dict.fromkeys(table["model"]))].fillna("").reset_index(names=["metric", "cases"])
