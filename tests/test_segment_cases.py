@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
 
 from medcore.cli.segment_predict import load_segmenter, object_numbers, segment_files
@@ -16,7 +18,7 @@ from medcore.errors import MedcoreError
 from medcore.evaluation import cases
 from medcore.evaluation.ablation import segmentation_ablation
 from medcore.evaluation.sliding import Window
-from medcore.models.unet import SmallUNet
+from medcore.models.unet import SmallUNet, build_unet
 from medcore.training import checkpoint
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
@@ -137,6 +139,23 @@ def test_ablation_has_four_rows_and_repeats() -> None:
     first = segmentation_ablation("small", train, validation, config)
     assert len(first) == 4 and first["validation Dice"].between(0, 1).all()
     assert first.equals(segmentation_ablation("small", train, validation, config))
+
+
+def test_the_full_network_learns_from_a_file_of_encoder_weights(tmp_path: Path) -> None:
+    """Two steps of what the full profile does: ResNet-50 encoder from a .pth, Adam, exponential decay, auxiliary heads."""
+    theirs = torchvision.models.resnet50(weights=None)
+    torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
+    ps = glands()
+    train = ps.where(split="train")
+    network = build_unet("resnet50", 2, weights=tmp_path / "resnet50.pth", deep_supervision=True)
+    mine, first = dict(network.backbone.named_parameters()), theirs.conv1.weight
+    assert any(torch.equal(value, first) for value in mine.values())
+    before = {name: value.detach().clone() for name, value in mine.items()}
+    config = TrainConfig(epochs=2, batch_size=6, optimiser="adam", schedule="exponential", decay=0.5, device="cpu")
+    history = fit(network, Segmentation(ps.classes), train, ps.where(split="val"), config, progress=False)
+    assert history.table["lr"].tolist() == pytest.approx([1e-3, 5e-4])
+    assert np.isfinite(history.table["train_loss"]).all()
+    assert all(not torch.equal(before[name], value) for name, value in mine.items() if value.ndim == 4)
 
 
 @pytest.fixture(scope="module")
