@@ -23,6 +23,7 @@ import torch
 from results import interleaved, machine, paired, record
 from torch.utils.flop_counter import FlopCounterMode
 
+from medcore.training import memory
 from medcore.training.device import choose_device
 
 IMAGES = {"autoencoder": 1024, "resnet18": 256}  # per epoch; 128 for the larger ones
@@ -206,7 +207,8 @@ def main() -> None:
         title, function = SECTIONS[section]
         start = machine(device)
         print(f"== {title}\n{start}", flush=True)
-        lines = function(options, device)
+        with memory.kept_between_steps():  # as in fit(); the peers' loops profit as well
+            lines = function(options, device)
         if not options.dry:
             clock = "CPU time" if options.cpu_time else "wall time"
             limit = os.environ.get("ONEDNN_MAX_CPU_ISA")

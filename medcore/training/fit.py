@@ -76,6 +76,7 @@ def fit(
             Progress(state, tracker, show=progress) as display,
             distributed.deterministic(config.deterministic, device),
             distributed.synced_batch_norm(model),
+            memory.kept_between_steps(),
             memory.explained(state),
         ):
             for epoch in range(state.history.last_epoch + 1, config.epochs + 1):
