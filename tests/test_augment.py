@@ -114,7 +114,7 @@ def test_the_eight_symmetries_are_those_of_numpy() -> None:
         expected = array.transpose(0, 2, 1) if element & 4 else array
         expected = expected[:, :, ::-1] if element & 1 else expected
         expected = expected[:, ::-1] if element & 2 else expected
-        for rows in (3, 40):  # both ways through the function
+        for rows in (3, 40):
             many = stack[:1].repeat(rows, 1, 1)
             result = geometry.dihedral(many, torch.full((rows,), element))
             assert np.array_equal(result[rows - 1].numpy(), expected[0])
@@ -263,6 +263,24 @@ def test_colours_are_torchvisions_one_after_the_other() -> None:
     ours = changed_colours(images, one * 1.1, one * 0.8, one * 1.2, one * 0)
     theirs = tv.adjust_saturation(tv.adjust_contrast(tv.adjust_brightness(images, 1.1), 0.8), 1.2)
     assert torch.allclose(ours, theirs, atol=2e-3)
+
+
+@pytest.mark.parametrize("side", [16, 600])  # one chunk of images, and a chunk for each
+def test_a_recipe_of_flips_and_colours_is_torchvisions_per_image(side: int) -> None:
+    stored, ids = pixels(3, side, side), torch.tensor([4, 8, 15])
+    recipe = Augment(flip_horizontal=0.5, flip_vertical=0.5, brightness=0.3, contrast=0.3, saturation=0.3)
+    ours, _ = apply(recipe, stored, None, ids, seed=2, epoch=5)
+    draws = Draws(keys(ids, 2, 5, AUGMENT), torch.device("cpu"))
+    for row, image in enumerate(to_float(stored)):
+        for name, flip in (("flip_horizontal", tv.horizontal_flip), ("flip_vertical", tv.vertical_flip)):
+            image = flip(image) if draws[name][row] < 0.5 else image
+        brightness, contrast, saturation = (
+            float(draws.around(name, 0.3)[row]) for name in ("brightness", "contrast", "saturation")
+        )
+        image = image * brightness  # torchvision clips after each change, ours at the end
+        image = contrast * image + (1 - contrast) * tv.rgb_to_grayscale(image).mean()
+        image = saturation * image + (1 - saturation) * tv.rgb_to_grayscale(image)
+        assert torch.allclose(ours[row], image.clamp(0, 1), atol=2e-3)
 
 
 def test_saturation_is_kornias_up_to_their_colour_space() -> None:

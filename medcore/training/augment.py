@@ -181,8 +181,8 @@ def apply(
     return images, changed
 
 
-# on a CPU, a chunk of images stays in the cache through all kernels: × 3 channels × 4 bytes = 1.5 MB
-CACHED_PIXELS = 1 << 17
+# on a CPU, a chunk of images stays in the cache through all kernels: × 3 channels × 4 bytes = 3 MB
+CACHED_PIXELS = 1 << 18
 
 
 def _apply_to_chunk(
@@ -195,7 +195,11 @@ def _apply_to_chunk(
     if "elements" in chosen:
         planes = geometry.dihedral(planes, chosen["elements"])
         masks = None if masks is None else geometry.dihedral(masks, chosen["elements"])
-    images = planes.to(torch.float32).div_(255.0)
+    images = planes.to(torch.float32)
+    if "matrix" in chosen and "stain_matrix" not in chosen:  # what follows is linear: the mixing of colours divides
+        chosen = chosen | {name: chosen[name] / 255.0 for name in ("matrix", "lift")}
+    else:
+        images.div_(255.0)
     if "affine" in chosen:
         images, masks = geometry.warp(images, masks, chosen["affine"], chosen.get("elastic"))
     return colour.change(recipe, images, chosen, seed), masks

@@ -86,16 +86,18 @@ def dihedral_elements(recipe: Augment, square: bool, draws: Draws) -> Tensor | N
 
 
 def dihedral(stack: Tensor, elements: Tensor) -> Tensor:
-    """Apply one symmetry of the square to each image. **Shape** ``(B, ..., H, W)`` -> the same."""
-    if stack.device.type == "cpu" and len(stack) <= 32:
-        return torch.stack([_symmetry(image, int(element)) for image, element in zip(stack, elements, strict=True)])
-    result = torch.empty_like(stack)
-    for element in range(8):
-        members = torch.nonzero(elements == element).flatten()
-        if len(members):
-            members = members.to(stack.device, non_blocking=True)
-            result[members] = _symmetry(stack[members], element)
-    return result
+    """Apply one symmetry of the square to each image. **Shape** ``(B, ..., H, W)`` -> the same.
+
+    Images of one symmetry are moved together, once sorted and once back: a call per image costs more than the flip.
+    """
+    order = torch.argsort(elements, stable=True)
+    groups = _rows(stack, order).split(torch.bincount(elements, minlength=8).tolist())
+    moved = torch.cat([_symmetry(group, element) for element, group in enumerate(groups) if len(group)])
+    return _rows(moved, torch.argsort(order))
+
+
+def _rows(stack: Tensor, places: Tensor) -> Tensor:
+    return stack.index_select(0, places.to(stack.device, non_blocking=True))
 
 
 def _symmetry(stack: Tensor, element: int) -> Tensor:
