@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,18 @@ def test_crops_stay_inside_of_the_array_when_the_table_tells_of_larger_originals
     assert {images.shape[2:] for images in corners} == {(4, 4)}
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("loader", ["memory", "stream"])
-def test_batches_are_made_on_other_threads_with_one_core_each(
-    tmp_path: Path, loader: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("cores", "maker"), [(3, ("medcore-loader", 1)), (2, ("MainThread", 2))])
+def test_batches_are_made_on_idle_cores_and_by_the_step_itself_where_there_are_none(
+    tmp_path: Path, loader: str, cores: int, maker: tuple, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, real = set(), module.apply
 
@@ -154,18 +164,30 @@ def test_batches_are_made_on_other_threads_with_one_core_each(
         return real(*arguments, **options)
 
     monkeypatch.setattr(module, "apply", watched)
-    patches, before = toy_set().save(tmp_path / "set.npz"), torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        epoch_of(patches, augment=EVERYTHING, loader=loader)
-        assert seen == {("medcore-loader", 1)}
-        fresh: list[int] = []
-        thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        assert (torch.get_num_threads(), fresh) == (2, [2])  # neither the caller nor later threads notice
-    finally:
-        torch.set_num_threads(before)
+    monkeypatch.setattr(module, "cpu_count", lambda: cores)
+    epoch_of(toy_set().save(tmp_path / "set.npz"), augment=EVERYTHING, loader=loader)
+    assert seen == {maker}
+    fresh: list[int] = []
+    thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert (torch.get_num_threads(), fresh) == (2, [2])  # neither the caller nor later threads notice
+
+
+@pytest.mark.parametrize("side", [8, 64])
+def test_idle_cores_change_no_bit(
+    tmp_path: Path, side: int, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patches, found = toy_set(side=side, masks=True), {}
+    recipe = Augment(
+        flip_horizontal=0.5, turns=True, rotation=9, elastic=1, stain=0.2, contrast=0.2, hue=0.1, blur=1, noise=0.1
+    )
+    for cores in (2, 3):  # with 64 pixels, the kernels on two threads really share the work
+        monkeypatch.setattr(module, "cpu_count", lambda cores=cores: cores)
+        found[cores] = epoch_of(patches, 2, recipe, batch_size=30)
+    for one, other in zip(found[2], found[3], strict=True):
+        assert torch.equal(one.images, other.images)
+        assert one.masks is not None and other.masks is not None and torch.equal(one.masks, other.masks)
 
 
 def test_an_epoch_may_be_left_in_the_middle(tmp_path: Path) -> None:

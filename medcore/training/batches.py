@@ -2,7 +2,8 @@
 
 - Pixels stay uint8 until the last moment. They live on the device when they fit there (a stated share of its free
   memory); else background threads read them from the memory map into pinned buffers and a side stream uploads.
-- On a CPU, background threads also make the batches: cores that a step leaves idle do the augmentation.
+- On a CPU, background threads also make the batches where a step leaves cores idle. Where it uses all of them, its
+  own thread makes each batch with all of them: a loader beside it would make every kernel of the step wait.
 - The order of an epoch and all augmentation are functions of (seed, epoch, sample id): no thread count, batch size
   or number of processes changes what happens to a sample.
 - An epoch is cut into steps of equal size (±1), so that no step has a single stray image.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from torch import Tensor
 
 from medcore.data.patchset import PatchSet
@@ -98,7 +100,7 @@ class Batches:
         pieces: Forward passes per step.
         loader: ``memory`` (pixels on the device), ``stream`` (read from the file), ``auto`` (memory when it fits).
         memory_share: Share of the device's free memory that ``auto`` may fill.
-        threads: Threads that make batches ahead (on a GPU: that read ahead when streaming).
+        threads: Threads that make batches ahead (on a GPU, or with no core idle: that read ahead when streaming).
         rank: Number of this process.
         world: Number of processes.
 
@@ -152,7 +154,7 @@ class Batches:
         """The batches of one epoch, counted from 1."""
         order = permutation(self.ids, self.seed, number) if self.shuffle else torch.arange(len(self.ids))
         pieces = plan(order, self.batch_size, pieces=self.pieces, rank=self.rank, world=self.world)
-        if self.device.type == "cpu":  # nothing runs beside the host: whole batches are made ahead on other threads
+        if self.device.type == "cpu" and idle_cores() > 0:  # whole batches are made ahead on other threads
             stacks_of = self._reader()
             yield from read_ahead(
                 lambda piece: self._batch(piece, piece.rows, stacks_of(piece), number, augment), pieces, self.threads
@@ -200,6 +202,11 @@ def own_sizes(patches: PatchSet) -> Tensor | None:
         return None
     sizes = np.stack([patches.column("height"), patches.column("width")], 1).astype(np.int64)
     return torch.from_numpy(np.minimum(sizes, patches.shape[:2]))  # a column may tell of the image before resizing
+
+
+def idle_cores() -> int:
+    """Cores of this process that torch's kernels leave alone."""
+    return cpu_count() - torch.get_num_threads()
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

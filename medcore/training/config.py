@@ -61,7 +61,7 @@ class TrainConfig:
     precision: str = setting("auto", "auto, or as in 'bf16+channels_last+compile' and 'fp32'.")
     deterministic: bool = setting(True, "Same seed, same weights, also on a GPU, at some cost in speed there.")
     loader: Literal["auto", "memory", "stream"] = setting("auto", "Pixels on the device, or streamed from the file.")
-    loader_threads: int = setting(1, "Threads that make the next batches.", "threads")
+    loader_threads: int = setting(1, "Threads that make the next batches, where a step leaves cores idle.", "threads")
     memory_share: float = setting(0.5, "Share of free memory that pixels may take under loader='auto'.", "0 to 1")
 
     def __post_init__(self) -> None:
