@@ -492,7 +492,7 @@ def test_precision_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     from medcore.training import precision
 
     cpu = torch.device("cpu")
-    for capability in ("cpu-amx", "cpu", "cuda-bf16", "cuda", "mps"):
+    for capability in ("cpu-bf16-amx", "cpu-bf16", "cpu", "cuda-bf16", "cuda", "mps"):
         monkeypatch.setattr(precision, "capability_of", lambda device, capability=capability: capability)
         for model in (tiny(), build_classifier("small_cnn", 2)):
             first = choose_precision("auto", cpu, model)
@@ -504,6 +504,31 @@ def test_precision_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert family_of(build_classifier("small_cnn", 2)) == "small_cnn"
     with pytest.raises(MedcoreError, match="'fp16' is unknown"):
         choose_precision("fp16", cpu, tiny())
+
+
+@pytest.mark.parametrize(
+    ("flags", "capability", "choices"),
+    [
+        ({"avx2"}, "cpu", {"resnet18": "fp32+channels_last", "efficientnet_b0": "fp32+channels_last"}),
+        ({"avx512_bf16"}, "cpu-bf16", {"resnet18": "bf16+channels_last", "mobilenet_v2": "fp32+channels_last"}),
+        (
+            {"avx512_bf16", "amx_bf16"},
+            "cpu-bf16-amx",
+            {"unet": "bf16+channels_last", "efficientnet_b3": "fp32+channels_last"},
+        ),
+    ],
+)
+def test_bfloat16_is_for_processors_that_have_it_and_not_for_families_that_it_slows(
+    flags: set, capability: str, choices: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medcore.training import precision
+
+    monkeypatch.setattr(precision, "_cpu_flags", lambda: frozenset(flags))
+    cpu, model = torch.device("cpu"), tiny()
+    assert precision.capability_of(cpu) == capability
+    for family, choice in choices.items():
+        model.spec = {"args": {"name": family}}
+        assert str(choose_precision("auto", cpu, model)) == choice
 
 
 def test_the_loop_can_be_read_in_a_sitting() -> None:

@@ -63,9 +63,10 @@ class Precision:
 # (capability, family) -> choice; the first line whose capability and family prefix fit decides
 RULES: tuple[tuple[str, str, str], ...] = (
     ("cuda-bf16", "", "bf16+channels_last"),
-    ("cpu-amx", "efficientnet", "fp32+channels_last"),
-    ("cpu-amx", "mobilenet", "fp32+channels_last"),
-    ("cpu-amx", "", "bf16+channels_last"),
+    ("cpu", "efficientnet", "fp32+channels_last"),  # these two families are slower in bfloat16
+    ("cpu", "mobilenet", "fp32+channels_last"),
+    ("cpu-bf16", "", "bf16+channels_last"),
+    ("cpu", "", "fp32+channels_last"),
     ("", "", "fp32+contiguous"),
 )
 
@@ -109,11 +110,13 @@ def family_of(model: nn.Module) -> str:
 
 
 def capability_of(device: torch.device) -> str:
-    """What the device can do fast: ``cuda-bf16``, ``cuda``, ``cpu-amx``, ``cpu``, ``mps``."""
+    """What the device can do fast: ``cuda-bf16``, ``cuda``, ``cpu-bf16-amx``, ``cpu-bf16``, ``cpu``, ``mps``."""
     if device.type == "cuda":
         return "cuda-bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "cuda"
     if device.type == "cpu":
-        return "cpu-amx" if "amx_bf16" in _cpu_flags() else "cpu"
+        if "amx_bf16" in _cpu_flags():
+            return "cpu-bf16-amx"
+        return "cpu-bf16" if "avx512_bf16" in _cpu_flags() else "cpu"
     return device.type
 
 
