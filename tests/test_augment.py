@@ -16,6 +16,7 @@ from medcore.errors import MedcoreError
 from medcore.training import augment_colour as colour
 from medcore.training import augment_geometry as geometry
 from medcore.training.augment import PRESETS, Augment, Draws, apply, as_augment, to_float
+from medcore.training.preview import augmented_examples
 from medcore.training.randomness import AUGMENT, keys
 
 ALL = Augment(
@@ -417,6 +418,15 @@ def test_recipes_by_name_and_from_manifests() -> None:
         as_augment("flps")
     with pytest.raises(MedcoreError, match="no field 'mosaic'"):
         as_augment({"mosaic": 1})
+
+
+def test_a_preview_shows_what_the_first_epochs_of_a_run_see() -> None:
+    stored = pixels(2)
+    shown = augmented_examples("flips", stored.numpy(), count=3, seed=4)
+    assert shown.shape == (8, 16, 16, 3) and np.array_equal(shown[[0, 4]], stored.numpy())
+    for epoch in (1, 2, 3):
+        seen, _ = apply(PRESETS["flips"], stored, None, torch.arange(2), seed=4, epoch=epoch)
+        assert np.array_equal(shown[[epoch, 4 + epoch]], (seen * 255).round().permute(0, 2, 3, 1).numpy())
 
 
 @pytest.mark.gpu

@@ -110,3 +110,13 @@ def test_no_result_is_typed_into_the_prose(path: Path) -> None:
         text = re.sub(r"\$[^$]*\$|`[^`]*`|```.*?```|\(?https?://\S+|doi\S*|arXiv\S*", "", source, flags=re.S)
         text = re.split(r"## References", text)[0]
         assert not re.search(r"\b\d+[.,]\d+\b|\b\d+\s?%", re.sub(r"\b95 %", "", text)), text
+
+
+def test_every_feature_of_training_has_its_place_in_notebook_06_and_its_test() -> None:
+    text = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|`]+) \| `([^`]+)` \| `(test_\w+\.py)::(test_\w+)` \|$", text, re.M)
+    assert len(rows) >= 12
+    notebook = "\n".join(cell.source for cell in read(ROOT / "notebooks" / "06_patch_classification.ipynb").cells)
+    for what, place, file, test in rows:
+        assert place in notebook, f"{what}: {place!r} is not in notebook 06"
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), f"{what}: no {file}::{test}"

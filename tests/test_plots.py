@@ -410,6 +410,16 @@ def test_plots_draw_into_the_axes_they_get():
 # --- what is drawn is what was given ---------------------------------------------------------------------------------
 
 
+def test_learning_curves_show_every_epoch_and_mark_the_kept_one():
+    table = history()
+    loss, metric = curves.learning_curves(table, best_epoch=9)
+    assert metric.get_ylabel() == "auroc"
+    for ax, columns in ((loss, ["train_loss", "val_loss"]), (metric, ["val_auroc"])):
+        drawn = [line for line in ax.lines if len(line.get_xdata()) == len(table)]
+        assert [line.get_ydata().tolist() for line in drawn] == [table[name].tolist() for name in columns]
+        assert "kept: epoch 9" in [text.get_text() for text in ax.texts]
+
+
 def test_roc_draws_scikit_learns_curve_and_area():
     positive, score = (TRUTH == 3).astype(int), np.round(PROBABILITY[:, 3], 2)  # rounded: with ties
     ax = curves.roc_curves(score, positive, classes=["rest", "LYM"], operating_point=0.3)

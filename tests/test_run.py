@@ -64,6 +64,19 @@ def test_a_whole_run_is_in_results_json(folder: Path) -> None:
     assert "Half are right" not in run.limits() and "synthetic" in run.limits()
 
 
+def test_saved_predictions_give_the_scores_back(folder: Path) -> None:
+    run, ps = Run.start(NOTEBOOK, {}, title="A title"), patches()
+    run.use(ps)
+    said = np.random.default_rng(1).dirichlet([1, 1], 8)
+    scores = Scores.from_set(ps.where(split="test"), said)
+    assert run.save_predictions(scores) == folder / "predictions.npz"
+    with np.load(folder / "predictions.npz", allow_pickle=False) as file:
+        assert np.array_equal(file["probabilities"], said)
+        assert file["truth"].tolist() == [0, 1] * 4 and set(file["split"]) == {"test"}
+        assert file["patient"].tolist() == scores.patient.tolist() and len(set(file["patient"])) == 4
+        assert file["classes"].tolist() == ["a", "b"] and str(file["fingerprint"]) == ps.fingerprint
+
+
 def test_a_run_without_data_or_metric_does_not_finish() -> None:
     run = Run.start(NOTEBOOK, {})
     with pytest.raises(MedcoreError, match="use\\(\\)"):
