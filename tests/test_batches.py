@@ -128,6 +128,16 @@ def test_pixels_stay_on_the_device_only_when_they_fit(monkeypatch: pytest.Monkey
     assert not Batches(patches, 8, CPU, memory_share=1.0, loader="stream").in_memory
 
 
+def test_images_made_by_a_transpose_lie_row_by_row_in_memory() -> None:
+    """Picking rows of a strided stack copies byte by byte, many times slower than whole images."""
+    patches = toy_set(masks=True)
+    turned = np.ascontiguousarray(patches.store.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    table = {"label": patches.labels, "patient": patches.patients, "split": patches.splits}
+    strided = PatchSet.from_arrays(turned, table, patches.card)
+    held = Batches(strided, 8, CPU, loader="memory")._images
+    assert held.is_contiguous() and np.array_equal(held.numpy(), patches.store)
+
+
 def test_crops_stay_inside_of_the_size_that_the_table_states() -> None:
     patches = toy_set(count=40)
     patches.store[:, 6:] = 255

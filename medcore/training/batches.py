@@ -135,8 +135,9 @@ class Batches:
         fits = needed <= memory_share * free_memory(device)
         self.in_memory = loader == "memory" or (loader == "auto" and fits)
         if self.in_memory:
-            self._images = torch.from_numpy(patches.take()).to(device)
-            self._masks = torch.from_numpy(patches.take_masks()).to(device) if patches.has_masks else None
+            # row by row: arrays made by a transpose keep its strides, and picking rows of such is many times slower
+            self._images = torch.from_numpy(patches.take()).contiguous().to(device)
+            self._masks = torch.from_numpy(patches.take_masks()).contiguous().to(device) if patches.has_masks else None
 
     def __len__(self) -> int:
         """Optimiser steps per epoch."""
