@@ -63,23 +63,38 @@ def interleaved(
     With ``cpu_time``, seconds are those that cores worked for this process and its loaders' worker processes: a fair
     cost on a machine that others use as well, where wall time mostly tells who else was running.
     """
-    clock = cpu_seconds if cpu_time else time.perf_counter
+    seconds = cpu_seconds if cpu_time else wall_seconds
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(1, rounds + 2):
         for name, run in runs.items():
-            start = clock()
-            run(number)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            taken = seconds(run, number, device)
             if number > 1:
-                rates[name].append(images / (clock() - start))
+                rates[name].append(images / taken)
     return rates
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process and of its living children, seconds."""
-    children = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
-    return time.process_time() + sum(times.user + times.system for times in children)
+def wall_seconds(run: Callable[[int], object], number: int, device: torch.device) -> float:
+    """Seconds that a run takes, with what it left to the device."""
+    start = time.perf_counter()
+    run(number)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def cpu_seconds(run: Callable[[int], object], number: int, device: torch.device) -> float:
+    """CPU time of this process and of its living children; looking for them takes milliseconds that do not count."""
+    before = children_seconds()
+    start = time.process_time()
+    run(number)
+    own = time.process_time() - start
+    return own + children_seconds() - before
+
+
+def children_seconds() -> float:
+    """CPU time of living child processes so far."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(one.user + one.system for one in times)
 
 
 def paired(first: list[float], second: list[float]) -> float:
