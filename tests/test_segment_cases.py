@@ -142,7 +142,7 @@ def test_ablation_has_four_rows_and_repeats() -> None:
 
 
 def test_the_full_network_learns_from_a_file_of_encoder_weights(tmp_path: Path) -> None:
-    """Two steps of what the full profile does: ResNet-50 encoder from a .pth, Adam, exponential decay, auxiliary heads."""
+    """Two steps as in the full profile: ResNet-50 encoder from a .pth, Adam, exponential decay, auxiliary heads."""
     theirs = torchvision.models.resnet50(weights=None)
     torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
     ps = glands()
