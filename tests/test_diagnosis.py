@@ -393,17 +393,6 @@ def test_dependence_on_the_number_of_windows():
     assert window_counts.count_dependence(constant) is None
 
 
-def test_a_reader_is_bounded_by_what_the_windows_show():
-    cohort = toy_cohort(40)
-    shown = cohort.label == 1
-    hidden = replace(cohort, label=np.where(cohort.level[cohort.owner] == 1, 0, cohort.label))
-    rule = choose_window_rule(cohort)
-    reader = window_counts.reader_score(cohort, rule)
-    assert (reader[np.unique(cohort.owner[shown])] == 1).all()
-    full = roc_auc_score(cohort.truth, reader)
-    assert roc_auc_score(cohort.truth, window_counts.reader_score(hidden, rule)) < full
-
-
 def test_the_analytic_auroc_of_windows_is_met():
     cohort = toy_cohort(400, gap=2.0)
     rule = choose_window_rule(cohort)

@@ -97,8 +97,18 @@ def test_the_ceiling_counts_infected_patients_who_show_nothing():
     text = story.ceiling_sentence(replace(rule, parts=parts))
     hidden = int(re.match(r"(\d+) of 20", text)[1])
     assert hidden >= 4 and f"**{1 - hidden / 40:.2f}**" in text
+    by_number = float(re.findall(r"\*\*(\d\.\d+)\*\*", text)[1])
+    assert 1 - hidden / 20 <= by_number <= 1
     loud = replace(rule, parts=tuple(replace(part, label=np.ones_like(part.label)) for part in rule.parts))
     assert story.ceiling_sentence(loud).startswith("Every infected patient has")
+
+
+def test_the_placebo_is_put_into_words(monkeypatch):
+    found = nested_diagnosis(toy_cohort(60), folds=3)
+    assert "tells it nothing." in story.placebo_sentence(found, draws=8)
+    monkeypatch.setattr(story.ceiling, "placebo_aurocs", lambda *_, **__: np.array([0.9, 0.8, 0.85]))
+    text = story.placebo_sentence(found, draws=3)
+    assert "**0.85**" in text and "the number of windows speaks" in text
 
 
 def test_the_chosen_window_score_stands_beside_the_trivial_one():

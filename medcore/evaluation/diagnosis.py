@@ -1,7 +1,7 @@
 """From window scores to a patient's diagnosis: everything is chosen on training patients, then applied once.
 
     window score -> window decision       window_rule    annotated windows, patient-grouped folds
-    windows of a patient -> one score     aggregation    the simplest of the best on unseen patients of inner folds
+    windows of a patient -> one score     evidence, aggregation    the first of the best on unseen inner patients
     patient score -> decision, density    patient_rule   out-of-fold scores of the training patients
 
     rule = choose_diagnosis(cohort)             # refuses HoldOut patients
@@ -22,9 +22,15 @@ from sklearn.metrics import roc_auc_score
 from medcore.errors import MedcoreError
 from medcore.evaluation.aggregation import AGGREGATIONS, aggregate
 from medcore.evaluation.cohort import Cohort, check_both
+from medcore.evaluation.evidence import Evidence, fit_evidence, level_counts, strong_cut, window_levels
 from medcore.evaluation.patient_rule import PatientRule, choose_patient_rule
 from medcore.evaluation.scores import refuse_test_data
 from medcore.evaluation.window_rule import WindowRule, choose_window_rule, simplest
+
+EVIDENCE = "evidence"
+PATIENT_SCORES = (EVIDENCE, *AGGREGATIONS)
+"""Ways from windows to a patient's score, in the order in which they are preferred when validation sees no difference:
+first the one that knows how much a number of windows can say."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +39,21 @@ class DiagnosisRule:
 
     Attributes:
         window: How a window is judged.
-        aggregation: How the windows of a patient become one score.
+        aggregation: How the windows of a patient become one score: one of ``PATIENT_SCORES``.
+        evidence: What the windows of infected and healthy training patients look like.
         patient: How the score of a patient is judged.
         auroc: AUROC of each aggregation on unseen patients of the inner folds.
     """
 
     window: WindowRule
     aggregation: str
+    evidence: Evidence
     patient: PatientRule
     auroc: dict[str, float]
 
     def score(self, cohort: Cohort) -> np.ndarray:
         """The score of each patient. **Shape** ``(P,)``, 0 to 1."""
-        return patient_scores(cohort, self.window, self.aggregation)
+        return patient_scores(cohort, self.window, self.aggregation, self.evidence)
 
     def diagnose(self, cohort: Cohort) -> pd.DataFrame:
         """One row per patient: name, truth, ``windows``, ``positive_windows`` and what ``PatientRule.decide`` says.
@@ -56,11 +64,28 @@ class DiagnosisRule:
         return patient_table(cohort, positive).join(self.patient.decide(self.score(cohort)))
 
 
-def patient_scores(cohort: Cohort, window: WindowRule, aggregation: str) -> np.ndarray:
-    """The score of each patient under a window rule and an aggregation. **Shape** ``(P,)``."""
+def patient_scores(cohort: Cohort, window: WindowRule, aggregation: str, evidence: Evidence) -> np.ndarray:
+    """The score of each patient by one of ``PATIENT_SCORES``. **Shape** ``(P,)``, 0 to 1."""
+    if aggregation == EVIDENCE:
+        return evidence.score(_levels(cohort, window, evidence.cut))
     probability, positive = window.judge(cohort)
     kept = cohort.counted
     return aggregate(aggregation, probability[kept], positive[kept], cohort.owner[kept], len(cohort))
+
+
+def learn_evidence(cohort: Cohort, window: WindowRule) -> Evidence:
+    """What the windows of infected and healthy patients look like to a window rule.
+
+    Callers see to it that no test patient is among these (``choose_diagnosis`` does).
+    """
+    cut = strong_cut(cohort.score(window.score), cohort.label, window.threshold)
+    return fit_evidence(_levels(cohort, window, cut), cohort.truth, cut)
+
+
+def _levels(cohort: Cohort, window: WindowRule, cut: float) -> np.ndarray:
+    """Windows of each level of each patient. **Shape** ``(P, L)``."""
+    level = window_levels(cohort.score(window.score), window.threshold, cut)
+    return level_counts(level[cohort.counted], cohort.owner[cohort.counted], len(cohort))
 
 
 def patient_table(cohort: Cohort, positive: np.ndarray | None = None) -> pd.DataFrame:
@@ -86,7 +111,7 @@ def choose_diagnosis(
     *,
     folds: int = 5,
     rule: str = "youden",
-    aggregations: Sequence[str] = tuple(AGGREGATIONS),
+    aggregations: Sequence[str] = PATIENT_SCORES,
     seed: int = 0,
 ) -> DiagnosisRule:
     """Choose window rule, aggregation and patient rule on training patients.
@@ -95,7 +120,7 @@ def choose_diagnosis(
         cohort: Training patients; their windows' scores must come from models that have not seen them.
         folds: Inner folds.
         rule: How thresholds are chosen (``thresholds.choose_threshold``).
-        aggregations: The candidates, simplest first; the first within a standard error of the best is taken.
+        aggregations: The candidates, preferred ones first; the first within a standard error of the best is taken.
         seed: Of the folds.
 
     Raises:
@@ -103,15 +128,17 @@ def choose_diagnosis(
         MedcoreError: One class only, too few patients for the folds, or no annotated windows.
     """
     if not aggregations:
-        raise MedcoreError(f"choose_diagnosis: no aggregation to choose from; known are {', '.join(AGGREGATIONS)}")
+        raise MedcoreError(f"choose_diagnosis: no aggregation to choose from; known are {', '.join(PATIENT_SCORES)}")
     refuse_test_data(cohort.patient_scores(np.zeros(len(cohort))), "a diagnosis rule")
     check_both(cohort)
     unseen = out_of_fold_scores(cohort, folds=folds, rule=rule, aggregations=aggregations, seed=seed)
     auroc = {name: float(roc_auc_score(cohort.truth, score)) for name, score in unseen.items()}
     best = simplest(auroc, unseen, cohort.truth, few=True)
+    window = choose_window_rule(cohort, folds=folds, rule=rule, seed=seed)
     return DiagnosisRule(
-        window=choose_window_rule(cohort, folds=folds, rule=rule, seed=seed),
+        window=window,
         aggregation=best,
+        evidence=learn_evidence(cohort, window),
         patient=choose_patient_rule(cohort, unseen[best], rule=rule),
         auroc=auroc,
     )
@@ -120,12 +147,13 @@ def choose_diagnosis(
 def out_of_fold_scores(
     cohort: Cohort, *, folds: int, rule: str, aggregations: Sequence[str], seed: int
 ) -> dict[str, np.ndarray]:
-    """Patient scores under each aggregation by window rules that were chosen without the patient. Each ``(P,)``."""
+    """Patient scores under each aggregation by rules that were chosen without the patient. Each ``(P,)``."""
     scores = {name: np.zeros(len(cohort)) for name in aggregations}
     side = cohort.folds(folds, seed=seed)
     for fold in range(folds):
-        window = choose_window_rule(cohort.select(side != fold), folds=folds, rule=rule, seed=seed)
-        held_out = cohort.select(side == fold)
+        others, held_out = cohort.select(side != fold), cohort.select(side == fold)
+        window = choose_window_rule(others, folds=folds, rule=rule, seed=seed)
+        evidence = learn_evidence(others, window)
         for name in aggregations:
-            scores[name][side == fold] = patient_scores(held_out, window, name)
+            scores[name][side == fold] = patient_scores(held_out, window, name, evidence)
     return scores

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 
 from medcore.data.patchset import PatchSet
+from medcore.evaluation import ceiling
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval, paired_difference
@@ -18,7 +19,7 @@ from medcore.evaluation.nested import Diagnoses
 from medcore.evaluation.patient_metrics import patient_auroc
 from medcore.evaluation.patient_study import COUNT, RED
 from medcore.evaluation.thresholds import operating_curve
-from medcore.evaluation.window_counts import count_dependence, reader_score
+from medcore.evaluation.window_counts import count_dependence
 from medcore.evaluation.window_models import WindowLearner
 
 DECISIONS = ("healthy", "infected")
@@ -39,6 +40,25 @@ def material(cohort: Cohort, kind: str) -> str:
     return start + (
         "**There is no HoldOut part here: every result below comes from nested folds over patients, and nobody is "
         "left for a final test.**"
+    )
+
+
+def cuts_sentence(first: Estimate, others: np.ndarray) -> str:
+    """How much the AUROC moves when the same patients are cut into other folds."""
+    every = np.append(others, first.value)
+    return (
+        f"Which patients share a fold is one draw of many. In this one and {len(others)} others (these without the "
+        f"autoencoder's scores) the AUROC is **{every.mean():.3f}** on average ({every.min():.3f} to {every.max():.3f})."
+    )
+
+
+def decision_maker(diagnoses: Diagnoses) -> str:
+    """Which scores the decisions come from: those that the folds chose, most frequent first."""
+    chosen = Counter((rule.window.score, rule.aggregation) for rule in diagnoses.rules)
+    total = len(diagnoses.rules)
+    return "; ".join(
+        f"{window} of a window, {patient} of a patient" + (f" ({count} of {total} folds)" if total > 1 else "")
+        for (window, patient), count in chosen.most_common()
     )
 
 
@@ -181,38 +201,43 @@ def counts_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def reader_sentence(diagnoses: Diagnoses) -> str:
     """What a reader who agrees with the annotators could reach here, and for whom no window shows anything."""
-    scores, truth, silent, ill = [], [], 0, 0
-    for rule, part in zip(diagnoses.rules, diagnoses.parts, strict=True):
-        scores.append(reader_score(part, rule.window))
-        truth.append(part.truth)
-        shown = np.bincount(part.owner, weights=(part.label == 1) & part.counted, minlength=len(part)) > 0
-        looked = np.bincount(part.owner, weights=part.label >= 0, minlength=len(part)) > 0
-        silent += int(((part.truth == 1) & looked & ~shown).sum())
-        ill += int(((part.truth == 1) & looked).sum())
-    if not ill:
+    read = ceiling.read_windows(diagnoses)
+    looked = (read["truth"] == 1) & (read["annotated"] > 0)
+    if not looked.any():
         return "The windows of these patients are not annotated, so it cannot be said what they show."
-    auroc = roc_auc_score(np.concatenate(truth), np.concatenate(scores))
+    silent = int((looked & (read["shown"] == 0)).sum())
     return (
-        f"Of {ill} infected patients with annotated windows, **{silent} have none that is annotated positive**. A "
-        "reader who agrees with every annotation (and trusts this method on windows that nobody annotated) would reach "
-        f"a patient AUROC of **{auroc:.2f}** by the highest window."
+        f"Of {int(looked.sum())} infected patients with annotated windows, **{silent} have none that is annotated "
+        "positive**. A reader who agrees with every annotation (and trusts this method on windows that nobody "
+        "annotated), and weighs positive against clean windows as the method does, would reach a patient AUROC of "
+        f"**{ceiling.reader_auroc(read):.2f}**."
     )
 
 
 def ceiling_sentence(diagnoses: Diagnoses) -> str:
     """How high an AUROC can be expected when some infected patients have no suspicious window at all."""
-    blank, ill = 0, 0
-    for rule, part in zip(diagnoses.rules, diagnoses.parts, strict=True):
-        speaks = (rule.window.judge(part)[1] | (part.label == 1)) & part.counted
-        something = np.bincount(part.owner, weights=speaks, minlength=len(part)) > 0
-        blank += int(((part.truth == 1) & ~something).sum())
-        ill += int((part.truth == 1).sum())
+    read = ceiling.read_windows(diagnoses)
+    blank, ill = int(ceiling.is_silent(read).sum()), int(read["truth"].sum())
     if not blank:
         return "Every infected patient has a window that is called or annotated positive."
     return (
-        f"{blank} of {ill} infected patients have **no window that is called or annotated positive**. If they rank "
-        "like the healthy, and every other infected patient above every healthy one without a single mistake, the "
-        f"AUROC is **{1 - blank / ill / 2:.2f}**: more cannot be expected of any reading of these windows for bacteria."
+        f"{blank} of {ill} infected patients have **no window that is called or annotated positive**. If every other "
+        "infected patient ranks above every healthy one without a single mistake, and these rank like the healthy, the "
+        f"AUROC is **{ceiling.best_auroc(read, by_number=False):.2f}**. All that still tells them from the healthy is "
+        "that one clean window proves less than many: ranked by how few they have, it would be "
+        f"**{ceiling.best_auroc(read):.2f}**. More cannot be expected of any reading of these windows for bacteria."
+    )
+
+
+def placebo_sentence(diagnoses: Diagnoses, *, draws: int = 20, seed: int = 0) -> str:
+    """What the method finds when windows are dealt at random, so that only their number is left."""
+    found = ceiling.placebo_aurocs(diagnoses, draws=draws, seed=seed)
+    error = float(found.std(ddof=1) / np.sqrt(draws))
+    verdict = "nothing" if abs(found.mean() - 0.5) < 3 * error else "something: **the number of windows speaks**"
+    return (
+        f"Placebo: windows dealt at random among the patients, who keep their number of windows and their diagnosis. "
+        f"On {draws} such deals, evidence reaches a mean AUROC of **{found.mean():.2f}** (standard error {error:.2f}): "
+        f"the number of windows by itself tells it {verdict}."
     )
 
 

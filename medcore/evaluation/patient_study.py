@@ -2,6 +2,7 @@
 
 found = diagnose_all(cohort, learner)            # name -> Diagnoses; HoldOut once where there is one, else folds
 operating_points(cohort, learner)                # what other threshold rules give
+other_cuts(cohort, learner, seeds=(1, 2))        # AUROC with other folds
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from medcore.evaluation.nested import (
     nested_patients,
 )
 from medcore.evaluation.patient_baselines import number_of_windows, rule
+from medcore.evaluation.patient_metrics import patient_auroc
 from medcore.evaluation.window_models import WindowLearner
 from medcore.training.mil import MILConfig
 
@@ -71,6 +73,18 @@ def _counts_vary(cohort: Cohort, folds: int) -> bool:
     """Whether patients differ in their number of windows, also without a fold."""
     commonest = np.bincount(cohort.windows_per_patient).max()
     return len(cohort) - int(commonest) >= 2 * folds
+
+
+def other_cuts(
+    cohort: Cohort, learner: WindowLearner, *, folds: int = 5, rule_name: str = "youden", seeds: Sequence[int]
+) -> np.ndarray:
+    """AUROC of the method when the patients are cut into folds anew: how much of a figure hangs on one draw.
+
+    The autoencoder's scores are left out: each cut would train as many again. **Shape** ``(len(seeds),)``.
+    """
+    light = learner.without_autoencoder()
+    found = (nested_diagnosis(cohort, learn=light, folds=folds, rule=rule_name, seed=seed) for seed in seeds)
+    return np.array([patient_auroc(one).value for one in found])
 
 
 def operating_points(

@@ -1,15 +1,12 @@
-"""Does a diagnosis depend on how many windows a patient has, and what could any reader of these windows know?"""
+"""Does a diagnosis depend on how many windows a patient has?"""
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.nested import Diagnoses
-from medcore.evaluation.window_rule import WindowRule
 
 
 def by_window_count(diagnoses: Diagnoses, parts: int = 3) -> pd.DataFrame:
@@ -46,19 +43,3 @@ def count_dependence(diagnoses: Diagnoses) -> tuple[float, float] | None:
         return None
     found = spearmanr(healthy["windows"], healthy["score"])
     return float(found.statistic), float(found.pvalue)
-
-
-def reader_score(cohort: Cohort, window: WindowRule) -> np.ndarray:
-    """What a reader who agrees with every annotation could say of a patient: the ceiling of any window reader.
-
-    The highest of the patient's windows, where an annotated window counts as annotated (1 or 0) and another one as
-    probable as the window rule finds it. Where infected patients have no window that shows it, no reading of windows
-    helps. It uses the truth of the windows, so it is no method, only a bound.
-
-    **Shape** ``(P,)``, 0 to 1.
-    """
-    probability, _ = window.judge(cohort)
-    believed = np.where(cohort.label >= 0, cohort.label, probability)
-    highest = np.zeros(len(cohort))
-    np.maximum.at(highest, cohort.owner[cohort.counted], believed[cohort.counted])
-    return highest

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,6 +103,12 @@ class WindowLearner:
         self.trained: dict[bytes, Trained] = {}
         self.known: dict[bytes, Mapping[str, np.ndarray]] = {}
         self.passed: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+
+    def without_autoencoder(self) -> WindowLearner:
+        """The same learner with the scores that are learnt in no time."""
+        light = copy(self)
+        light.plan, light.known = None, {}
+        return light
 
     def __call__(self, excluded: np.ndarray) -> Mapping[str, np.ndarray]:
         """Scores of all windows by name. **Shape** ``excluded`` ``(P,)`` bool to each ``(N,)``."""

@@ -134,8 +134,14 @@ def _model(results: Results) -> str:
     return f"{spec.get('family', 'model')}, every argument listed under Model" if spec else ""
 
 
+def _kind(results: Results) -> str:
+    """What decides, where a notebook says so: the network that is described may only be one candidate."""
+    model = results["model"]
+    return str(model.get("decides") or model.get("spec", {}).get("family", ""))
+
+
 ITEMS = (
-    Item("What kind of AI method is studied?", ALL, lambda r: str(r["model"].get("spec", {}).get("family", ""))),
+    Item("What kind of AI method is studied?", ALL, _kind),
     Item("What is the question?", ALL, lambda r: r["title"]),
     Item("Which intended use and role in care?", ALL, _nothing),
     Item("Prospective or retrospective; when and where were cases collected?", ALL, _nothing),

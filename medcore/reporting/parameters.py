@@ -154,7 +154,7 @@ class PatientDiagnosis(Parameters):
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 16, "epochs": 1, "bottleneck": 4, "most_windows": 60, "folds": 3,
                   "attention_epochs": 2, "limit": 10},
-        "quick": {"size": 64, "epochs": 12, "bottleneck": 32, "most_windows": 500, "folds": 5,
+        "quick": {"size": 64, "epochs": 12, "bottleneck": 32, "most_windows": 240, "folds": 5,
                   "attention_epochs": 60},
         "full": {"size": 128, "epochs": 100, "bottleneck": 120, "most_windows": 20_000, "folds": 10,
                  "attention_epochs": 200},
