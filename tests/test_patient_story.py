@@ -103,6 +103,18 @@ def test_the_ceiling_counts_infected_patients_who_show_nothing():
     assert story.ceiling_sentence(loud).startswith("Every infected patient has")
 
 
+def test_other_cuts_are_averaged_with_this_one():
+    text = story.cuts_sentence(estimate(0.86, 0.8, 0.9), np.array([0.92, 0.92]))
+    assert "**0.900** on average, 0.860 to 0.920" in text and "2 others" in text
+
+
+def test_what_decides_is_named():
+    cohort = toy_cohort(60)
+    noise = np.random.default_rng(0).normal(size=len(cohort.owner))
+    found = nested_diagnosis(cohort.with_scores({"noise": noise, "brown": cohort.score("brown")}), folds=3)
+    assert story.decision_maker(found) == "brown of a window, evidence of a patient (3 of 3 folds)"
+
+
 def test_the_placebo_is_put_into_words(monkeypatch):
     found = nested_diagnosis(toy_cohort(60), folds=3)
     assert "tells it nothing." in story.placebo_sentence(found, draws=8)

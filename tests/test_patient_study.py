@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import nbformat
 import numpy as np
 import pytest
+from cohort_toys import toy_cohort, window_set
 from sklearn.metrics import roc_auc_score
 
 from medcore.data.info import HELICO_DENSITIES
@@ -13,11 +14,13 @@ from medcore.data.patchset import PatchSet
 from medcore.data.phantoms import make_helico
 from medcore.evaluation.brown_red import brown_peak, red_share, score_windows
 from medcore.evaluation.cohort import Cohort
-from medcore.evaluation.nested import Diagnoses, hold_out_diagnosis, hold_out_patients
+from medcore.evaluation.nested import Diagnoses, hold_out_diagnosis, hold_out_patients, nested_diagnosis
 from medcore.evaluation.patient_baselines import rule as trivial_rule
+from medcore.evaluation.patient_metrics import patient_auroc
+from medcore.evaluation.patient_study import other_cuts
 from medcore.evaluation.specks import fit_forest, speck_features
 from medcore.evaluation.window_choice import diagnosis_windows
-from medcore.evaluation.window_models import FOREST, WindowLearner
+from medcore.evaluation.window_models import FOREST, AutoencoderPlan, WindowLearner
 from medcore.evaluation.window_rule import WindowRule
 from medcore.reporting.parameters import PatientDiagnosis
 
@@ -69,6 +72,16 @@ def test_hold_out_labels_change_no_decision_of_the_notebook(tmp_path, tmp_data, 
     for name, found in first["in_folds"].items():
         assert found.table.equals(second["in_folds"][name].table), name
     assert first["chosen"].equals(second["chosen"])
+
+
+def test_other_cuts_are_nested_diagnoses_with_other_seeds():
+    cohort = toy_cohort(40)
+    patches = window_set([{"patient": str(name), "diagnosis": "BAIXA"} for name in cohort.names[cohort.owner]])
+    learner = WindowLearner(patches, cohort, autoencoder=AutoencoderPlan())
+    found = other_cuts(cohort, learner, folds=3, seeds=(1, 2))
+    expected = [patient_auroc(nested_diagnosis(cohort, folds=3, seed=seed)).value for seed in (1, 2)]
+    assert found.tolist() == expected
+    assert learner.plan is not None and not learner.trained
 
 
 # --- the phantom --------------------------------------------------------------------------------------------------

@@ -47,8 +47,8 @@ def cuts_sentence(first: Estimate, others: np.ndarray) -> str:
     """How much the AUROC moves when the same patients are cut into other folds."""
     every = np.append(others, first.value)
     return (
-        f"Which patients share a fold is one draw of many. In this one and {len(others)} others (these without the "
-        f"autoencoder's scores) the AUROC is **{every.mean():.3f}** on average ({every.min():.3f} to {every.max():.3f})."
+        f"Which patients share a fold is one draw of many. In this one and {len(others)} others (without the "
+        f"autoencoder's scores) the AUROC is **{every.mean():.3f}** on average, {every.min():.3f} to {every.max():.3f}."
     )
 
 
