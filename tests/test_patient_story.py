@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from medcore.evaluation import patient_story as story
 from medcore.evaluation.estimate import Estimate
-from medcore.evaluation.mistakes import window_table
+from medcore.evaluation.mistakes import window_table, wrong_patients
 from medcore.evaluation.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
 from medcore.evaluation.patient_baselines import number_of_windows
 from medcore.evaluation.patient_study import COUNT, OURS
@@ -106,6 +106,15 @@ def test_the_ceiling_counts_infected_patients_who_show_nothing():
 def test_other_cuts_are_averaged_with_this_one():
     text = story.cuts_sentence(estimate(0.86, 0.8, 0.9), np.array([0.92, 0.92]))
     assert "**0.900** on average, 0.860 to 0.920" in text and "2 others" in text
+
+
+def test_the_wrong_ones_are_put_into_words():
+    found = nested_diagnosis(toy_cohort(60, gap=1.0), folds=3)
+    wrong = wrong_patients(found, window_table(found))
+    table = story.wrong_table(wrong)
+    assert len(table) and table.index.tolist() == wrong["patient"].tolist()
+    assert [word == "infected" for word in table["decision"]] == wrong["decision"].astype(bool).tolist()
+    assert np.allclose(table["probability"], wrong["probability"], atol=0.005)
 
 
 def test_what_decides_is_named():

@@ -13,6 +13,7 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.scores import Scores
+from medcore.reporting.checklist import ITEMS
 from medcore.reporting.results import read_results, write_results
 from medcore.reporting.run import Run
 
@@ -118,3 +119,11 @@ def test_nan_never_reaches_the_file(tmp_path: Path) -> None:
         read_results(tmp_path)
     with pytest.raises(MedcoreError, match="does not exist"):
         read_results(tmp_path / "nowhere")
+
+
+def test_the_kind_of_method_is_what_decides() -> None:
+    """A network may be described that is one candidate of several, and not the one that was chosen."""
+    item = next(item for item in ITEMS if item.question == "What kind of AI method is studied?")
+    network = {"spec": {"family": "conv_autoencoder"}}
+    assert item.answer({"model": network}) == "conv_autoencoder"
+    assert item.answer({"model": network | {"decides": "brown peak"}}) == "brown peak"

@@ -241,6 +241,13 @@ def placebo_sentence(diagnoses: Diagnoses, *, draws: int = 20, seed: int = 0) ->
     )
 
 
+def wrong_table(wrong: pd.DataFrame) -> pd.DataFrame:
+    """``mistakes.wrong_patients`` for a reader: decisions in words, probabilities with two digits."""
+    words = [DECISIONS[number] for number in wrong["decision"]]
+    shown = wrong.assign(decision=words).round({"probability": 2}).set_index("patient")
+    return shown.rename(columns={"positive_windows": "positive windows"})
+
+
 def windows_and_errors(
     listed: Sequence[str],
     windows: pd.DataFrame,
