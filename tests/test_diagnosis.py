@@ -270,7 +270,7 @@ def test_nested_estimates_say_folds():
 
 
 def test_no_aggregation_or_an_unknown_one_is_refused():
-    with pytest.raises(MedcoreError, match="known are share"):
+    with pytest.raises(MedcoreError, match="known are evidence, share"):
         choose_diagnosis(toy_cohort(20), aggregations=())
     with pytest.raises(MedcoreError, match="'max' is none of"):
         choose_diagnosis(toy_cohort(20), aggregations=("max",), folds=2)

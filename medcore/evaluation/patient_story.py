@@ -45,6 +45,7 @@ def material(cohort: Cohort, kind: str) -> str:
 
 def cuts_sentence(first: Estimate, others: np.ndarray) -> str:
     """How much the AUROC moves when the same patients are cut into other folds."""
+    assert first.value is not None  # folds have patients of both kinds
     every = np.append(others, first.value)
     return (
         f"Which patients share a fold is one draw of many. In this one and {len(others)} others (without the "
