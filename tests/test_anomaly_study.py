@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, stats
 from sklearn.metrics import roc_auc_score
 
 from medcore.data.card import Card
@@ -223,6 +223,24 @@ def test_weighted_scores_are_out_of_fold_and_the_ladder_reads_test_cases(sides):
     assert table.loc["blur", "mse"] == ""
     assert table.loc["blur", "structure"] == str(interval(judged.test["structure"], "auroc"))
     assert anomaly_judge.steps(judged, ["structure", "weighted"]).startswith("weighted against structure")
+
+
+def test_painters_are_compared_image_by_image(sides):
+    """PSNR by hand in float64; the difference has the interval of a paired t-test over patients of one image each."""
+    normal = sides.test.select(np.isin(sides.test.label_names, ["nv", "df"]))
+    _, first = np.unique(normal.patients, return_index=True)
+    normal = normal.select(first)
+    table = study.quality_table({"fine": Blur(1 / 32), "coarse": Blur(1 / 4)}, normal)
+    pixels = torch.from_numpy(normal.take()).permute(0, 3, 1, 2) / 255
+    by_hand = [
+        -10 * (Blur(share)(pixels) - pixels).double().square().mean((1, 2, 3)).log10().numpy() for share in (1 / 32, 1 / 4)
+    ]
+    assert list(table.index) == ["fine", "coarse", "fine minus coarse"]
+    assert [one.value for one in table.psnr[:2]] == pytest.approx([values.mean() for values in by_hand], rel=1e-4)
+    gain, paired = table.psnr.iloc[-1], stats.ttest_rel(*by_hand).confidence_interval(0.95)
+    assert (gain.low, gain.high) == pytest.approx((paired.low, paired.high), rel=1e-3)
+    assert gain.name == "psnr_difference" and gain.split == "test" and gain.n == len(normal)
+    assert (study.reconstruction_quality(Blur(1 / 32), normal)["ssim"] <= 1).all()
 
 
 def test_mistakes_come_clearest_first():

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -24,12 +25,15 @@ from medcore.evaluation.anomaly import error_map, reconstruct
 from medcore.evaluation.anomaly_baselines import pca_reconstruction
 from medcore.evaluation.brown_red import red_share
 from medcore.evaluation.detection import abnormal_scores
-from medcore.evaluation.intervals import interval
+from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.intervals import interval, mean_interval
 from medcore.evaluation.predict import stream
 from medcore.evaluation.scores import Scores, refuse_test_data
 from medcore.evaluation.similarity import psnr, ssim_map
 from medcore.models.vae import VAEOutput
 from medcore.training.augment import to_float
+
+QUALITIES = ("psnr", "ssim")
 
 
 @dataclass(frozen=True)
@@ -217,8 +221,8 @@ def paint(model: nn.Module, pixels: np.ndarray) -> np.ndarray:
     return picture.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def reconstruction_quality(model: nn.Module, ps: PatchSet) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM of the painted images of a set."""
+def reconstruction_quality(model: nn.Module, ps: PatchSet) -> dict[str, np.ndarray]:
+    """How well each image of a set is painted: ``psnr`` (dB) and ``ssim``, each **shape** ``(N,)``."""
 
     def both(images: torch.Tensor) -> torch.Tensor:
         output = reconstruct(model, images)
@@ -226,5 +230,30 @@ def reconstruction_quality(model: nn.Module, ps: PatchSet) -> dict[str, float]:
         alike = ssim_map(images.float(), picture).flatten(1).mean(1)
         return torch.stack([psnr(images.float(), picture), alike], dim=1)
 
-    values = stream(both, ps, model=model).mean(0)
-    return {"psnr": float(values[0]), "ssim": float(values[1])}
+    return dict(zip(QUALITIES, stream(both, ps, model=model).T, strict=True))
+
+
+def quality_table(painters: Mapping[str, nn.Module], ps: PatchSet) -> pd.DataFrame:
+    """How well two painters paint the same images: mean PSNR (dB) and SSIM with patient-level intervals.
+
+    Args:
+        painters: Name to painter, of two.
+        ps: Images of one side.
+
+    Returns:
+        Estimates in the columns ``psnr`` and ``ssim``: a row per painter, and one for what the first adds to the
+        second, image by image.
+    """
+    quality = {name: reconstruction_quality(painter, ps) for name, painter in painters.items()}
+    first, second = quality
+    split = "+".join(np.unique(ps.splits))
+
+    def mean(values: np.ndarray, name: str) -> Estimate:
+        return mean_interval(values, ps.patients, name=name, unit="image", split=split, bounds=None)
+
+    table = pd.DataFrame({kind: {name: mean(values[kind], kind) for name, values in quality.items()}
+                          for kind in QUALITIES})  # fmt: skip
+    table.loc[f"{first} minus {second}"] = [
+        mean(quality[first][kind] - quality[second][kind], f"{kind}_difference") for kind in QUALITIES
+    ]
+    return table.rename_axis("painter")
