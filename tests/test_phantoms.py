@@ -18,9 +18,13 @@ from medcore.data.phantoms.gastric import CHROMOGENS, Brown, draw_window
 from medcore.data.phantoms.optics import Slide, photograph
 from medcore.data.phantoms.shapes import blob, blob_depths
 from medcore.data.phantoms.tissue import Field, fibres, generator, noise, outlines, paint, scatter
+from medcore.data.splits import assign_splits
 from medcore.data.stain import HAEMATOXYLIN_DAB, separate_stains
 from medcore.errors import MedcoreError
+from medcore.evaluation.anomaly_judge import judge
+from medcore.evaluation.anomaly_study import detection_sides
 from medcore.evaluation.brown_red import red_share
+from medcore.evaluation.painters import Blur, fit_linear
 from medcore.evaluation.specks import fit_forest, speck_features
 
 SMOKE = {
@@ -320,6 +324,16 @@ def test_neither_colours_nor_principal_components_tell_abnormal_lesions_well() -
         basis = PCA(components, svd_solver="randomized", random_state=0).fit(flat[train])
         error = ((basis.inverse_transform(basis.transform(flat[~train])) - flat[~train]) ** 2).mean(axis=1)
         assert roc_auc_score(abnormal[~train], error) < 0.9
+
+
+@pytest.mark.slow
+def test_painters_that_learnt_little_do_not_tell_abnormal_lesions_even_with_labels() -> None:
+    sides = detection_sides(assign_splits(make_derm(seed=1), seed=1))
+    kinds = ["mse", "ssim", "structure", "structure_centre", "weighted"]
+    for painter in (Blur(), fit_linear(sides.train, 32), fit_linear(sides.train, 120)):
+        judged = judge(painter, sides, kinds)
+        for kind, scores in [*judged.validation.items(), *judged.test.items()]:
+            assert roc_auc_score(scores.truth, scores.score) < 0.9, (painter, kind)
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 - A lesion is drawn once and photographed one to four times, turned, shifted and zoomed, through the same dermatoscope:
   images of one lesion look alike, so the lesion is the unit of every split (``group = "lesion"``).
 - mel, bcc and akiec are abnormal by their disorder; nevi come in many colours, so colour alone does not tell.
+- Outlines of nevi are sharp, and many contact plates carry an engraved scale: detail as such is nothing abnormal here,
+  only detail that normal images do not have. A blur takes both for strange; a network can learn the difference.
 
     python -c "from medcore.data.phantoms import make_derm; print(make_derm(patients=40))"
 """
@@ -87,11 +89,12 @@ def photograph_lesion(
     hairy, dark = rng.random() < hair, rng.uniform(0, 1.2) * (rng.random() < 0.4)
     layers = [*skin.maps(), _hair(rng, wide) if hairy else np.zeros_like(skin.deep)]
     field = Field(pixels, wide.scale)
+    scale = _engraving(rng, field)
     views = []
     for index in range(count):
         own = generator(seed, "derm", lesion, index)
         seen = _look_at(own, layers, wide, field)
-        seen[-1] = seen[-1] + _vignette(field, dark)
+        seen[-1] = seen[-1] + _vignette(field, dark) + scale
         views.append(photograph(own, seen, slide, field, size))
     return views
 
@@ -120,6 +123,25 @@ def _vignette(field: Field, darkness: float) -> np.ndarray:
     x, y = field.grid()
     radius = np.hypot(x - field.side / 2, y - field.side / 2) / (field.side / 2)
     return (darkness * smoothstep(radius, 0.95, 1.35)).astype(np.float32)
+
+
+def _engraving(rng: np.random.Generator, field: Field) -> np.ndarray:
+    """The scale engraved in the contact plate: none, a cross or a ring in the middle, and ticks along the sides.
+
+    Most handheld dermatoscopes have one. It lies over healthy and abnormal lesions alike: a sharp, dark structure
+    that is nothing strange to whoever has seen the instrument before.
+    """
+    x, y = (np.abs(axis - field.side / 2) for axis in field.grid())
+    near, far, line = np.minimum(x, y), np.maximum(x, y), 110.0
+    middle, ticked = rng.choice(["none", "cross", "ring"], p=[0.4, 0.3, 0.3]), rng.random() < 0.5
+    marks = np.zeros(x.shape, bool)
+    if middle == "cross":
+        marks |= (near < line) & (far < 3500)
+    if middle == "ring":
+        marks |= np.abs(np.hypot(x, y) - 3200) < line
+    if ticked:
+        marks |= (near % 1000 < 2 * line) & (far > 4800) & (far < 5800)
+    return rng.uniform(0.3, 0.8) * soften(marks.astype(np.float32), field, 60)
 
 
 def _look_at(rng: np.random.Generator, layers: list[np.ndarray], wide: Field, field: Field) -> list[np.ndarray]:

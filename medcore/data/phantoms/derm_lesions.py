@@ -99,7 +99,7 @@ def _patches(rng: np.random.Generator, field: Field, where: np.ndarray, grain: f
 def _tone(rng: np.random.Generator) -> dict[str, float]:
     """A colour of pigmented tissue; nevi and melanomas draw from the same box."""
     base = {"melanin": rng.uniform(0.08, 0.2), "deep": 0.0, "blood": rng.uniform(0.15, 0.35)}
-    kind = rng.choice(["brown", "dark", "blue", "red", "pale"], p=[0.4, 0.25, 0.12, 0.13, 0.1])
+    kind = rng.choice(["brown", "dark", "blue", "red", "pale"], p=[0.3, 0.3, 0.15, 0.15, 0.1])
     change = {
         "brown": {"melanin": rng.uniform(0.35, 0.8)},
         "dark": {"melanin": rng.uniform(0.9, 1.7)},
@@ -111,11 +111,11 @@ def _tone(rng: np.random.Generator) -> dict[str, float]:
 
 
 def nevus(rng: np.random.Generator, field: Field, skin: Skin) -> None:
-    """nv: round to oval, one to three colours in concentric order, perhaps faint regular globules."""
-    shape = _shape(rng, field, radius=(1400, 3800), irregular=0.02)
+    """nv: round to oval with a sharp outline, one to three colours in concentric order, perhaps faint globules."""
+    shape = _shape(rng, field, radius=(1600, 4000), irregular=0.01, aspect=1.3)
     depth = shape.depth(*field.grid())
-    edges = [1.0, *np.sort(rng.uniform(0.25, 0.85, rng.choice(3, p=[0.35, 0.5, 0.15])))[::-1]]
-    softness = rng.uniform(0.05, 0.16)
+    edges = [1.0, *np.sort(rng.uniform(0.25, 0.85, rng.choice(3, p=[0.55, 0.35, 0.1])))[::-1]]
+    softness = rng.uniform(0.03, 0.07)
     texture = 1 + rng.uniform(0, 0.05) * noise(rng, field, 150)
     for edge in edges:
         skin.cover(1 - smoothstep(depth, edge - softness, edge + softness), **_tone(rng))
@@ -130,12 +130,12 @@ def melanoma(rng: np.random.Generator, field: Field, skin: Skin) -> None:
     shape = _shape(rng, field, radius=(2300, 4000), irregular=0.11)
     where = _inside(rng, field, shape, rng.uniform(0.05, 0.2), ragged=rng.uniform(0.02, 0.06))
     skin.cover(where, **_tone(rng))
-    for _ in range(rng.choice([1, 2, 3], p=[0.15, 0.5, 0.35])):
-        patch = _patches(rng, field, where, rng.uniform(650, 1200), rng.uniform(0.2, 0.45))
+    for _ in range(rng.choice([2, 3, 4])):
+        patch = _patches(rng, field, where, rng.uniform(450, 900), rng.uniform(0.2, 0.45))
         skin.cover(patch, **_tone(rng))
     rim = _inside(rng, field, shape, 0.3) * (1 - 0.7 * where)
-    stray = _dots(rng, field, np.maximum(where, rim), size=320, spacing=900, share=rng.uniform(0, 0.4))
-    skin.melanin += rng.uniform(0.2, 0.5) * stray
+    stray = _dots(rng, field, np.maximum(where, rim), size=320, spacing=900, share=rng.uniform(0.1, 0.5))
+    skin.melanin += rng.uniform(0.3, 0.6) * stray
 
 
 def keratosis(rng: np.random.Generator, field: Field, skin: Skin) -> None:
@@ -144,9 +144,9 @@ def keratosis(rng: np.random.Generator, field: Field, skin: Skin) -> None:
     where = _inside(rng, field, shape, 0.06, ragged=rng.uniform(0, 0.04))
     brown = rng.uniform(0.3, 1.0)
     skin.cover(where, melanin=brown * (1 + 0.07 * noise(rng, field, 260)), keratin=rng.uniform(0.05, 0.35))
-    plugs = _dots(rng, field, where, size=260, spacing=1300, share=rng.uniform(0, 0.6))
+    plugs = _dots(rng, field, where, size=260, spacing=1300, share=rng.uniform(0, 0.3))
     skin.melanin += rng.uniform(0.1, 0.35) * plugs
-    cysts = _dots(rng, field, where, size=240, spacing=1500, share=rng.uniform(0, 0.5))
+    cysts = _dots(rng, field, where, size=240, spacing=1500, share=rng.uniform(0, 0.3))
     skin.cover(cysts, melanin=0.6 * brown)
 
 
@@ -212,8 +212,8 @@ def actinic(rng: np.random.Generator, field: Field, skin: Skin) -> None:
     skin.cover(0.7 * follicles, blood=0.15, melanin=0.1)
     scale = _patches(rng, field, where, 1000, rng.uniform(0.1, 0.35))
     skin.cover(scale, melanin=0.08, blood=0.15, keratin=rng.uniform(0, 0.1))
-    crust = _patches(rng, field, where, 1200, rng.uniform(0.1, 0.3))
-    skin.cover(crust, melanin=rng.uniform(0.4, 1.1), keratin=rng.uniform(0.0, 0.15))
+    crust = _patches(rng, field, where, 800, rng.uniform(0.15, 0.35))
+    skin.cover(crust, melanin=rng.uniform(0.5, 1.2), keratin=rng.uniform(0.0, 0.15))
 
 
 LESIONS: dict[str, Callable[[np.random.Generator, Field, Skin], None]] = {
