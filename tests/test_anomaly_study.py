@@ -1,5 +1,7 @@
 """The study of anomaly detection: who learns, who judges, what is refused; profiles and weights by slow references."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -218,7 +220,7 @@ def test_weighted_scores_are_out_of_fold_and_the_ladder_reads_test_cases(sides):
     profiles = anomaly_judge.profiles(Blur(), sides.validation)
     fitted = WeightedErrors.fit(profiles, judged.validation["structure"])
     np.testing.assert_allclose(judged.validation["weighted"].score, fitted.out_of_fold)
-    assert judged.choose().free == "structure"
+    assert judged.choose().kind == "structure"
     table = anomaly_judge.ingredients({"blur": judged}, ["mse", "structure", "weighted"])
     assert table.loc["blur", "mse"] == ""
     assert table.loc["blur", "structure"] == str(interval(judged.test["structure"], "auroc"))
@@ -233,7 +235,8 @@ def test_painters_are_compared_image_by_image(sides):
     table = study.quality_table({"fine": Blur(1 / 32), "coarse": Blur(1 / 4)}, normal)
     pixels = torch.from_numpy(normal.take()).permute(0, 3, 1, 2) / 255
     by_hand = [
-        -10 * (Blur(share)(pixels) - pixels).double().square().mean((1, 2, 3)).log10().numpy() for share in (1 / 32, 1 / 4)
+        -10 * (Blur(share)(pixels) - pixels).double().square().mean((1, 2, 3)).log10().numpy()
+        for share in (1 / 32, 1 / 4)
     ]
     assert list(table.index) == ["fine", "coarse", "fine minus coarse"]
     assert [one.value for one in table.psnr[:2]] == pytest.approx([values.mean() for values in by_hand], rel=1e-4)
@@ -304,7 +307,7 @@ def test_the_table_form_is_compared_on_the_same_cases(trial, sides, patches):
     assert lost["difference"].value == 0
 
 
-def test_labels_have_to_earn_their_place():
+def test_what_learnt_from_labels_is_never_chosen():
     truth = np.tile([0, 1], 50)
 
     def scores(noise):
@@ -312,12 +315,26 @@ def test_labels_have_to_earn_their_place():
         return Scores(truth, values, np.arange(100), np.full(100, "val"), ("normal", "abnormal"))
 
     good, bad = scores(0.5), scores(1.5)
-    helped = anomaly_judge.Judged({"mse": bad, "weighted": good}, {}).choose()
-    assert (helped.kind, helped.free) == ("weighted", "mse") and "without any label the best is mse" in str(helped)
-    equal = anomaly_judge.Judged({"mse": bad, "ssim": good, "weighted": good}, {}).choose()
-    assert (equal.kind, equal.free) == ("ssim", "ssim") and "so none are used" in str(equal)
+    chosen = anomaly_judge.Judged({"mse": bad, "weighted": good}, {}).choose()
+    assert chosen.kind == "mse" and list(chosen.aurocs) == ["mse"] and "Chosen: **mse**" in str(chosen)
     with pytest.raises(MedcoreError, match="no candidate"):
         anomaly_judge.Judged({"weighted": good}, {}).choose()
+
+
+def test_labels_are_said_to_work_where_a_trivial_painter_does_as_well(sides, monkeypatch):
+    painters = {name: anomaly_judge.judge(Blur(), sides, ["mse", "weighted"]) for name in ("blur", "network")}
+    table, verdict = anomaly_judge.with_labels(painters, sides)
+    assert list(table.index) == ["blur", "network", "colour histogram"]
+    weighted = painters["blur"].test["weighted"]
+    assert table.auroc["blur"].value == pytest.approx(roc_auc_score(weighted.truth, weighted.score))
+    assert "the work of the labels" in verdict
+    noise = replace(weighted, score=np.random.default_rng(0).random(len(weighted)))
+    monkeypatch.setattr(anomaly_judge, "colours_from_labels", lambda sides: noise)
+    blind = {"blur": anomaly_judge.Judged({}, {"weighted": noise}), "network": painters["network"]}
+    assert "still adds something" in anomaly_judge.with_labels(blind, sides)[1]
+    nothing = anomaly_judge.Judged({}, {}, {"weighted": "too few patients"})
+    table, reason = anomaly_judge.with_labels({"blur": painters["blur"], "network": nothing}, sides)
+    assert table.empty and reason == "too few patients."
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(134, 60), (720, 42), (2000, 15), (9000, 10)])

@@ -1,7 +1,7 @@
 """A painter before its judges: every candidate score on validation and test cases, and what each ingredient adds.
 
     judged = judge(model, sides, ["mse", "ssim", "structure_centre", "weighted"])
-    chosen = judged.choose()                        # on validation cases
+    chosen = judged.choose()                        # on validation cases, among scores that need no label
     found = judged.test[chosen.kind]
 
 A painter is anything that paints a picture again: an autoencoder, a VAE, a PCA, or a mere blur. Judging the trivial
@@ -21,7 +21,7 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation import latent
 from medcore.evaluation.anomaly import KINDS, LATENT_SCORES, painting, reconstruct, scores_of_kinds
-from medcore.evaluation.anomaly_study import Sides, choose_kind
+from medcore.evaluation.anomaly_study import Sides, choose_kind, colours_from_labels
 from medcore.evaluation.detection import abnormal_scores
 from medcore.evaluation.error_profile import WeightedErrors, error_profile
 from medcore.evaluation.intervals import interval, paired_difference
@@ -31,7 +31,6 @@ from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
 from medcore.models.vae import VAE
 
 WEIGHTED, DISTANCE = "weighted", "latent_distance"
-MARGIN = 0.01  # in AUROC on validation cases: what labels must add before a score may use them
 NEED_COLOUR = ("red", "dab")
 ENCODERS = (VAE, ConvAutoencoder, DenseAutoencoder)
 
@@ -42,22 +41,15 @@ class Choice:
 
     Attributes:
         kind: The score to use.
-        free: The best of those that need no labelled case; often the same.
         aurocs: Of every candidate, on validation cases.
     """
 
     kind: str
-    free: str
     aurocs: dict[str, float]
 
     def __str__(self) -> str:
         listed = ", ".join(f"{name} {value:.3f}" for name, value in self.aurocs.items())
-        text = f"AUROC on validation cases: {listed}. Chosen: **{self.kind}**"
-        if self.kind == WEIGHTED:
-            return f"{text}, since its labels are worth more than {MARGIN}; without any label the best is {self.free}."
-        if WEIGHTED in self.aurocs:
-            return f"{text}; weights from labelled validation cases would not add {MARGIN}, so none are used."
-        return f"{text}."
+        return f"AUROC on validation cases: {listed}. Chosen: **{self.kind}**."
 
 
 @dataclass(frozen=True)
@@ -75,19 +67,15 @@ class Judged:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def choose(self) -> Choice:
-        """The score to use, from validation cases alone: the best that needs no label, unless labels earn their place.
+        """The best on validation cases of the scores that are computed without labels.
 
-        ``weighted`` is taken only when it is better by ``MARGIN``: a score that everybody can compute without labelled
-        cases goes before one that is no better with them.
+        ``weighted`` is no candidate: it learns from labelled cases, and has to be read beside trivial methods that
+        learnt from the same labels (see ``with_labels``).
 
         Raises:
-            MedcoreError: No score without labels is among the candidates.
+            MedcoreError: No score without labels is there.
         """
-        free, aurocs = choose_kind({kind: one for kind, one in self.validation.items() if kind != WEIGHTED})
-        if WEIGHTED not in self.validation:
-            return Choice(free, free, aurocs)
-        aurocs[WEIGHTED] = interval(self.validation[WEIGHTED], "auroc").value or 0.0
-        return Choice(WEIGHTED if aurocs[WEIGHTED] >= aurocs[free] + MARGIN else free, free, aurocs)
+        return Choice(*choose_kind({kind: one for kind, one in self.validation.items() if kind != WEIGHTED}))
 
 
 def judge(model: nn.Module, sides: Sides, kinds: Sequence[str], *, seed: int = 0) -> Judged:
@@ -158,6 +146,30 @@ def ingredients(painters: Mapping[str, Judged], kinds: Sequence[str]) -> pd.Data
         for name, judged in painters.items()
     }
     return pd.DataFrame.from_dict(cells, orient="index", columns=list(kinds)).rename_axis("painter")
+
+
+def with_labels(painters: Mapping[str, Judged], sides: Sides) -> tuple[pd.DataFrame, str]:
+    """What labelled validation cases make of the painters' errors, and of colours alone; on the test cases.
+
+    Args:
+        painters: Name to its judged scores, the network last; those without ``weighted`` are left out.
+        sides: Their cases.
+
+    Returns:
+        A table with the ``auroc`` of each, and a sentence on whether the network is what works; an empty table and
+        the reason where no weights could be fitted.
+    """
+    found = {name: judged.test[WEIGHTED] for name, judged in painters.items() if WEIGHTED in judged.test}
+    network = list(painters)[-1]
+    if network not in found:
+        return pd.DataFrame(), painters[network].left_out.get(WEIGHTED, f"{WEIGHTED!r} is not among the scores") + "."
+    found["colour histogram"] = colours_from_labels(sides)
+    aurocs = {name: interval(scores, "auroc") for name, scores in found.items()}
+    best = max((name for name in found if name != network), key=lambda name: aurocs[name].value or 0)
+    gain = paired_difference(found[network], found[best], "auroc")
+    verdict = "the network still adds something" if (gain.low or 0) > 0 else "most of it is the work of the labels"
+    table = pd.DataFrame({"auroc": aurocs}).rename_axis("painter")
+    return table, f"With labels, {network} minus the best of the others ({best}) is {gain}: {verdict}."
 
 
 def steps(judged: Judged, kinds: Sequence[str]) -> str:
