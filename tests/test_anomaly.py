@@ -145,6 +145,17 @@ def test_central_weights():
     assert ratio.item() == pytest.approx(np.exp(0.5 * (4 / 9 / 0.25) ** 2), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["ssim", "structure"])
+def test_scores_of_the_centre_count_the_same_error_more_in_the_middle(kind):
+    images = torch.full((2, 3, 33, 33), 0.5)
+    images[0, :, 14:19, 14:19] += 0.3 * torch.rand(5, 5, generator=torch.Generator().manual_seed(0))
+    images[1, :, 2:7, 2:7] = images[0, :, 14:19, 14:19]
+    whole, centre = score(Blur(), images, kind), score(Blur(), images, f"{kind}_centre")
+    assert (centre[0] / centre[1]) > 1.5 * (whole[0] / whole[1])
+    by_hand = (error_map(Blur(), images, kind) * central_weights(33, 33)).mean((1, 2))
+    torch.testing.assert_close(centre, by_hand)
+
+
 def test_blur_is_a_model_without_learning():
     images = torch.rand(2, 3, 32, 32)
     expected = ndimage.gaussian_filter(images.numpy(), (0, 0, 2, 2), truncate=3.5, mode="mirror")

@@ -124,7 +124,7 @@ def test_equal_scores_give_chance_and_no_threshold(sides):
         choose_threshold(equal, "youden")
 
 
-@pytest.mark.parametrize("kind", ["mse", "l1", "ssim", "structure", "structure_centre", "red", "dab"])
+@pytest.mark.parametrize("kind", ["mse", "l1", "ssim", "ssim_centre", "structure", "structure_centre", "red", "dab"])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_a_constant_image_has_a_finite_score(kind, value):
     model = ConvAutoencoder(16, bottleneck=3).eval()

@@ -29,9 +29,11 @@ ScoreFunction = Callable[[nn.Module, Tensor], Tensor]
 PixelMap = Callable[[Tensor, Tensor], Tensor]
 
 
-def _structure_in_the_centre(picture: Tensor, painted: Tensor) -> Tensor:
-    height, width = picture.shape[-2:]
-    return (1.0 - structure_map(picture, painted)) * central_weights(height, width, picture.device)
+def _in_the_centre(error: PixelMap) -> PixelMap:
+    def weighted(picture: Tensor, painted: Tensor) -> Tensor:
+        return error(picture, painted) * central_weights(picture.shape[-2], picture.shape[-1], picture.device)
+
+    return weighted
 
 
 # picture (B, C, H, W), reconstruction (B, C, H, W) -> (B, H, W)
@@ -41,10 +43,10 @@ PIXEL_MAPS: dict[str, PixelMap] = {
     "ssim": lambda picture, painted: 1.0 - ssim_map(picture, painted),
     "ssim_multiscale": lambda picture, painted: 1.0 - multiscale_ssim_map(picture, painted),
     "structure": lambda picture, painted: 1.0 - structure_map(picture, painted),
-    "structure_centre": _structure_in_the_centre,
     "red": lambda picture, painted: lost(redness(picture), redness(painted)),
     "dab": lambda picture, painted: lost(dab(picture), dab(painted)),
 }
+PIXEL_MAPS |= {f"{kind}_centre": _in_the_centre(PIXEL_MAPS[kind]) for kind in ("ssim", "structure")}
 LATENT_SCORES = ("elbo", "kl")
 KINDS = (*PIXEL_MAPS, *LATENT_SCORES)
 
@@ -56,10 +58,10 @@ def score(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
         model: an autoencoder or VAE, trained on normal pictures only; used in evaluation mode.
         images: (B, C, H, W) in [0, 1], on the model's device.
         kind: ``mse``, ``l1``; ``ssim`` (1 - SSIM); ``ssim_multiscale``; ``structure`` (what is missing of the local
-            structure in lightness and opponent colours, each against its own noise); ``structure_centre`` (the same,
-            weighted to the middle of the picture, for lesions); ``red`` (loss of reddish, saturated pixels in HSV);
-            ``dab`` (loss of brown stain by colour deconvolution); for a VAE also ``kl`` (nats) and ``elbo`` (negative
-            bound in nats, with a unit-variance normal likelihood).
+            structure in lightness and opponent colours, each against its own noise); ``ssim_centre`` and
+            ``structure_centre`` (the same, weighted to the middle of the picture, for lesions); ``red`` (loss of
+            reddish, saturated pixels in HSV); ``dab`` (loss of brown stain by colour deconvolution); for a VAE also
+            ``kl`` (nats) and ``elbo`` (negative bound in nats, with a unit-variance normal likelihood).
 
     Returns:
         Scores (B,), float32, finite.

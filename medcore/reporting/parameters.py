@@ -90,7 +90,7 @@ class Autoencoder(Parameters):
     images_seen: Count | None = None
     batch_size: Count | None = None
     lr: Rate | None = None
-    scores: list[str] = ["mse", "ssim", "structure", "structure_centre", "red", "dab", "weighted"]
+    scores: list[str] = ["mse", "ssim", "ssim_centre", "structure", "structure_centre", "red", "dab", "weighted"]
     rule: str = "youden"
     short_epochs: Count | None = None
     bottlenecks: list[Count] | None = None
@@ -124,7 +124,7 @@ class VariationalAutoencoder(Parameters):
     images_seen: Count | None = None
     batch_size: Count | None = None
     lr: Rate | None = None
-    scores: list[str] = ["mse", "ssim", "structure", "structure_centre", "elbo", "kl", "latent_distance", "weighted"]
+    scores: list[str] = ["mse", "ssim", "ssim_centre", "structure_centre", "elbo", "kl", "latent_distance", "weighted"]
     rule: str = "youden"
     retrain: bool = False
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
