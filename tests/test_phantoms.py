@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from medcore.data.info import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms import PHANTOMS, make_crc, make_derm, make_glands, make_helico
+from medcore.data.phantoms.derm import _engraving
 from medcore.data.phantoms.gastric import CHROMOGENS, Brown, draw_window
 from medcore.data.phantoms.optics import Slide, photograph
 from medcore.data.phantoms.shapes import blob, blob_depths
@@ -124,6 +125,14 @@ def test_images_of_one_lesion_look_more_alike_than_images_of_two() -> None:
     assert patches.card.group == "lesion" and len(np.unique(patches.patients)) == 40
     for lesion in np.unique(patches.patients):
         assert len(np.unique(patches.labels[patches.patients == lesion])) == 1
+
+
+def test_four_of_five_contact_plates_are_engraved_evenly_in_all_directions() -> None:
+    plates = [_engraving(generator(0, "plate", number), Field(128, 0.01)) for number in range(200)]
+    assert 0.12 < np.mean([plate.max() == 0 for plate in plates]) < 0.28  # no mark in the middle (0.4), no ticks (0.5)
+    for plate in plates:
+        np.testing.assert_allclose(plate, plate.T, atol=1e-6)
+        np.testing.assert_allclose(plate, plate[::-1], atol=1e-6)
 
 
 def test_helico_sets_diagnoses_and_labels_keep_their_rules(smoke: dict[str, PatchSet]) -> None:
