@@ -251,9 +251,10 @@ def quality_table(painters: Mapping[str, nn.Module], ps: PatchSet) -> pd.DataFra
     def mean(values: np.ndarray, name: str) -> Estimate:
         return mean_interval(values, ps.patients, name=name, unit="image", split=split, bounds=None)
 
-    table = pd.DataFrame({kind: {name: mean(values[kind], kind) for name, values in quality.items()}
-                          for kind in QUALITIES})  # fmt: skip
-    table.loc[f"{first} minus {second}"] = [
-        mean(quality[first][kind] - quality[second][kind], f"{kind}_difference") for kind in QUALITIES
-    ]
-    return table.rename_axis("painter")
+    added = f"{first} minus {second}"
+    table = {
+        kind: {name: mean(values[kind], kind) for name, values in quality.items()}
+        | {added: mean(quality[first][kind] - quality[second][kind], f"{kind}_difference")}
+        for kind in QUALITIES
+    }
+    return pd.DataFrame(table).rename_axis("painter")
