@@ -13,7 +13,7 @@ from medcore.errors import MedcoreError
 
 
 def fold_batch_norm(model: nn.Module) -> int:
-    """Fold every batch norm that follows a convolution of the same parent; the model can no longer be trained as before.
+    """Fold every batch norm that follows a convolution of the same parent: for prediction, not for training on.
 
     Args:
         model: changed in place; in evaluation mode. In all networks of ours, a batch norm that is listed behind a
