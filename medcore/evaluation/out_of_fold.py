@@ -22,7 +22,7 @@ from torch import nn
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import patient_folds
 from medcore.evaluation.baselines import run_baselines
-from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.estimate import Estimate, gain_in_words
 from medcore.evaluation.intervals import interval, paired_difference
 from medcore.evaluation.predict import predict
 from medcore.evaluation.scores import Scores
@@ -62,7 +62,7 @@ class OutOfFold:
             network, trivial = self.estimate(metric, *splits)
             said.append(f"{metric.replace('_', ' ')} {network}, {BASELINE} {trivial}")
         gain = paired_difference(*self._parts(splits), METRICS[0])
-        return f"{'; '.join(said)}; paired difference in {METRICS[0].replace('_', ' ')} {gain}"
+        return f"{'; '.join(said)}; paired difference in {METRICS[0].replace('_', ' ')} {gain}, {gain_in_words(gain)}"
 
     def _parts(self, splits: tuple[str, ...]) -> tuple[Scores, Scores]:
         return (self.scores.where(*splits), self.baseline.where(*splits)) if splits else (self.scores, self.baseline)

@@ -250,7 +250,8 @@ def find_images(images: str | PathLike[str] | Sequence[str | PathLike[str]]) -> 
                 raise MedcoreError(f"image '{item}' does not exist (no file, folder or glob of that name)")
             found += [match for match in matches if match.is_file()]
     if not found:
-        raise MedcoreError(f"no images in {images!s}; supported are {', '.join(sorted(SUFFIXES))}")
+        named = images if isinstance(images, (str, PathLike)) else ", ".join(map(str, images))
+        raise MedcoreError(f"no images in {named}; supported are {', '.join(sorted(SUFFIXES))}")
     return found
 
 
