@@ -276,7 +276,7 @@ def _label_room(labels: Sequence[str] | None) -> float:
 
 
 def _font_size(texts: Sequence[str], size: float, tile_inches: float) -> float:
-    """At most ``size`` points, so that the longest line stays above its tile (a bold letter is 0.66 as wide as high)."""
+    """At most ``size`` points: the longest line stays above its tile (a bold letter is 0.66 as wide as high)."""
     longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
     return min(size, tile_inches * (1 + GAP) * 72 / (0.66 * max(longest, 1)))
 
