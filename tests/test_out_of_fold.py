@@ -46,6 +46,7 @@ def test_splits_stay_in_the_scores_and_rows_carry_n_and_interval(crossed):
     assert table["n"].sum() == len(patches)
     assert (table["low"] <= table["accuracy"]).all() and (table["accuracy"] <= table["high"]).all()
     network, histogram = result.estimate("accuracy", "test")
-    assert network.n == histogram.n == int((patches.splits == "test").sum()) and network.split == "folds"
+    assert network.n == histogram.n == int((patches.splits == "test").sum()) and network.split == "folds, test part"
     right = (result.baseline.predicted == patches.labels).mean()
+    assert result.estimate("accuracy")[0].split == "folds" and str(network) in result.sentence("test")
     assert result.estimate("accuracy")[1].value == pytest.approx(right) and right > 0.8  # the toy is told by its colour
