@@ -12,10 +12,11 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from medcore.data.card import Card
 from medcore.errors import MedcoreError
 from medcore.training import augment_colour as colour
 from medcore.training import augment_geometry as geometry
-from medcore.training.augment import PRESETS, Augment, Draws, apply, as_augment, to_float
+from medcore.training.augment import PRESETS, REASONS, Augment, Draws, apply, as_augment, suitable_recipe, to_float
 from medcore.training.preview import augmented_examples
 from medcore.training.randomness import AUGMENT, keys
 
@@ -438,3 +439,17 @@ def test_gpu_gives_what_the_cpu_gives() -> None:
     there, there_masks = apply(ALL, stored.cuda(), masks.cuda(), ids, seed=1, epoch=2)
     assert torch.allclose(here, there.cpu(), atol=1e-3)
     assert (here_masks == there_masks.cpu()).float().mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("card", "channels", "recipe"),
+    [
+        (Card("chest-xray", group="image"), 1, "xray"),
+        (Card("ham10000", group="lesion"), 3, "skin"),
+        (Card("my windows", recipe={"reader": "quironhelico"}), 3, "ihc"),
+        (Card("idc"), 3, "tissue"),
+    ],
+)
+def test_each_set_gets_the_recipe_that_fits_it(card: Card, channels: int, recipe: str) -> None:
+    assert suitable_recipe(card, channels) == recipe
+    assert set(REASONS) == set(PRESETS)

@@ -18,7 +18,7 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.training import batches as module
 from medcore.training.augment import Augment
-from medcore.training.batches import Batch, Batches, plan
+from medcore.training.batches import Batch, Batches, plan, suitable_size
 from medcore.training.streaming import read_ahead
 
 CPU = torch.device("cpu")
@@ -234,3 +234,11 @@ def test_gpu_batches_hold_the_same_pixels(tmp_path: Path, loader: str) -> None:
         assert other.images.is_cuda and torch.equal(one.images, other.images.cpu())
         assert one.masks is not None and other.masks is not None and torch.equal(one.masks, other.masks.cpu())
         assert torch.equal(one.labels, other.labels.cpu())
+
+
+@pytest.mark.parametrize(
+    ("images", "size"), [(1, 8), (103, 8), (191, 8), (192, 16), (500, 32), (768, 64), (100_000, 64)]
+)
+def test_few_images_get_small_batches(images: int, size: int) -> None:
+    assert suitable_size(images) == size
+    assert images < 96 or size == 64 or 12 <= images / size < 24

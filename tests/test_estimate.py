@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.estimate import Estimate, not_estimable, printed_decimals
+from medcore.evaluation.estimate import Estimate, gain_in_words, not_estimable, printed_decimals
 
 
 def make(value, low, high, **more):
@@ -59,3 +59,12 @@ def test_as_plain_json_and_back():
 def test_an_unknown_unit_is_refused():
     with pytest.raises(MedcoreError, match="unit 'slide'"):
         Estimate("auroc", 0.5, 0.4, 0.6, 10, "slide", "test")
+
+
+@pytest.mark.parametrize(
+    "numbers, words",
+    [((0.1, 0.01, 0.2), "a gain"), ((-0.1, -0.2, -0.01), "a loss"), ((0.1, -0.01, 0.2), "includes zero")],
+)
+def test_the_interval_says_whether_there_is_a_gain(numbers, words):
+    assert words in gain_in_words(make(*numbers))
+    assert "no interval" in gain_in_words(make(0.1, None, None, note="two patients"))

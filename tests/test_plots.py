@@ -478,6 +478,29 @@ def test_forest_draws_values_intervals_and_explains_what_is_missing():
     assert "not estimable: one class only" in written and any("0.80 (0.70–0.90)" in text for text in written)
 
 
+def test_the_key_of_a_forest_with_every_baseline_stays_on_the_page():
+    names = ("majority", "mean colour", "size and brightness", "colour histogram")
+    ax = intervals.forest([estimate("balanced_accuracy")], baselines={name: [estimate(value=0.5)] for name in names})
+    ax.figure.canvas.draw()
+    key = ax.get_legend().get_window_extent()
+    assert ax.figure.bbox.x0 <= key.x0 and key.x1 <= ax.figure.bbox.x1
+
+
+def test_captions_with_long_class_names_do_not_run_into_each_other():
+    names = ["No_findings", "Pneumonia"]
+    mistakes = images.worst_mistakes(
+        PICTURES, truth=names[:1] * 8, predicted=names[1:] * 8, confidence=[0.9] * 8, classes=names
+    )
+    for ax in (mistakes, maps.heat_overlays(PICTURES, RNG.random((8, 24, 24)), titles=names[:1] * 8)):
+        ax.figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in ax.texts if "findings" in text.get_text()]
+        rows = {round(box.y0) for box in boxes}
+        assert len(boxes) == 8
+        for row in rows:
+            beside = sorted((box.x0, box.x1) for box in boxes if round(box.y0) == row)
+            assert all(right[0] >= left[1] for left, right in itertools.pairwise(beside))
+
+
 def test_signed_error_colours_missed_and_added_pixels():
     ax = segmentation.signed_error(IMAGE, MASK, PREDICTED)
     pixels = ax.images[0].get_array()

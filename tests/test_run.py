@@ -10,7 +10,7 @@ import torch
 from medcore.data.audit import audit
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
-from medcore.errors import MedcoreError
+from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.scores import Scores
 from medcore.reporting.checklist import ITEMS
@@ -127,3 +127,11 @@ def test_the_kind_of_method_is_what_decides() -> None:
     network = {"spec": {"family": "conv_autoencoder"}}
     assert item.answer({"model": network}) == "conv_autoencoder"
     assert item.answer({"model": network | {"decides": "brown peak"}}) == "brown peak"
+
+
+def test_a_search_can_not_be_pointed_at_test_data() -> None:
+    run = Run.start(NOTEBOOK, {})
+    run.validated("val_auroc", 0.8, "max")
+    with pytest.raises(TestDataRefused, match="test_auroc"):
+        run.validated("test_auroc", 0.9, "max")
+    assert run.results["validation"]["name"] == "val_auroc"

@@ -45,6 +45,19 @@ def test_the_grid_is_ranked_by_validation_and_resumed(notebook: Path, tmp_path: 
     assert {path: path.stat().st_mtime_ns for path in out.rglob("results.json")} == stamps
 
 
+def test_a_search_with_optuna_goes_by_validation_and_is_resumed(notebook: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    axes, out = {"depth": ["1", "2"]}, tmp_path / "sweep"
+    table = sweep(notebook, axes, {"rate": "0.25"}, out, trials=6, sampler="random", seed=1)
+    assert table["depth"].tolist() == ["2", "1"] and table["value"].tolist() == [0.25, 1.25]
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("results.json")}
+    again = sweep(notebook, axes, {"rate": "0.25"}, out, trials=6, sampler="tpe", seed=2)
+    assert set(again["folder"]) <= set(table["folder"])
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("results.json")} == stamps
+    with pytest.raises(MedcoreError, match="choose tpe or random"):
+        sweep(notebook, axes, {}, out, trials=1, sampler="grid")
+
+
 def test_a_wrong_name_or_value_is_refused_before_anything_runs(notebook: Path, tmp_path: Path) -> None:
     for axes in ({"dept": ["1", "2"]}, {"depth": ["1", "two"]}):
         with pytest.raises(MedcoreError, match="dept"):

@@ -55,7 +55,11 @@ def command(
         stream = tally.watch(batches, bar)
         if heatmaps is not None:
             stream = with_heatmaps(predictor, stream, heatmaps)
-        write(stream, out, top, predictor.classes)
+        try:
+            write(stream, out, top, predictor.classes)
+        finally:
+            for _, reason in tally.problems:
+                click.echo(f"skipped: {reason}", err=True)
     for line in tally.report(len(source)):
         click.echo(line, err=True)
     return 1 if tally.problems and on_error == "raise" else 0
@@ -100,7 +104,6 @@ class Tally:
     def report(self, asked: int) -> list[str]:
         """Sentences for stderr."""
         lines = [f"{self.done} of {asked} images predicted"]
-        lines += [f"skipped: {reason}" for _, reason in self.problems]
         if self.done and self.unusual > max(1, MANY_UNUSUAL * self.done):
             lines.append(
                 f"warning: {self.unusual} of {self.done} images look unlike the training images (1 % would be usual); "
@@ -121,19 +124,30 @@ def write(batches: Iterator[Any], out: Path | None, top: int, classes: list[str]
         with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header(top))
+            some = False
             for batch in batches:
+                some = some or bool(batch.images)
                 writer.writerows([safe_cell(value) for value in row] for row in rows_of(batch, top))
+            refuse_nothing(some)
     else:
-        collected = list(batches)
-        if not any(batch.images for batch in collected):
-            raise MedcoreError("no image could be predicted; nothing is written")
+        names, shares = [], []
+        for batch in batches:  # their pixels are let go
+            names += batch.images
+            shares.append(batch.probabilities)
+        refuse_nothing(bool(names))
         with atomic_path(out) as temporary, open(temporary, "wb") as binary:
             np.savez(
                 binary,
-                images=np.array([name for batch in collected for name in batch.images]),
-                probabilities=np.concatenate([batch.probabilities for batch in collected]),
+                images=np.array(names),
+                probabilities=np.concatenate(shares),
                 classes=np.array(classes),
             )
+
+
+def refuse_nothing(some: bool) -> None:
+    """Raise where no image at all could be read: a table without rows would look like an answer."""
+    if not some:
+        raise MedcoreError("no image could be predicted; nothing is written")
 
 
 def header(top: int) -> list[str]:

@@ -90,7 +90,10 @@ def command(
     from medcore.training.folds import cross_validate
     from medcore.training.tasks import make_task
 
-    config = make_config(task, profile, fields)
+    try:
+        config = make_config(task, profile, fields)
+    except MedcoreError as error:
+        raise click.UsageError(str(error)) from None
     patches = assign_splits(load(data, size=size, window=window, on_error=on_error), seed=config.seed)
     options: dict[str, Any] = {
         "model": model, "weights": weights, "codes": codes, "normal": normal, "class_weights": class_weights,

@@ -136,7 +136,8 @@ def decode(
     Raises:
         MedcoreError: The file is missing, empty, broken, truncated, holds NaN or is above the pixel budget.
     """
-    path, options = Path(path), options or DecodeOptions()
+    path = path if isinstance(path, Path) else Path(path)  # parsing costs a tenth of decoding a small file
+    options = options or DecodeOptions()
     _check_file(path)
     kind = deep.kind_of(path)
     try:

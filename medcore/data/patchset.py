@@ -70,7 +70,9 @@ class PatchSet:
         with npzfile.open_zip(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             if "meta.json" not in members or "images" not in members:
-                raise MedcoreError(f"{path} is not a PatchSet (no 'images' and 'meta.json'); read it with load()")
+                raise MedcoreError(
+                    f"{path} is not a PatchSet (no 'images' and 'meta.json'); `medcore data prepare` or load() make one"
+                )
             meta = json.loads(archive.read("meta.json"))
             arrays = {name: npzfile.map_member(path, info) for name, info in members.items() if name != "meta.json"}
             columns = {

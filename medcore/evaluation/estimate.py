@@ -70,6 +70,15 @@ class Estimate:
         return f"{_number(self.value, digits)} ({low}{' to ' if self.low < 0 else '–'}{high})"
 
 
+def gain_in_words(difference: Estimate) -> str:
+    """What a paired difference shows: the interval decides, not the value."""
+    if difference.low is None or difference.high is None:
+        return "not known to be a gain, there is no interval"
+    if difference.low > 0:
+        return "a gain"
+    return "a loss" if difference.high < 0 else "no gain shown, the interval includes zero"
+
+
 def printed_decimals(low: float | None, high: float | None) -> int:
     """How many decimals an interval deserves: the last digit is a twentieth to a fifth of its width.
 

@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import glob
+import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -26,8 +28,9 @@ from medcore.data.images import SUFFIXES, DecodeOptions
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation.familiarity import Familiarity
-from medcore.evaluation.predict import FileBatch, stream, stream_files
+from medcore.evaluation.predict import FileBatch, ahead, auto_batch_size, settle, stream_files
 from medcore.models.classifier import Classifier
+from medcore.models.fold import fold_batch_norm
 from medcore.training import checkpoint
 
 
@@ -70,17 +73,16 @@ class Predictions:
     def top(self, k: int) -> list[list[tuple[str, float]]]:
         """The k most likely classes of each image with their probabilities."""
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
-        return [
-            [(self.classes[c], float(row[c])) for c in best]
-            for row, best in zip(self.probabilities, order, strict=True)
-        ]
+        shares = np.take_along_axis(self.probabilities, order, axis=1)
+        rows = zip(order.tolist(), shares.tolist(), strict=True)
+        return [[(self.classes[c], share) for c, share in zip(*row, strict=True)] for row in rows]
 
 
 class Predictor:
     """A classifier out of a checkpoint.
 
     Attributes:
-        model: In evaluation mode.
+        model: In evaluation mode, its batch norm folded into the convolutions; to train it on, ``checkpoint.load``.
         manifest: Everything the checkpoint says of itself.
         path: The checkpoint's folder.
     """
@@ -92,6 +94,7 @@ class Predictor:
                 "model is used with medcore.evaluation.sliding, an autoencoder with medcore.evaluation.anomaly"
             )
         self.model, self.manifest, self.path = loaded.model, loaded.manifest, loaded.path
+        fold_batch_norm(self.model.eval())
         self.device = device
         self._familiar = Familiarity.from_dict(loaded.manifest.get("extra", {}).get("familiarity"))
 
@@ -123,10 +126,10 @@ class Predictor:
             MedcoreError: There are no images, one cannot be read, or their shape does not fit the model.
         """
         if isinstance(images, np.ndarray):
-            yield from self._arrays(_as_batches(images, batch_size or 256), [str(n) for n in range(len(images))])
+            yield from self._arrays(_as_batches(images, self._batch(batch_size)), map(str, range(len(images))))
         elif isinstance(images, PatchSet):
             self._check_shape(images.shape)
-            yield from self._arrays(images.chunks(batch_size or 256), images.column("source").tolist())
+            yield from self._arrays(images.chunks(self._batch(batch_size)), images.column("source").tolist())
         else:
             yield from self._files(find_images(images), on_error, batch_size)
 
@@ -140,19 +143,15 @@ class Predictor:
         """Class probabilities of every image of a set, in its order. **Shape** ``(N, K)``."""
         return np.concatenate([batch.probabilities for batch in self.predict(patches)])
 
-    def _arrays(self, batches: Iterable[np.ndarray], names: list[str]) -> Iterator[Predictions]:
-        start = 0
-        for pixels in batches:
+    def _arrays(self, batches: Iterable[np.ndarray], names: Iterable[str]) -> Iterator[Predictions]:
+        place, names = settle(self.model, self.device, self._precision), iter(names)
+        for pixels in ahead(batches, depth=2):
             self._check_shape(pixels.shape[1:])
-            values = self._answer_pixels(pixels)
-            yield self._predictions(names[start : start + len(pixels)], values, pixels, [])
-            start += len(pixels)
+            values = place.run(self._answer, pixels)
+            yield self._predictions(list(itertools.islice(names, len(pixels))), values, pixels, [])
 
-    def _answer_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        from medcore.data.card import Card
-
-        batch = PatchSet.from_arrays(pixels, {}, Card("new images"))
-        return stream(self._answer, batch, model=self.model, device=self.device, precision=self._precision)
+    def _batch(self, asked: int | None) -> int:
+        return asked or auto_batch_size(self._shape, torch.device(self.device or "cpu"))
 
     def _files(self, paths: list[Path], on_error: str, batch_size: int | None) -> Iterator[Predictions]:
         recipe = self.manifest["preprocessing"]
@@ -242,7 +241,7 @@ def find_images(images: str | PathLike[str] | Sequence[str | PathLike[str]]) -> 
     for item in [images] if isinstance(images, (str, PathLike)) else images:
         path = Path(item)
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            found += _images_below(path)
         elif path.is_file():
             found.append(path)
         else:
@@ -251,8 +250,16 @@ def find_images(images: str | PathLike[str] | Sequence[str | PathLike[str]]) -> 
                 raise MedcoreError(f"image '{item}' does not exist (no file, folder or glob of that name)")
             found += [match for match in matches if match.is_file()]
     if not found:
-        raise MedcoreError(f"no images in {images!s}; supported are {', '.join(sorted(SUFFIXES))}")
+        named = images if isinstance(images, (str, PathLike)) else ", ".join(map(str, images))
+        raise MedcoreError(f"no images in {named}; supported are {', '.join(sorted(SUFFIXES))}")
     return found
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """As ``sorted(folder.rglob(…))``, on plain strings: a tenth of the time, which counts beside a small network."""
+    names = (os.path.join(place, name) for place, _, files in os.walk(folder) for name in files)
+    images = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES and os.path.isfile(name)]
+    return [Path(name) for name in sorted(images, key=lambda name: name.split(os.sep))]
 
 
 def _as_batches(images: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -206,7 +206,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many types for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise MedcoreError(
             f"{path}: cannot be read as weights ({reason}). Only plain tensors are read, never pickled code; "
             "save it again with torch.save(model.state_dict(), path)"

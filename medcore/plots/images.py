@@ -73,11 +73,11 @@ def image_grid(
                 titles[number],
                 ha="center",
                 va="bottom",
-                fontsize=7.5,
+                fontsize=_font_size(titles, 7.5, tile_inches),
                 linespacing=1.1,
             )
     for column, name in enumerate(column_titles or ()):
-        _above(ax, name, column * step_x + width_px / 2)
+        _above(ax, name, column * step_x + width_px / 2, _font_size(column_titles or (), 8.5, tile_inches))
     for row, name in enumerate(row_labels or ()):
         _row_label(ax, name, row * step_y + caption + height_px / 2, row_colours[row] if row_colours else None)
     last_x, last_y = ((len(images) - 1) % columns) * step_x, (rows - 1) * step_y + caption
@@ -155,7 +155,10 @@ def worst_mistakes(
     """
     _check_lengths(len(images), truth=truth, predicted=predicted, confidence=confidence)
     colours = style.class_colours(classes)
-    titles = [f"{is_} → {was}\n{share:.0%} sure" for is_, was, share in zip(truth, predicted, confidence, strict=True)]
+    arrow = " →\n" if max(map(len, classes)) > 6 else " → "  # two long names do not fit above one tile
+    titles = [
+        f"{is_}{arrow}{was}\n{share:.0%} sure" for is_, was, share in zip(truth, predicted, confidence, strict=True)
+    ]
     return image_grid(
         images,
         titles=titles,
@@ -272,7 +275,13 @@ def _label_room(labels: Sequence[str] | None) -> float:
     return 0.25 + 0.075 * longest
 
 
-def _above(ax: Axes, name: str, x: float) -> None:
+def _font_size(texts: Sequence[str], size: float, tile_inches: float) -> float:
+    """At most ``size`` points: the longest line stays above its tile (a bold letter is 0.66 as wide as high)."""
+    longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
+    return min(size, tile_inches * (1 + GAP) * 72 / (0.66 * max(longest, 1)))
+
+
+def _above(ax: Axes, name: str, x: float, size: float) -> None:
     """A column's name above the grid."""
     ax.annotate(
         name,
@@ -281,7 +290,7 @@ def _above(ax: Axes, name: str, x: float) -> None:
         textcoords="offset points",
         ha="center",
         va="bottom",
-        fontsize=8.5,
+        fontsize=size,
         fontweight="bold",
         annotation_clip=False,
     )

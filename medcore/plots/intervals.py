@@ -138,7 +138,7 @@ def _draw_baselines(
                 ax.plot([value, value], [row - 0.34, row + 0.34], color=style.line_colour(colour), lw=1.8, ls=dash)
         ax.plot([], [], color=style.line_colour(colour), ls=dash, lw=1.8, label=name)
     if baselines:
-        ax.plot([], [], "o-", color=style.PALETTE[0], lw=2.4, ms=6, label="this model, 95 %")
+        ax.plot([], [], "o-", color=style.PALETTE[0], lw=2.4, ms=6, label="this model")
         ax.legend(
             loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, columnspacing=1.4, handlelength=1.8, borderaxespad=0.1
         )

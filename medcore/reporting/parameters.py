@@ -178,16 +178,20 @@ class PatchClassification(Parameters):
     subgroups: list[str] = []
     tracker: Literal["tensorboard", "wandb", "mlflow"] | None = None
     variant_epochs: Annotated[int, Field(ge=0)] | None = None
+    variant_images: Count | None = None
     folds: Annotated[int, Field(ge=2, le=20)] | None = None
+    fold_epochs: Annotated[int, Field(ge=0)] | None = None
     architectures: list[str] | None = None
     robustness_images: Count | None = None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "augment_until": 1,
-                  "limit": 270, "variant_epochs": 1, "folds": 2, "architectures": [], "robustness_images": 40},
-        "quick": {"model": "small_cnn", "epochs": 20, "batch_size": 64, "lr": 2e-3, "augment_until": 17,
-                  "variant_epochs": 4, "folds": 3, "architectures": ["mobilenet_v2"], "robustness_images": 300},
-        "full": {"model": "efficientnet_b3", "weights": "imagenet", "size": 224, "epochs": 20, "batch_size": 64,
-                 "lr": 3e-4, "augment_until": 12, "variant_epochs": 10, "folds": 5,
+                  "limit": 270, "variant_epochs": 1, "folds": 2, "fold_epochs": 1, "architectures": [],
+                  "robustness_images": 40},
+        "quick": {"model": "small_cnn", "epochs": 20, "lr": 2e-3, "augment_until": 17, "variant_epochs": 5,
+                  "variant_images": 500, "folds": 3, "fold_epochs": 6, "architectures": ["mobilenet_v2"],
+                  "robustness_images": 300},
+        "full": {"model": "efficientnet_b3", "weights": "imagenet", "size": 224, "epochs": 20, "lr": 3e-4,
+                 "augment_until": 12, "variant_epochs": 10, "folds": 5, "fold_epochs": 10,
                  "architectures": ["resnet50", "densenet121", "convnext_tiny"], "robustness_images": 2000},
     }  # fmt: skip
 

@@ -31,7 +31,7 @@ from medcore.data.npzfile import atomic_path
 from medcore.data.patchset import PatchSet
 from medcore.data.paths import reports_home
 from medcore.data.splits import split_table
-from medcore.errors import MedcoreError
+from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.intervals import Estimate
 from medcore.evaluation.names import cases_of, metric_name
 from medcore.evaluation.scores import Scores
@@ -155,7 +155,13 @@ class Run:
         self.results["baselines"] += [{**estimate.as_dict(), **facts} for estimate in estimates]
 
     def validated(self, name: str, value: float, mode: str) -> None:
-        """Record the metric that choices may be based on, from validation data: what ``medcore sweep`` searches by."""
+        """Record the metric that choices may be based on, from validation data: what ``medcore sweep`` searches by.
+
+        Raises:
+            TestDataRefused: The name says that it was measured on test data.
+        """
+        if name.startswith("test"):
+            raise TestDataRefused(f"validated({name!r}): a search would then choose by test data; give a val_… metric")
         self.results["validation"] = {"name": name, "value": float(value), "mode": mode}
 
     def warn(self, text: str) -> None:

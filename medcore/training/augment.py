@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from medcore.data.card import Card
 from medcore.errors import MedcoreError
 from medcore.training import augment_colour as colour
 from medcore.training import augment_geometry as geometry
@@ -110,6 +111,30 @@ PRESETS: dict[str, Augment | None] = {
     ),
     "xray": Augment(rotation=7, scale=(0.95, 1.1), shift=0.03, brightness=0.1, contrast=0.1),
 }
+
+
+# why each of them leaves the class as it is: shown where a recipe is used
+REASONS = {
+    "none": "Nothing is changed: every epoch shows the same pixels.",
+    "flips": "Flips and quarter turns only: there is no up or down here, and colours stay as they are.",
+    "tissue": "Tissue has no up or down: flips and quarter turns make new, true images. Staining varies between "
+    "laboratories, so its strength is varied too, in the space of the two dyes rather than in red, green and blue.",
+    "ihc": "Tissue has no up or down: flips and quarter turns make new, true images. Staining varies between "
+    "laboratories, so the strength of haematoxylin and DAB is varied, a little only: the brown is the finding.",
+    "skin": "A lesion has no up or down, and distance and light of a photograph vary: turns, zoom, brightness, "
+    "contrast and saturation are varied.",
+    "xray": "A body has an up and a down, and a left and a right: only small turns, shifts and zooms are allowed, and "
+    "exposure varies.",
+}
+
+
+def suitable_recipe(card: Card, channels: int) -> str:
+    """The recipe that fits a set: grey as radiographs, lesions as skin, brown stains as IHC, other colour as tissue."""
+    if channels == 1:
+        return "xray"
+    if card.group == "lesion" or "derm" in card.name:
+        return "skin"
+    return "ihc" if "helico" in f"{card.name} {card.recipe.get('reader', '')}" else "tissue"
 
 
 def as_augment(value: Augment | str | dict[str, Any] | None) -> Augment | None:

@@ -248,6 +248,8 @@ def find(path: str | Path, which: str | int = "best") -> Path:
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     name = epoch_name(int(str(which).removeprefix("epoch="))) if str(which).removeprefix("epoch=").isdigit() else which
     target = folder / str(name)
+    if not path.exists():
+        raise MedcoreError(f"checkpoint '{path}' does not exist")
     if not (target / MANIFEST).is_file():
         there = ", ".join(sorted(p.name for p in folder.glob("[!.]*"))) if folder.is_dir() else "nothing"
         raise MedcoreError(f"{path}: there is no checkpoint {str(which)!r}; found {there or 'nothing'}")
