@@ -234,6 +234,18 @@ def absent_but_drawn(table: pd.DataFrame) -> pd.Series:
     return shares[shares > 0]
 
 
+def said_of_strays(table: pd.DataFrame) -> str:
+    """How often a class was drawn that is not there, in words; empty where that changes nothing."""
+    strays, images = absent_but_drawn(table), table["case"].nunique()
+    if len(table.attrs["classes"]) < 3 or strays.empty:
+        return ""
+    return (
+        f"In {len(strays)} of {images} images a class was drawn that is not there, in the median on "
+        f"{100 * strays.median():.1f} % of the pixels. That class scores zero there, however few they are: look at "
+        "such an image before you believe its Dice."
+    )
+
+
 def class_estimates(
     table: pd.DataFrame, metric: str = "dice", *, split: str, level: float = 0.95
 ) -> dict[str, Estimate]:
