@@ -118,6 +118,7 @@ class VariationalAutoencoder(Parameters):
     abnormal: list[str] = []
     learn: list[str] = []
     latent_size: Count | None = None
+    loss: Literal["mse", "l1", "ssim", "mixed"] | None = None
     beta: Annotated[float, Field(ge=0)] | None = None
     kl_warmup: Annotated[float, Field(ge=0)] | None = None
     epochs: Count | None = None
@@ -128,13 +129,12 @@ class VariationalAutoencoder(Parameters):
     rule: str = "youden"
     retrain: bool = False
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"size": 32, "latent_size": 16, "beta": 1.0, "kl_warmup": 1.0, "epochs": 1, "batch_size": 32,
-                  "lr": 1e-3,
-                  "limit": 400},
-        "quick": {"size": 64, "latent_size": 120, "beta": 0.1, "kl_warmup": 4.0, "images_seen": 20_000,
-                  "batch_size": 32, "lr": 2e-3},
-        "full": {"size": 128, "latent_size": 120, "beta": 0.1, "kl_warmup": 10.0, "epochs": 100, "batch_size": 32,
-                 "lr": 1e-3},
+        "smoke": {"size": 32, "latent_size": 16, "loss": "mse", "beta": 1.0, "kl_warmup": 1.0, "epochs": 1,
+                  "batch_size": 32, "lr": 1e-3, "limit": 400},
+        "quick": {"size": 64, "latent_size": 120, "loss": "mixed", "beta": 0.5, "kl_warmup": 4.0,
+                  "images_seen": 24_000, "batch_size": 16, "lr": 2e-3},
+        "full": {"size": 128, "latent_size": 120, "loss": "mixed", "beta": 0.5, "kl_warmup": 10.0, "epochs": 100,
+                 "batch_size": 32, "lr": 1e-3},
     }  # fmt: skip
 
 
@@ -181,6 +181,7 @@ class PatchClassification(Parameters):
     variant_images: Count | None = None
     folds: Annotated[int, Field(ge=2, le=20)] | None = None
     fold_epochs: Annotated[int, Field(ge=0)] | None = None
+    fold_images: Count | None = None
     architectures: list[str] | None = None
     robustness_images: Count | None = None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
@@ -188,8 +189,8 @@ class PatchClassification(Parameters):
                   "limit": 270, "variant_epochs": 1, "folds": 2, "fold_epochs": 1, "architectures": [],
                   "robustness_images": 40},
         "quick": {"model": "small_cnn", "epochs": 20, "lr": 2e-3, "augment_until": 17, "variant_epochs": 5,
-                  "variant_images": 500, "folds": 3, "fold_epochs": 6, "architectures": ["mobilenet_v2"],
-                  "robustness_images": 300},
+                  "variant_images": 500, "folds": 3, "fold_epochs": 8, "fold_images": 2500,
+                  "architectures": ["mobilenet_v2"], "robustness_images": 300},
         "full": {"model": "efficientnet_b3", "weights": "imagenet", "size": 224, "epochs": 20, "lr": 3e-4,
                  "augment_until": 12, "variant_epochs": 10, "folds": 5, "fold_epochs": 10,
                  "architectures": ["resnet50", "densenet121", "convnext_tiny"], "robustness_images": 2000},
