@@ -17,7 +17,7 @@ from training_toys import EVERYTHING, toy_set
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.training import batches as module
-from medcore.training.augment import Augment
+from medcore.training.augment import Augment, apply
 from medcore.training.batches import Batch, Batches, plan, suitable_size
 from medcore.training.streaming import read_ahead
 
@@ -167,13 +167,13 @@ def two_threads() -> Iterator[None]:
 def test_batches_are_made_on_idle_cores_and_by_the_step_itself_where_there_are_none(
     tmp_path: Path, loader: str, cores: int, maker: tuple, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, real = set(), module.apply
+    seen, real = set(), module.apply_chosen
 
     def watched(*arguments: Any, **options: Any) -> Any:
         seen.add((threading.current_thread().name[:14], torch.get_num_threads()))
         return real(*arguments, **options)
 
-    monkeypatch.setattr(module, "apply", watched)
+    monkeypatch.setattr(module, "apply_chosen", watched)
     monkeypatch.setattr(module, "cpu_count", lambda: cores)
     epoch_of(toy_set().save(tmp_path / "set.npz"), augment=EVERYTHING, loader=loader)
     assert seen == {maker}
@@ -242,3 +242,15 @@ def test_gpu_batches_hold_the_same_pixels(tmp_path: Path, loader: str) -> None:
 def test_few_images_get_small_batches(images: int, size: int) -> None:
     assert suitable_size(images) == size
     assert images < 96 or size == 64 or 12 <= images / size < 24
+
+
+def test_what_is_drawn_for_many_batches_at_once_is_what_each_would_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    patches, recipe = toy_set(masks=True), EVERYTHING
+    monkeypatch.setattr(module, "DRAWN_TOGETHER", 7)
+    batches = epoch_of(patches, 3, recipe, batch_size=4)
+    assert module.together([4, 4, 3, 4, 1], 7) == [(0, 2), (2, 4), (4, 5)]
+    for batch in batches:
+        rows = batch.ids.numpy()
+        pixels, masks = torch.from_numpy(patches.store[rows]), torch.from_numpy(patches.mask_store[rows])
+        images, masks = apply(recipe, pixels, masks, batch.ids, seed=3, epoch=3)
+        assert torch.allclose(batch.images, images, atol=1e-6) and torch.equal(batch.masks, masks.long())

@@ -178,17 +178,17 @@ def test_a_metric_that_cannot_be_computed_is_never_best() -> None:
 def test_augmentation_runs_from_and_until_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     from medcore.training import batches
 
-    seen: list[tuple[int, bool]] = []
-    real = batches.apply
+    seen: list[int] = []
+    real = batches.choose
 
-    def watched(recipe: Any, *rest: Any, **options: Any) -> Any:
-        seen.append((options["epoch"], recipe is not None))
-        return real(recipe, *rest, **options)
+    def watched(*chosen: Any, **options: Any) -> Any:
+        seen.append(options["epoch"])
+        return real(*chosen, **options)
 
-    monkeypatch.setattr(batches, "apply", watched)
+    monkeypatch.setattr(batches, "choose", watched)
     train(epochs=5, augment_from=2, augment_until=4)
-    assert {epoch for epoch, augmented in seen if augmented} == {2, 3}
-    monkeypatch.setattr(batches, "apply", real)
+    assert set(seen) == {2, 3}
+    monkeypatch.setattr(batches, "choose", real)
     assert same_tensors(train(epochs=1, augment_from=2)[0].state_dict(), train(epochs=1, augment=None)[0].state_dict())
 
 

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,6 +94,9 @@ class Augment:
     def interpolates(self) -> bool:
         """Whether any change moves content by parts of a pixel."""
         return bool(self.rotation or self.shift or self.elastic) or self.scale != (1.0, 1.0)
+
+
+Chosen = dict[str, Tensor]
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
@@ -181,29 +185,66 @@ def apply(
     """
     if recipe is None:
         return to_float(pixels), masks
-    sample_keys = keys(ids, seed, epoch, AUGMENT)
-    draws = Draws(sample_keys, pixels.device)
-    side = recipe.crop
+    chosen = choose(recipe, ids, pixels.shape[1:], pixels.device, seed=seed, epoch=epoch, sizes=sizes)
+    return apply_chosen(recipe, pixels, masks, chosen, seed=seed)
+
+
+def choose(
+    recipe: Augment,
+    ids: Tensor,
+    shape: Sequence[int],
+    device: torch.device,
+    *,
+    seed: int,
+    epoch: int,
+    sizes: Tensor | None = None,
+) -> Chosen:
+    """What happens to each sample: tensors by name, each with the samples along its first axis.
+
+    Args:
+        recipe: What may happen.
+        ids: As for :func:`apply`.
+        shape: Height, width and channels of the stored images.
+        device: Where the images are.
+        seed: Seed of the run.
+        epoch: Epoch, counted from 1.
+        sizes: As for :func:`apply`.
+    """
+    draws = Draws(keys(ids, seed, epoch, AUGMENT), device)
+    side, (height, width, channels) = recipe.crop, shape
     if sizes is None and side is not None:
-        sizes = torch.tensor(pixels.shape[1:3]).expand(len(ids), 2)
-    shape = pixels.shape[1:3] if side is None else (side, side)
+        sizes = torch.tensor([height, width]).expand(len(ids), 2)
+    seen = (height, width) if side is None else (side, side)
     node_keys = keys(ids, seed, epoch, NOISE) if recipe.elastic else None
-    chosen = geometry.choices(recipe, draws, shape, sizes, node_keys)
-    chosen |= colour.choices(recipe, draws, pixels.shape[3])
-    at_once = max(1, CACHED_PIXELS // (shape[0] * shape[1])) if pixels.device.type == "cpu" else len(ids)
-    if len(ids) <= at_once:
+    return geometry.choices(recipe, draws, seen, sizes, node_keys) | colour.choices(recipe, draws, channels)
+
+
+def apply_chosen(
+    recipe: Augment, pixels: Tensor, masks: Tensor | None, chosen: Chosen, *, seed: int
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`apply` with what :func:`choose` chose; ``seed`` fixes the bank of noise."""
+    shape = pixels.shape[1:3] if recipe.crop is None else (recipe.crop, recipe.crop)
+    count = len(pixels)
+    at_once = max(1, CACHED_PIXELS // (shape[0] * shape[1])) if pixels.device.type == "cpu" else count
+    if count <= at_once:
         return _apply_to_chunk(recipe, pixels, masks, chosen, seed)
     # one block for all: what a chunk needs on its way is taken from the same warm memory again and again
-    images = torch.empty((len(ids), pixels.shape[3], *shape), device=pixels.device)
-    changed = None if masks is None else torch.empty((len(ids), *shape), dtype=masks.dtype, device=masks.device)
-    for start in range(0, len(ids), at_once):
+    images = torch.empty((count, pixels.shape[3], *shape), device=pixels.device)
+    changed = None if masks is None else torch.empty((count, *shape), dtype=masks.dtype, device=masks.device)
+    for start in range(0, count, at_once):
         rows = slice(start, start + at_once)
-        own = {name: values[rows] for name, values in chosen.items()}
-        part, part_masks = _apply_to_chunk(recipe, pixels[rows], None if masks is None else masks[rows], own, seed)
+        part, part_masks = _apply_to_chunk(
+            recipe, pixels[rows], None if masks is None else masks[rows], part_of(chosen, rows), seed
+        )
         images[rows] = part
         if changed is not None and part_masks is not None:
             changed[rows] = part_masks
     return images, changed
+
+
+def part_of(chosen: Chosen, rows: slice) -> Chosen:
+    """What was chosen for some of the samples."""
+    return {name: values[rows] for name, values in chosen.items()}
 
 
 # on a CPU, a chunk of images stays in the cache through all kernels: × 3 channels × 4 bytes = 3 MB
