@@ -11,7 +11,7 @@ from medcore.data.audit import audit
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
-from medcore.evaluation.intervals import interval
+from medcore.evaluation.intervals import Estimate, interval
 from medcore.evaluation.scores import Scores
 from medcore.reporting.checklist import ITEMS
 from medcore.reporting.results import read_results, write_results
@@ -135,3 +135,17 @@ def test_a_search_can_not_be_pointed_at_test_data() -> None:
     with pytest.raises(TestDataRefused, match="test_auroc"):
         run.validated("test_auroc", 0.9, "max")
     assert run.results["validation"]["name"] == "val_auroc"
+
+
+def test_many_metrics_of_few_methods_stand_side_by_side() -> None:
+    run = Run.start(NOTEBOOK, {})
+    run.record(
+        Estimate("auroc", 0.9, 0.8, 0.95, 20, "patch", "test"), Estimate("hd95_um", 3.0, 1.0, 5.0, 1, "patient", "test")
+    )
+    run.compare("colour", Estimate("auroc", 0.7, 0.6, 0.8, 20, "patch", "test"), trivial=False)
+    table = run.headline(across=True)
+    assert table.columns.tolist() == ["cases", "this model", "colour"]
+    assert table.loc["AUROC"].tolist() == ["20 patches, test", "0.90 (0.80–0.95)", "0.70 (0.60–0.80)"]
+    assert table.loc["HD95 (µm)"].tolist() == ["1 patient, test", "3.0 (1.0–5.0)", ""]
+    assert run.headline()["metric"].tolist() == ["AUROC", "HD95 (µm)", "AUROC"]
+    assert [row["trivial"] for row in run.results["baselines"]] == [False]

@@ -219,7 +219,7 @@ class Segmentation(Parameters):
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"model": "small", "weights": "random", "longest_side": 96, "crop": 64, "epochs": 1, "batch_size": 4,
                   "lr": 2e-3, "schedule": "one-cycle", "turns": 1, "ablation_epochs": 1, "limit": 12},
-        "quick": {"model": "small", "weights": "random", "longest_side": 384, "crop": 160, "epochs": 60,
+        "quick": {"model": "small", "weights": "random", "longest_side": 384, "crop": 160, "epochs": 100,
                   "batch_size": 8, "lr": 2e-3, "schedule": "one-cycle", "turns": 8, "ablation_epochs": 12},
         "full": {"model": "resnet50", "weights": "imagenet", "crop": 320, "epochs": 90, "batch_size": 16, "lr": 3e-4,
                  "schedule": "exponential", "turns": 8, "ablation_epochs": 20},

@@ -213,30 +213,27 @@ class Run:
 
         Args:
             across: A row per metric and a column per method, for many metrics of few methods; else a row per value with
-                n, unit, split and method.
+                its method.
         """
         rows = [{"model": "this model", **row} for row in self.results["metrics"]]
         rows += [{"model": row["baseline"], **row} for row in self.results["baselines"]]
         table = pd.DataFrame([
             {
                 "model": row["model"],
-                "metric": row["name"].replace("_", " "),
+                "metric": metric_name(row["name"]),
                 "value (95 % interval)": str(Estimate(**{key: row[key] for key in _ESTIMATE_KEYS})),
-                "n": row["n"],
-                "unit": row["unit"],
-                "split": row["split"],
+                "cases": f"{cases_of(row['n'], row['unit'])}, {row['split']}",
                 "method": row["method"],
             }
             for row in rows
         ])  # fmt: skip
         if not across:
             return table.set_index("model")
-        table["metric"] = [metric_name(row["name"]) for row in rows]
-        table["counted"] = [f"{cases_of(row['n'], row['unit'])}, {row['split']}" for row in rows]
-        wide = table.pivot(index=["metric", "counted"], columns="model", values="value (95 % interval)")
-        order = list(dict.fromkeys(zip(table["metric"], table["counted"], strict=True)))
-        wide = wide.loc[order, list(dict.fromkeys(table["model"]))].fillna("").reset_index(names=["metric", "cases"])
-        return wide.rename_axis(columns=None).set_index("metric")
+        value = "value (95 % interval)"
+        wide = table.pivot_table(value, index=["metric", "cases"], columns="model", aggfunc="first")
+        order = list(dict.fromkeys(zip(table["metric"], table["cases"], strict=True)))
+        wide = wide.loc[order, list(dict.fromkeys(table["model"]))].fillna("").reset_index("cases")
+        return wide.rename_axis(columns=None)
 
     def finish(self, summary: str = "") -> dict[str, Any]:
         """Write ``results.json`` with status ``ok``.
