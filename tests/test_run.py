@@ -145,7 +145,7 @@ def test_many_metrics_of_few_methods_stand_side_by_side() -> None:
     run.compare("colour", Estimate("auroc", 0.7, 0.6, 0.8, 20, "patch", "test"), trivial=False)
     table = run.headline(across=True)
     assert table.columns.tolist() == ["cases", "this model", "colour"]
-    assert table.loc["AUROC"].tolist() == ["20 patches, test", "0.90 (0.80–0.95)", "0.70 (0.60–0.80)"]
-    assert table.loc["HD95 (µm)"].tolist() == ["1 patient, test", "3.0 (1.0–5.0)", ""]
+    assert table.loc["AUROC"].tolist() == ["20\u00a0patches,\u00a0test", "0.90 (0.80–0.95)", "0.70 (0.60–0.80)"]
+    assert table.loc["HD95 (µm)"].tolist() == ["1\u00a0patient,\u00a0test", "3.0 (1.0–5.0)", ""]
     assert run.headline()["metric"].tolist() == ["AUROC", "HD95 (µm)", "AUROC"]
     assert [row["trivial"] for row in run.results["baselines"]] == [False]

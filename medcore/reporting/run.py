@@ -222,7 +222,7 @@ class Run:
                 "model": row["model"],
                 "metric": metric_name(row["name"]),
                 "value (95 % interval)": str(Estimate(**{key: row[key] for key in _ESTIMATE_KEYS})),
-                "cases": f"{cases_of(row['n'], row['unit'])}, {row['split']}",
+                "cases": f"{cases_of(row['n'], row['unit'])}, {row['split']}".replace(" ", "\u00a0"),
                 "method": row["method"],
             }
             for row in rows
