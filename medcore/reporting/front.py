@@ -73,7 +73,7 @@ def headline(results: Mapping[str, Any]) -> dict[str, Any] | None:
         "rows": [_drawn(row, low, high) for row in rows],
         "low": f"{low:g}",
         "high": f"{high:g}",
-        "notes": list(dict.fromkeys([_method(first), *(_sentence(row["note"]) for row in rows if row.get("note"))])),
+        "notes": list(dict.fromkeys([_method(first), *(_sentence(row["note"]) for row in rows if _explains(row))])),
         "split": shown(first.get("split")),
     }
 
@@ -119,6 +119,11 @@ def _axis(rows: list[dict[str, Any]]) -> tuple[float, float]:
         return max(0.0, min(math.floor(low * 10) / 10, 0.9)), min(1.0, max(math.ceil(high * 10) / 10, 0.1))
     margin = 0.1 * (high - low) or abs(high) or 1.0
     return float(f"{low - margin:.2g}"), float(f"{high + margin:.2g}")
+
+
+def _explains(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a note that a reader of the whole table needs; what is exact says so itself."""
+    return bool(row.get("note")) and row.get("method") != "exact"
 
 
 def _method(row: Mapping[str, Any]) -> str:

@@ -189,7 +189,7 @@ class PatchClassification(Parameters):
                   "limit": 270, "variant_epochs": 1, "folds": 2, "fold_epochs": 1, "architectures": [],
                   "robustness_images": 40},
         "quick": {"model": "small_cnn", "epochs": 20, "lr": 2e-3, "augment_until": 17, "variant_epochs": 5,
-                  "variant_images": 500, "folds": 3, "fold_epochs": 8, "fold_images": 2500,
+                  "variant_images": 500, "folds": 3, "fold_epochs": 12, "fold_images": 2500,
                   "architectures": ["mobilenet_v2"], "robustness_images": 300},
         "full": {"model": "efficientnet_b3", "weights": "imagenet", "size": 224, "epochs": 20, "lr": 3e-4,
                  "augment_until": 12, "variant_epochs": 10, "folds": 5, "fold_epochs": 10,
