@@ -336,9 +336,10 @@ def test_neither_colours_nor_principal_components_tell_abnormal_lesions_well() -
 
 
 @pytest.mark.slow
-def test_painters_that_learnt_little_do_not_tell_abnormal_lesions_even_with_labels() -> None:
+def test_painters_that_learnt_little_do_not_tell_abnormal_lesions() -> None:
+    """By scores without labels: given labelled cases, principal components do come above 0.9 (notebook 02)."""
     sides = detection_sides(assign_splits(make_derm(seed=1), seed=1))
-    kinds = ["mse", "ssim", "ssim_centre", "structure", "structure_centre", "weighted"]
+    kinds = ["mse", "ssim", "ssim_centre", "structure", "structure_centre"]
     for painter in (Blur(), fit_linear(sides.train, 32), fit_linear(sides.train, 120)):
         judged = judge(painter, sides, kinds)
         for kind, scores in [*judged.validation.items(), *judged.test.items()]:
