@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LOSSLESS_LIMIT = 90_000  # bytes; a lossless picture above it holds photographs
 QUALITIES = (82, 70, 58)  # the next lower one only for a picture that stays heavier than
-HEAVY = 180_000  # bytes
+HEAVY = 90_000  # bytes
 MOST_PIXELS = 40_000_000  # larger ones stay as they are: decoding them costs more than the page gains
 LONGEST_SIDE = 16_383  # that WebP can hold
 WORTH = 0.95  # share of the old size that a new file must stay below
