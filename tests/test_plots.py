@@ -413,7 +413,7 @@ def test_plots_draw_into_the_axes_they_get():
 def test_learning_curves_show_every_epoch_and_mark_the_kept_one():
     table = history()
     loss, metric = curves.learning_curves(table, best_epoch=9)
-    assert metric.get_ylabel() == "auroc"
+    assert metric.get_ylabel() == "AUROC"
     for ax, columns in ((loss, ["train_loss", "val_loss"]), (metric, ["val_auroc"])):
         drawn = [line for line in ax.lines if len(line.get_xdata()) == len(table)]
         assert [line.get_ydata().tolist() for line in drawn] == [table[name].tolist() for name in columns]
