@@ -13,6 +13,7 @@ from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.mistakes import window_table, wrong_patients
 from medcore.evaluation.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
 from medcore.evaluation.patient_baselines import number_of_windows
+from medcore.evaluation.patient_metrics import patient_auroc
 from medcore.evaluation.patient_study import COUNT, OURS
 from medcore.evaluation.window_choice import limit_patients, window_inventory
 
@@ -103,9 +104,13 @@ def test_the_ceiling_counts_infected_patients_who_show_nothing():
     assert story.ceiling_sentence(loud).startswith("Every infected patient has")
 
 
-def test_other_cuts_are_averaged_with_this_one():
-    text = story.cuts_sentence(estimate(0.86, 0.8, 0.9), np.array([0.92, 0.92]))
-    assert "**0.900** on average, 0.860 to 0.920" in text and "2 others" in text
+def test_the_cuts_are_told():
+    cuts = [nested_diagnosis(toy_cohort(40, gap=1.0), folds=3, seed=seed) for seed in range(3)]
+    values = [patient_auroc(one).value for one in cuts]
+    text = story.cuts_sentence(replace(cuts[0], others=tuple(cuts[1:])))
+    assert f"mean of 3 cuts of the patients into folds: {min(values):.3f} to {max(values):.3f}" in text
+    assert f"{values[0]:.3f} in the first" in text and "do without" not in text
+    assert story.cuts_sentence(cuts[0]) == ""
 
 
 def test_the_wrong_ones_are_put_into_words():

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import nbformat
 import numpy as np
 import pytest
-from cohort_toys import toy_cohort, window_set
+from cohort_toys import toy_cohort
 from sklearn.metrics import roc_auc_score
 
 from medcore.data.info import HELICO_DENSITIES
@@ -14,13 +14,20 @@ from medcore.data.patchset import PatchSet
 from medcore.data.phantoms import make_helico
 from medcore.evaluation.brown_red import brown_peak, red_share, score_windows
 from medcore.evaluation.cohort import Cohort
-from medcore.evaluation.nested import Diagnoses, hold_out_diagnosis, hold_out_patients, nested_diagnosis
+from medcore.evaluation.nested import (
+    Diagnoses,
+    LearnPatients,
+    hold_out_diagnosis,
+    hold_out_patients,
+    nested_diagnosis,
+    nested_patients,
+)
 from medcore.evaluation.patient_baselines import rule as trivial_rule
-from medcore.evaluation.patient_metrics import patient_auroc
-from medcore.evaluation.patient_study import other_cuts
+from medcore.evaluation.patient_metrics import compare_aurocs, patient_auroc
+from medcore.evaluation.patient_study import ATTENTION, OURS, RULE, diagnose_all
 from medcore.evaluation.specks import fit_forest, speck_features
 from medcore.evaluation.window_choice import diagnosis_windows
-from medcore.evaluation.window_models import FOREST, AutoencoderPlan, WindowLearner
+from medcore.evaluation.window_models import ERRORS, FOREST, WindowLearner
 from medcore.evaluation.window_rule import WindowRule
 from medcore.reporting.parameters import PatientDiagnosis
 
@@ -74,14 +81,59 @@ def test_hold_out_labels_change_no_decision_of_the_notebook(tmp_path, tmp_data, 
     assert first["chosen"].equals(second["chosen"])
 
 
-def test_other_cuts_are_nested_diagnoses_with_other_seeds():
-    cohort = toy_cohort(40)
-    patches = window_set([{"patient": str(name), "diagnosis": "BAIXA"} for name in cohort.names[cohort.owner]])
-    learner = WindowLearner(patches, cohort, autoencoder=AutoencoderPlan())
-    found = other_cuts(cohort, learner, folds=3, seeds=(1, 2))
-    expected = [patient_auroc(nested_diagnosis(cohort, folds=3, seed=seed)).value for seed in (1, 2)]
-    assert found.tolist() == expected
-    assert learner.plan is not None and not learner.trained
+class Told:
+    """A learner that knows its scores, those of an autoencoder among them."""
+
+    bystanders = None
+
+    def __init__(self, cohort: Cohort, painted: np.ndarray | None) -> None:
+        self.cohort, self.painted = cohort, painted
+
+    def __call__(self, excluded: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(self.cohort.scores) | ({} if self.painted is None else {ERRORS["ssim"]: self.painted})
+
+    def without_autoencoder(self) -> "Told":
+        return Told(self.cohort, None)
+
+    def attention(self, config: object) -> LearnPatients:
+        return lambda excluded: np.arange(len(self.cohort), dtype=float)
+
+
+def noisy_cohort(hold_out: float = 0.0) -> Cohort:
+    cohort = toy_cohort(40, gap=1.0, hold_out=hold_out)
+    return cohort.with_scores({"red share": cohort.score("brown")})
+
+
+def test_cuts_are_nested_diagnoses_with_other_seeds_and_the_headline_is_their_mean():
+    cohort = noisy_cohort()
+    found = diagnose_all(cohort, Told(cohort, np.zeros(len(cohort.owner))), folds=3, cuts=3, seed=4)
+    simple = trivial_rule(cohort, "red share")
+    nested = {
+        OURS: [nested_diagnosis(cohort, folds=3, seed=seed) for seed in (4, 5, 6)],
+        RULE: [nested_patients(cohort, simple, folds=3, seed=seed) for seed in (4, 5, 6)],
+    }
+    for name, expected in nested.items():
+        assert [one.table.to_dict() for one in found[name].cuts] == [one.table.to_dict() for one in expected]
+        values = [patient_auroc(one).value for one in expected]
+        assert len(set(values)) > 1 and patient_auroc(found[name]).value == pytest.approx(np.mean(values))
+    gap = compare_aurocs(found[OURS], found[RULE])
+    assert gap.value == pytest.approx(patient_auroc(found[OURS]).value - patient_auroc(found[RULE]).value)
+    assert not found[ATTENTION].others
+
+
+def test_other_cuts_train_autoencoders_only_where_the_first_chose_their_scores():
+    cohort = noisy_cohort()
+    useless, telling = np.zeros(len(cohort.owner)), cohort.score("red share") + 9 * (cohort.label == 1)
+    for painted, used in ((useless, False), (telling, True)):
+        first, *others = diagnose_all(cohort, Told(cohort, painted), folds=3, cuts=3)[OURS].cuts
+        assert ERRORS["ssim"] in first.parts[0].scores
+        assert [ERRORS["ssim"] in one.parts[0].scores for one in others] == [used, used]
+
+
+def test_hold_out_is_diagnosed_once_however_many_cuts():
+    cohort = noisy_cohort(hold_out=0.3)
+    found = diagnose_all(cohort, Told(cohort, None), folds=3, cuts=3)
+    assert all(one.split == "test" and not one.others for one in found.values())
 
 
 # --- the phantom --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ This takes k (k + 1) / 2 trainings for k folds, at least three, and none for a s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,19 @@ class Diagnoses:
         rules: The rule of each fold, or the one that was applied to HoldOut; empty for direct patient scores.
         split: How the patients were held out: ``folds`` or ``test``.
         parts: The patients whom each rule diagnosed, with the window scores it saw.
+        others: The same patients diagnosed with other cuts into folds; AUROCs are means over all cuts.
     """
 
     table: pd.DataFrame
     rules: tuple[DiagnosisRule, ...]
     split: str
     parts: tuple[Cohort, ...] = ()
+    others: tuple[Diagnoses, ...] = ()
+
+    @property
+    def cuts(self) -> tuple[Diagnoses, ...]:
+        """Every cut into folds by itself, the first being the one whose decisions count."""
+        return (replace(self, others=()), *self.others)
 
     def window_scores(self, name: str) -> Scores:
         """One window score of the annotated windows, each by a model that has not seen the patient."""

@@ -1,7 +1,8 @@
 """How good are the diagnoses? Every figure per patient, with its interval; where there are folds, within folds.
 
 The scores of different folds come from different rules, so only patients of one fold can be ranked against each other:
-pooling them mixes scales, and flatters or harms. The AUROC of folds therefore counts pairs within folds.
+pooling them mixes scales, and flatters or harms. The AUROC of folds therefore counts pairs within folds. Which patients
+share a fold is chance; where the same patients were cut into folds several times, it is the mean over the cuts.
 """
 
 from __future__ import annotations
@@ -43,8 +44,7 @@ def patient_auroc(diagnoses: Diagnoses) -> Estimate:
     """AUROC of patients: DeLong on HoldOut; pairs of patients of one fold, with a jackknife, where there are folds."""
     if diagnoses.split == "test":
         return interval(diagnoses.scores("score"), "auroc")
-    truth, score, fold, patient = _columns(diagnoses)
-    return _within(lambda weights: within_fold_auroc(truth, score, fold, weights), patient, "auroc", (0.0, 1.0))
+    return _within(_mean_auroc(diagnoses), diagnoses, "auroc", (0.0, 1.0))
 
 
 def compare_aurocs(first: Diagnoses, second: Diagnoses) -> Estimate:
@@ -56,13 +56,8 @@ def compare_aurocs(first: Diagnoses, second: Diagnoses) -> Estimate:
     _same_patients(first, second)
     if first.split == "test":
         return paired_difference(first.scores("score"), second.scores("score"), "auroc")
-    truth, one, fold, patient = _columns(first)
-    _, other, other_fold, _ = _columns(second)
-
-    def difference(weights: np.ndarray) -> float:
-        return within_fold_auroc(truth, one, fold, weights) - within_fold_auroc(truth, other, other_fold, weights)
-
-    return _within(difference, patient, "auroc_difference", (-1.0, 1.0))
+    one, other = _mean_auroc(first), _mean_auroc(second)
+    return _within(lambda weights: one(weights) - other(weights), first, "auroc_difference", (-1.0, 1.0))
 
 
 def compare_decisions(first: Diagnoses, second: Diagnoses) -> McNemar:
@@ -110,14 +105,16 @@ def density_kappa(diagnoses: Diagnoses, levels: int = 3) -> Estimate:
     return multinomial_interval(confusion, "quadratic_kappa", unit="patient", split=diagnoses.split)
 
 
-def _columns(diagnoses: Diagnoses) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    table = diagnoses.table
-    return tuple(table[name].to_numpy() for name in ("truth", "score", "fold", "patient"))  # type: ignore[return-value]
+def _mean_auroc(diagnoses: Diagnoses) -> Callable[[np.ndarray], float]:
+    """From weights of the patients to the AUROC within folds, averaged over the cuts."""
+    cuts = [[one.table[name].to_numpy() for name in ("truth", "score", "fold")] for one in diagnoses.cuts]
+    return lambda weights: float(np.mean([within_fold_auroc(*columns, weights) for columns in cuts]))
 
 
 def _within(
-    statistic: Callable[[np.ndarray], float], patient: np.ndarray, name: str, bounds: tuple[float, float]
+    statistic: Callable[[np.ndarray], float], diagnoses: Diagnoses, name: str, bounds: tuple[float, float]
 ) -> Estimate:
+    patient = diagnoses.table["patient"].to_numpy()
     return statistic_interval(statistic, patient, name=name, unit="patient", split="folds", bounds=bounds)
 
 

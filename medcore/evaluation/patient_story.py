@@ -43,14 +43,19 @@ def material(cohort: Cohort, kind: str) -> str:
     )
 
 
-def cuts_sentence(first: Estimate, others: np.ndarray) -> str:
-    """How much the AUROC moves when the same patients are cut into other folds."""
-    assert first.value is not None  # folds have patients of both kinds
-    every = np.append(others, first.value)
+def cuts_sentence(diagnoses: Diagnoses) -> str:
+    """How much the AUROC moves when the same patients are cut into other folds; empty where they were not."""
+    if not diagnoses.others:
+        return ""
+    every = [patient_auroc(one).value or 0.0 for one in diagnoses.cuts]
+    without = set(diagnoses.parts[0].scores) - set(diagnoses.others[0].parts[0].scores)
     return (
-        f"Which patients share a fold is one draw of many. In this one and {len(others)} others (without the "
-        f"autoencoder's scores) the AUROC is **{every.mean():.3f}** on average, {every.min():.3f} to {every.max():.3f}."
-    )
+        f"Which patients share a fold is one draw of many, so the AUROC is the mean of {len(every)} cuts of the "
+        f"patients into folds: {min(every):.3f} to {max(every):.3f}, {every[0]:.3f} in the first. Decisions, and "
+        "every figure made from them, are those of the first cut."
+        + (f" The other cuts do without {' and '.join(f'*{name}*' for name in sorted(without))}: no fold of the first "
+           "chose them." if without else "")
+    )  # fmt: skip
 
 
 def decision_maker(diagnoses: Diagnoses) -> str:
@@ -124,6 +129,8 @@ def window_sentence(diagnoses: Diagnoses, trivial: str = RED) -> str:
 def summary(diagnoses: Diagnoses, ours: Estimate, simple: Estimate, difference: Estimate) -> str:
     """The main result in one sentence."""
     how = "HoldOut patients" if diagnoses.split == "test" else "patients in nested folds"
+    if diagnoses.others:
+        how += f" (mean of {len(diagnoses.cuts)} cuts into folds)"
     if difference.low is None or difference.high is None:
         verdict = "cannot be compared with"
     elif difference.low > 0:

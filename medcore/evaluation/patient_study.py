@@ -2,12 +2,13 @@
 
 found = diagnose_all(cohort, learner)            # name -> Diagnoses; HoldOut once where there is one, else folds
 operating_points(cohort, learner)                # what other threshold rules give
-other_cuts(cohort, learner, seeds=(1, 2))        # AUROC with other folds
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,15 +17,13 @@ from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.nested import (
     Diagnoses,
-    LearnPatients,
     hold_out_diagnosis,
     hold_out_patients,
     nested_diagnosis,
     nested_patients,
 )
 from medcore.evaluation.patient_baselines import number_of_windows, rule
-from medcore.evaluation.patient_metrics import patient_auroc
-from medcore.evaluation.window_models import WindowLearner
+from medcore.evaluation.window_models import ERRORS, WindowLearner
 from medcore.training.mil import MILConfig
 
 OURS = "this method"
@@ -40,6 +39,7 @@ def diagnose_all(
     learner: WindowLearner,
     *,
     folds: int = 5,
+    cuts: int = 1,
     rule_name: str = "youden",
     attention: MILConfig | None = None,
     seed: int = 0,
@@ -51,40 +51,38 @@ def diagnose_all(
             and applied to these once; without, in nested folds.
         learner: Of this very cohort.
         folds: Outer folds.
+        cuts: How often the patients are cut into folds, where there is no HoldOut: with ``seed``, ``seed + 1``, and so
+            on. ABMIL is trained for the first cut only. Autoencoders that would have to be trained for every cut are,
+            where the first cut chose one of their scores; else their scores stand to choose in the first cut only.
         rule_name: How thresholds are chosen.
         attention: Training of ABMIL.
         seed: Of the folds.
     """
-    window_wise = hold_out_diagnosis if (cohort.split == "test").any() else nested_diagnosis
-    patient_wise = hold_out_patients if (cohort.split == "test").any() else nested_patients
-    others: dict[str, LearnPatients] = {
-        RULE: rule(cohort, RED),
-        ATTENTION: learner.attention(attention),
-    }
-    if _counts_vary(cohort, folds):
-        others[COUNT] = number_of_windows(cohort)
-    found = {OURS: window_wise(cohort, learn=learner, folds=folds, rule=rule_name, seed=seed)}
-    return found | {
-        name: patient_wise(cohort, learn, folds=folds, rule=rule_name, seed=seed) for name, learn in others.items()
-    }
+    held_out = bool((cohort.split == "test").any())
+    window_wise = hold_out_diagnosis if held_out else nested_diagnosis
+    patient_wise = hold_out_patients if held_out else nested_patients
+    options: dict[str, Any] = {"folds": folds, "rule": rule_name}
+    more = [] if held_out else range(seed + 1, seed + cuts)
+    ours = window_wise(cohort, learn=learner, seed=seed, **options)
+    again = learner if _cheap_or_needed(learner, ours) else learner.without_autoencoder()
+    found = {OURS: replace(ours, others=tuple(window_wise(cohort, learn=again, seed=n, **options) for n in more))}
+    simple = {RULE: rule(cohort, RED)} | ({COUNT: number_of_windows(cohort)} if _counts_vary(cohort, folds) else {})
+    for name, learn in simple.items():
+        first, *others = (patient_wise(cohort, learn, seed=n, **options) for n in (seed, *more))
+        found[name] = replace(first, others=tuple(others))
+    found[ATTENTION] = patient_wise(cohort, learner.attention(attention), seed=seed, **options)
+    return {name: found[name] for name in (OURS, RULE, ATTENTION, COUNT) if name in found}
+
+
+def _cheap_or_needed(learner: WindowLearner, first: Diagnoses) -> bool:
+    """Whether other cuts are to use the autoencoder: one serves them all, or the first cut chose its scores."""
+    return learner.bystanders is not None or any(one.window.score in ERRORS.values() for one in first.rules)
 
 
 def _counts_vary(cohort: Cohort, folds: int) -> bool:
     """Whether patients differ in their number of windows, also without a fold."""
     commonest = np.bincount(cohort.windows_per_patient).max()
     return len(cohort) - int(commonest) >= 2 * folds
-
-
-def other_cuts(
-    cohort: Cohort, learner: WindowLearner, *, folds: int = 5, rule_name: str = "youden", seeds: Sequence[int]
-) -> np.ndarray:
-    """AUROC of the method when the patients are cut into folds anew: how much of a figure hangs on one draw.
-
-    The autoencoder's scores are left out: each cut would train as many again. **Shape** ``(len(seeds),)``.
-    """
-    light = learner.without_autoencoder()
-    found = (nested_diagnosis(cohort, learn=light, folds=folds, rule=rule_name, seed=seed) for seed in seeds)
-    return np.array([patient_auroc(one).value for one in found])
 
 
 def operating_points(

@@ -147,16 +147,17 @@ class PatientDiagnosis(Parameters):
     bottleneck: Count | None = None
     most_windows: Annotated[int, Field(ge=8)] | None = None
     folds: Annotated[int, Field(ge=3, le=20)] | None = None
+    cuts: Annotated[int, Field(ge=1, le=100)] | None = None
     rule: str = "youden"
     attention_epochs: Count | None = None
     limit: Count | None = None
     retrain: bool = False
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"size": 16, "epochs": 1, "bottleneck": 4, "most_windows": 60, "folds": 3,
+        "smoke": {"size": 16, "epochs": 1, "bottleneck": 4, "most_windows": 60, "folds": 3, "cuts": 2,
                   "attention_epochs": 2, "limit": 10},
-        "quick": {"size": 64, "epochs": 12, "bottleneck": 32, "most_windows": 240, "folds": 5,
+        "quick": {"size": 64, "epochs": 12, "bottleneck": 32, "most_windows": 240, "folds": 5, "cuts": 5,
                   "attention_epochs": 60},
-        "full": {"size": 128, "epochs": 100, "bottleneck": 120, "most_windows": 20_000, "folds": 10,
+        "full": {"size": 128, "epochs": 100, "bottleneck": 120, "most_windows": 20_000, "folds": 10, "cuts": 10,
                  "attention_epochs": 200},
     }  # fmt: skip
 
