@@ -4,7 +4,7 @@
 # One pytest process for both, so that there is one closing line.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive MPLBACKEND=Agg MEDCORE_PROFILE=smoke
+export OMP_NUM_THREADS=1 MPLBACKEND=Agg MEDCORE_PROFILE=smoke
 export PYTHONHASHSEED=0 JUPYTER_PLATFORM_DIRS=1
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

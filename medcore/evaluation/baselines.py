@@ -18,6 +18,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from medcore.data.hashing import content_images
 from medcore.data.patchset import PatchSet
@@ -125,7 +126,8 @@ def _predict(name: str, train: PatchSet, held_out: PatchSet) -> np.ndarray:
     else:
         smallest_leaf = int(np.clip(len(train) // 20, 2, 20))  # few images would otherwise make one leaf
         model = HistGradientBoostingClassifier(min_samples_leaf=smallest_leaf, random_state=0)
-    model.fit(features(train), train.labels)
+    with threadpool_limits(1):  # trees of few images: several threads were up to 20 times slower on a busy machine
+        model.fit(features(train), train.labels)
     probabilities = np.zeros((len(held_out), classes))
     probabilities[:, model.classes_] = model.predict_proba(features(held_out))
     return probabilities
