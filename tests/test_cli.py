@@ -28,6 +28,8 @@ def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:
         (["reports", "6x"], "no notebook '6x'"),
         (["reports", "06", "--profile", "fast"], "fast"),
         (["reports", "06", "--jobs", "0"], "jobs"),
+        (["reports", "06", "--data", "/no/such/images"], "'/no/such/images' is neither an existing file or folder"),
+        (["reports", "06", "-p", "data=no-such-set"], "'no-such-set' is neither an existing file or folder"),
         (["report"], "did you mean 'reports'?"),
         (["data", "prepare"], "SOURCE"),
     ],

@@ -11,6 +11,7 @@ import click
 import yaml
 
 from medcore.data.paths import reports_home, repository_root
+from medcore.data.source import find_source, is_phantom
 from medcore.errors import MedcoreError
 from medcore.reporting.parameters import PROFILE_VARIABLE, did_you_mean, schema_for, validate
 
@@ -78,6 +79,22 @@ def plan(notebooks: list[Path], raw: dict[str, Any]) -> dict[Path, dict[str, Any
     return {path: validate(path, {n: v for n, v in raw.items() if n in fields[path]}) for path in notebooks}
 
 
+def check_sources(planned: dict[Path, dict[str, Any]]) -> None:
+    """See to it that every notebook's data is there, before any kernel starts.
+
+    Raises:
+        MedcoreError: Neither a file or folder nor a known set, or a known set that is not on this machine.
+    """
+    for source in {str(values["data"]) for values in planned.values() if "data" in values}:
+        if not is_phantom(source):
+            find_source(source)
+
+
+def path_or_name(data: str) -> str:
+    """An existing path as an absolute one, since kernels may run elsewhere; a set's name stays."""
+    return str(Path(data).resolve()) if Path(data).exists() else data
+
+
 @click.command("reports")
 @click.argument("notebooks", nargs=-1)
 @click.option("--profile", type=click.Choice(["smoke", "quick", "full"]), help="How long to train [default: quick].")
@@ -93,12 +110,14 @@ def command(
     jobs: int, out: Path | None, timeout: float | None, pdf: bool,
 ) -> int:  # fmt: skip
     """Run NOTEBOOKS (numbers, names or paths; all by default) and write their reports."""
-    given = {"data": _path_or_name(data)} if data else {}
+    given = {"data": data} if data else {}
     given |= {"profile": profile} if profile else {}
     try:
         raw = read_parameters(file, pairs) | given
+        raw |= {"data": path_or_name(raw["data"])} if isinstance(raw.get("data"), str) else {}
         paths = find_notebooks(notebooks)
         planned = plan(paths, raw)
+        check_sources(planned)
     except MedcoreError as error:
         raise click.UsageError(str(error)) from None
     from medcore.reporting.runner import run_notebooks
@@ -108,8 +127,3 @@ def command(
     click.echo(f"{len(paths)} notebook(s), profile {profile_name}, to {folder}")
     outcomes = run_notebooks(planned, out=folder, jobs=jobs, timeout=timeout, pdf=pdf)
     return 0 if all(outcome.status == "ok" for outcome in outcomes) else 1
-
-
-def _path_or_name(data: str) -> str:
-    """An existing path as an absolute one, since kernels may run elsewhere; a set's name stays."""
-    return str(Path(data).resolve()) if Path(data).exists() else data

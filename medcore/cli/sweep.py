@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from medcore.cli.reports import find_notebooks
+from medcore.cli.reports import check_sources, find_notebooks, path_or_name
 from medcore.data.paths import reports_home
 from medcore.errors import MedcoreError
 
@@ -32,10 +32,10 @@ def command(
     try:
         (path,) = find_notebooks((notebook,))
         axes, fixed = read_axes(pairs)
+        fixed |= {"data": path_or_name(data)} if data else {}
+        check_sources({path: fixed})
     except MedcoreError as error:
         raise click.UsageError(str(error)) from None
-    if data:
-        fixed["data"] = str(Path(data).resolve()) if Path(data).exists() else data
     if profile:
         fixed["profile"] = profile
     folder = (out or reports_home() / f"sweep-{datetime.now():%Y-%m-%d-%H%M%S}").resolve()

@@ -16,13 +16,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from medcore.data import info, readers, sizes
+from medcore.data import readers, sizes
 from medcore.data.images import DecodeOptions
 from medcore.data.patchset import PatchSet
 from medcore.data.paths import data_home
 from medcore.data.prepare import prepare
 from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.listing import Listing, Problems
+from medcore.data.source import find_source, is_phantom
 from medcore.errors import MedcoreError
 
 _DECODING = ("value_range", "window", "max_pixels", "fast_jpeg")
@@ -71,9 +72,9 @@ def load(
     _check_choice("policy", policy, sizes.POLICIES)
     _check_choice("channels", channels, (None, 1, 3))
     Problems(on_error)
-    if str(source) in info.CARDS and info.CARDS[str(source)].synthetic:
+    if is_phantom(source):
         return _load_phantom(str(source), size, seed, options)
-    path = _resolve(source)
+    path = find_source(source)
     if path.suffix.lower() == ".npz" and path.is_file() and is_patchset(path):
         return _open_own(path, size, policy, options)
     decoding = DecodeOptions(**{name: options.pop(name) for name in _DECODING if name in options})
@@ -105,32 +106,6 @@ def load(
 def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         raise MedcoreError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
-
-
-def _resolve(source: str | os.PathLike[str]) -> Path:
-    """The file or folder that a source means; a known name means the set below ``data_home()``.
-
-    Raises:
-        MedcoreError: Neither a path nor a known set, or a known set that is not on this machine.
-    """
-    name = os.fspath(source)
-    if not name:
-        raise MedcoreError("the data source is empty; name a set, a folder, a metadata.csv or a .npz")
-    path = Path(name).expanduser()
-    if name not in info.CARDS:
-        if path.exists():
-            return path
-        known = ", ".join(info.CARDS)
-        raise MedcoreError(f"'{name}' is neither an existing file or folder nor a known set ({known})")
-    for candidate in (data_home() / name / f"{name}.npz", data_home() / f"{name}.npz", data_home() / name, path):
-        if candidate.exists():
-            return candidate
-    facts = info.CARDS[name]
-    remedy = f"run: medcore data fetch {name}" if facts.files else facts.how
-    raise MedcoreError(
-        f"the set {name!r} is not on this machine (looked in '{data_home() / name}'); {remedy}. Expected layout:\n"
-        f"{facts.layout}"
-    )
 
 
 def _open_own(path: Path, size: Any, policy: str, options: dict[str, Any]) -> PatchSet:

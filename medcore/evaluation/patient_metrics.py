@@ -108,7 +108,11 @@ def density_kappa(diagnoses: Diagnoses, levels: int = 3) -> Estimate:
 def _mean_auroc(diagnoses: Diagnoses) -> Callable[[np.ndarray], float]:
     """From weights of the patients to the AUROC within folds, averaged over the cuts."""
     cuts = [[one.table[name].to_numpy() for name in ("truth", "score", "fold")] for one in diagnoses.cuts]
-    return lambda weights: float(np.mean([within_fold_auroc(*columns, weights) for columns in cuts]))
+
+    def mean(weights: np.ndarray) -> float:
+        return float(np.mean([within_fold_auroc(truth, score, fold, weights) for truth, score, fold in cuts]))
+
+    return mean
 
 
 def _within(

@@ -1,8 +1,7 @@
 """A share of the machine for each kernel.
 
-Two kernels that share two cores, two threads each, make one training step 5 to 7 times slower than it is alone; with
-one thread each, 1.5 times. How threads wait is left to the libraries: told to wait asleep (``OMP_WAIT_POLICY=passive``),
-the same two kernels were 3 times slower still.
+Two kernels with two threads each on two cores make one training step 5 to 7 times slower than it is alone. How threads
+wait is left to the libraries: told to wait asleep (``OMP_WAIT_POLICY=passive``), both were 3 times slower still.
 """
 
 from __future__ import annotations
