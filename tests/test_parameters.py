@@ -4,6 +4,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
+import torchvision
 
 from medcore.errors import MedcoreError
 from medcore.reporting.parameters import SCHEMAS, PatchClassification, read_literal, schema_from_cell, validate
@@ -51,6 +53,21 @@ def test_a_profile_fills_only_what_is_none(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MEDCORE_PROFILE", "fast")
     with pytest.raises(MedcoreError, match="fast"):
         PatchClassification().resolved()
+
+
+def test_pretrained_weights_bring_their_model_and_are_fine_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MEDCORE_PROFILE", raising=False)
+    file = tmp_path / "densenet.pth"
+    torch.save(torchvision.models.densenet121().state_dict(), file)
+    plain, tuned = PatchClassification().resolved(), PatchClassification(weights=str(file)).resolved()
+    assert (plain.model, tuned.model) == ("small_cnn", "densenet121") and tuned.lr < plain.lr
+    assert PatchClassification(weights=str(file), profile="full").resolved().model == "densenet121"
+    assert PatchClassification(weights=str(file), model="resnet18", epochs=2).resolved().model == "resnet18"
+    assert PatchClassification(weights="imagenet").resolved().model == "mobilenet_v2"
+    assert PatchClassification(weights="random").resolved() == plain.model_copy(update={"weights": "random"})
+    assert PatchClassification(profile="full").resolved().model == "efficientnet_b3"
 
 
 def test_profiles_name_only_existing_parameters_and_valid_values() -> None:

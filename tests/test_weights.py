@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 from medcore.errors import MedcoreError
 from medcore.models import build
-from medcore.models.backbone import batch_norms
+from medcore.models.backbone import CLASSIFIER_NAMES, batch_norms
 from medcore.models.classifier import build_classifier
 from medcore.models.unet import build_unet
-from medcore.models.weights import has_folded_batch_norm, recompute_batch_norm
+from medcore.models.weights import architecture_of, has_folded_batch_norm, recompute_batch_norm
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,24 @@ def test_four_channels_average_the_first_convolution(weights_file):
 def test_wrong_architecture_is_refused_with_counts(weights_file):
     with pytest.raises(MedcoreError, match="tensors are missing.*matching architecture"):
         build_classifier("resnet18", 7, weights=weights_file)
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSIFIER_NAMES if name != "small_cnn"])
+def test_the_architecture_is_known_from_the_names_of_the_tensors(name, tmp_path):
+    with torch.device("meta"):
+        names = torchvision.models.get_model(name).state_dict()
+    torch.save({key: torch.zeros(1) for key in names if "num_batches" not in key}, tmp_path / "weights.pth")
+    assert architecture_of(tmp_path / "weights.pth") == name
+
+
+def test_weights_of_our_own_and_of_strangers(tmp_path):
+    torch.save(build_classifier("small_cnn", 2).state_dict(), tmp_path / "ours.pth")
+    assert architecture_of(tmp_path / "ours.pth") == "small_cnn"
+    with torch.device("meta"):
+        names = torchvision.models.resnet34().state_dict()
+    torch.save({key: torch.zeros(1) for key in names}, tmp_path / "stranger.pth")
+    with pytest.raises(MedcoreError, match="belong to no architecture that is known here .*resnet18"):
+        architecture_of(tmp_path / "stranger.pth")
 
 
 def test_truncated_state_dict_is_refused(theirs, tmp_path):

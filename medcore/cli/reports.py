@@ -15,6 +15,8 @@ from medcore.data.source import find_source, is_phantom
 from medcore.errors import MedcoreError
 from medcore.reporting.parameters import PROFILE_VARIABLE, did_you_mean, schema_for, validate
 
+PATHS = ("data", "weights", "peer_weights")  # parameters that may be paths
+
 
 def find_notebooks(names: tuple[str, ...]) -> list[Path]:
     """Paths of notebooks named by number (``06``), stem or path; all numbered ones when none is named.
@@ -90,9 +92,9 @@ def check_sources(planned: dict[Path, dict[str, Any]]) -> None:
             find_source(source)
 
 
-def path_or_name(data: str) -> str:
-    """An existing path as an absolute one, since kernels may run elsewhere; a set's name stays."""
-    return str(Path(data).resolve()) if Path(data).exists() else data
+def path_or_name(value: str) -> str:
+    """An existing path as an absolute one, since kernels may run elsewhere; a name stays."""
+    return str(Path(value).resolve()) if Path(value).exists() else value
 
 
 @click.command("reports")
@@ -114,7 +116,7 @@ def command(
     given |= {"profile": profile} if profile else {}
     try:
         raw = read_parameters(file, pairs) | given
-        raw |= {"data": path_or_name(raw["data"])} if isinstance(raw.get("data"), str) else {}
+        raw |= {name: path_or_name(raw[name]) for name in PATHS if isinstance(raw.get(name), str)}
         paths = find_notebooks(notebooks)
         planned = plan(paths, raw)
         check_sources(planned)

@@ -21,7 +21,7 @@ import torchvision
 from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
-from medcore.models.backbone import Backbone, OnBackbone, batch_norms
+from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, OnBackbone, batch_norms
 from medcore.models.classifier import Classifier
 
 HOW_TO_GO_ON = (
@@ -110,6 +110,27 @@ def read_weights(weights: str | PathLike[str], name: str) -> tuple[dict[str, Ten
     if not path.is_file():
         raise MedcoreError(f"weights={str(weights)!r}: no such file, and not the word 'imagenet'; {HOW_TO_GO_ON}")
     return _to_float(_read_file(path)), str(weights), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def architecture_of(weights: str | PathLike[str]) -> str:
+    """The name of the classifier that a weights file or a checkpoint folder of ours belongs to.
+
+    Raises:
+        MedcoreError: it cannot be read, or its tensors are of no classifier that we know.
+    """
+    state, source, _ = read_weights(weights, "")
+    ours = any(key.startswith("backbone.") for key in state)
+    for name in CLASSIFIER_NAMES:
+        with torch.device("meta"):  # names without numbers
+            backbone = Backbone(name)
+        keys = [key if ours else _our_key(key, backbone) for key in state]
+        trunk = {key.removeprefix("backbone.") for key in keys if key.startswith("backbone.")}
+        if not [key for key in trunk ^ set(backbone.state_dict()) if not _may_be_new(key)]:
+            return name
+    raise MedcoreError(
+        f"weights {source!r} belong to no architecture that is known here ({', '.join(CLASSIFIER_NAMES)}); name the "
+        "model yourself, or check the file"
+    )
 
 
 def has_folded_batch_norm(module: nn.Module) -> bool:

@@ -51,9 +51,13 @@ class Parameters(BaseModel):
 
     def resolved(self) -> Self:
         """A copy in which the profile has filled every parameter that was left as ``None``."""
-        chosen = self.profiles.get(self.active_profile, {})
+        chosen = self.suggested()
         filled = {name: value for name, value in chosen.items() if getattr(self, name) is None}
         return type(self).model_validate({**self.model_dump(), **filled, "profile": self.active_profile})
+
+    def suggested(self) -> dict[str, Any]:
+        """What the profile takes for parameters that were not given."""
+        return self.profiles.get(self.active_profile, {})
 
     def changed(self) -> list[str]:
         """Names whose value differs from the notebook's default."""
@@ -196,6 +200,23 @@ class PatchClassification(Parameters):
                  "augment_until": 12, "variant_epochs": 10, "folds": 5, "fold_epochs": 10,
                  "architectures": ["resnet50", "densenet121", "convnext_tiny"], "robustness_images": 2000},
     }  # fmt: skip
+    fine_tuning: ClassVar[dict[str, Any]] = {
+        "model": "mobilenet_v2", "epochs": 14, "lr": 1e-3, "augment_until": 12, "variant_epochs": 2,
+        "variant_images": 300, "fold_epochs": 8, "architectures": [],
+    }  # fmt: skip
+
+    def suggested(self) -> dict[str, Any]:
+        """As in every notebook; pretrained weights bring their own model, and ``quick`` then fine-tunes it."""
+        chosen = super().suggested()
+        if self.weights in (None, "random"):
+            return chosen
+        if self.active_profile == "quick":
+            chosen = chosen | self.fine_tuning
+        if self.model is None and self.weights != "imagenet":
+            from medcore.models.weights import architecture_of
+
+            chosen = chosen | {"model": architecture_of(str(self.weights))}
+        return chosen
 
 
 class Segmentation(Parameters):
