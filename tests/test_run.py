@@ -1,6 +1,7 @@
 """Run: strict parameters, what is recorded, honest files; also as plain papermill would use it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,21 @@ def test_many_metrics_of_few_methods_stand_side_by_side() -> None:
     assert table.loc["HD95 (µm)"].tolist() == ["1\u00a0patient,\u00a0test", "3.0 (1.0–5.0)", ""]
     assert run.headline()["metric"].tolist() == ["AUROC", "HD95 (µm)", "AUROC"]
     assert [row["trivial"] for row in run.results["baselines"]] == [False]
+
+
+def test_intervals_speak_of_what_the_set_has() -> None:
+    said = {}
+    for group, known in (("lesion", True), ("patient", True), ("patient", False)):
+        run = Run.start(NOTEBOOK, {})
+        ps = patches()
+        card = replace(ps.card, group=group, patients_known=known)
+        ps = run.use(PatchSet.from_arrays(ps.take(), ps.table, card))
+        scores = Scores.from_set(ps.where(split="test"), np.tile([0.3, 0.7], (8, 1)))
+        run.record(
+            interval(scores, "balanced_accuracy"),
+            Estimate("auroc", None, None, None, 1, "image", "test", note="one patient only"),
+        )
+        said[group, known] = run.results["metrics"][0]["method"] + run.results["metrics"][1]["note"]
+    assert "patient" not in said["lesion", True] and "lesion" in said["lesion", True]
+    assert "one patient only" in said["patient", True]
+    assert "one image only" in said["patient", False]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -140,7 +141,7 @@ class Run:
 
     def record(self, *estimates: Estimate) -> None:
         """Record metrics in order of importance; the first of a run is its headline."""
-        self.results["metrics"] += [estimate.as_dict() for estimate in estimates]
+        self.results["metrics"] += [self._told(estimate) for estimate in estimates]
 
     def compare(self, baseline: str, *estimates: Estimate, trivial: bool = True) -> None:
         """Record what another method reaches on the same cases.
@@ -152,7 +153,15 @@ class Run:
                 that flatters.
         """
         facts = {"baseline": baseline, "trivial": trivial}
-        self.results["baselines"] += [{**estimate.as_dict(), **facts} for estimate in estimates]
+        self.results["baselines"] += [{**self._told(estimate), **facts} for estimate in estimates]
+
+    def _told(self, estimate: Estimate) -> dict[str, Any]:
+        """The estimate as plain types; intervals speak of patients, and this set may have lesions or bare images."""
+        facts = estimate.as_dict()
+        if not self.results["data"]:
+            return facts
+        words = {name: re.sub(r"\bpatient(s?)\b", rf"{self.unit}\1", facts[name]) for name in ("method", "note")}
+        return facts | words
 
     def validated(self, name: str, value: float, mode: str) -> None:
         """Record the metric that choices may be based on, from validation data: what ``medcore sweep`` searches by.
