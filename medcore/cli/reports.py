@@ -94,7 +94,8 @@ def check_sources(planned: dict[Path, dict[str, Any]]) -> None:
 
 def path_or_name(value: str) -> str:
     """An existing path as an absolute one, since kernels may run elsewhere; a name stays."""
-    return str(Path(value).resolve()) if Path(value).exists() else value
+    is_path = Path(value).exists() and value not in ("imagenet", "random")  # words of the parameter ``weights``
+    return str(Path(value).resolve()) if is_path else value
 
 
 @click.command("reports")
