@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from medcore.cli import COMMANDS, cli, main
-from medcore.cli.reports import find_notebooks, plan, read_parameters
+from medcore.cli.reports import find_notebooks, plan, read_parameters, with_absolute_paths
 from medcore.errors import MedcoreError
 
 
@@ -72,6 +72,17 @@ def test_notebooks_are_named_by_number_stem_or_path() -> None:
     assert [path.stem for path in by_number] == ["06_patch_classification"]
     assert find_notebooks(("06_patch_classification",)) == by_number == find_notebooks((str(by_number[0]), "06"))
     assert len(find_notebooks(())) >= 2
+
+
+def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "w.pth", "imagenet"):
+        (tmp_path / name).touch()
+    found = with_absolute_paths({"data": "images", "weights": "w.pth", "peer_weights": "imagenet", "epochs": 3})
+    assert found == {
+        "data": str(tmp_path / "images"), "weights": str(tmp_path / "w.pth"), "peer_weights": "imagenet", "epochs": 3,
+    }  # fmt: skip
+    assert with_absolute_paths({"data": "phantom-crc"}) == {"data": "phantom-crc"}
 
 
 def test_parameters_from_file_and_pairs(tmp_path: Path) -> None:

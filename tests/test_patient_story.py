@@ -110,6 +110,7 @@ def test_the_cuts_are_told():
     text = story.cuts_sentence(replace(cuts[0], others=tuple(cuts[1:])))
     assert f"mean of 3 cuts of the patients into folds: {min(values):.3f} to {max(values):.3f}" in text
     assert f"{values[0]:.3f} in the first" in text and "do without" not in text
+    assert "ABMIL is judged on it alone" in text
     assert story.cuts_sentence(cuts[0]) == ""
 
 

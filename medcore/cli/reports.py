@@ -92,10 +92,12 @@ def check_sources(planned: dict[Path, dict[str, Any]]) -> None:
             find_source(source)
 
 
-def path_or_name(value: str) -> str:
-    """An existing path as an absolute one, since kernels may run elsewhere; a name stays."""
-    is_path = Path(value).exists() and value not in ("imagenet", "random")  # words of the parameter ``weights``
-    return str(Path(value).resolve()) if is_path else value
+def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """The same parameters, existing paths made absolute, since kernels may run elsewhere; names stay."""
+    words = ("imagenet", "random")  # of the parameter ``weights``
+    texts = {name: values[name] for name in PATHS if isinstance(values.get(name), str)}
+    paths = {name: text for name, text in texts.items() if text not in words and Path(text).exists()}
+    return values | {name: str(Path(text).resolve()) for name, text in paths.items()}
 
 
 @click.command("reports")
@@ -116,8 +118,7 @@ def command(
     given = {"data": data} if data else {}
     given |= {"profile": profile} if profile else {}
     try:
-        raw = read_parameters(file, pairs) | given
-        raw |= {name: path_or_name(raw[name]) for name in PATHS if isinstance(raw.get(name), str)}
+        raw = with_absolute_paths(read_parameters(file, pairs) | given)
         paths = find_notebooks(notebooks)
         planned = plan(paths, raw)
         check_sources(planned)

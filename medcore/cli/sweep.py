@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from medcore.cli.reports import check_sources, find_notebooks, path_or_name
+from medcore.cli.reports import check_sources, find_notebooks, with_absolute_paths
 from medcore.data.paths import reports_home
 from medcore.errors import MedcoreError
 
@@ -32,7 +32,7 @@ def command(
     try:
         (path,) = find_notebooks((notebook,))
         axes, fixed = read_axes(pairs)
-        fixed |= {"data": path_or_name(data)} if data else {}
+        fixed = with_absolute_paths(fixed | ({"data": data} if data else {}))
         check_sources({path: fixed})
     except MedcoreError as error:
         raise click.UsageError(str(error)) from None

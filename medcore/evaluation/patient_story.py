@@ -45,14 +45,14 @@ def material(cohort: Cohort, kind: str) -> str:
 
 def cuts_sentence(diagnoses: Diagnoses) -> str:
     """How much the AUROC moves when the same patients are cut into other folds; empty where they were not."""
-    if not diagnoses.others:
+    every = [value for one in diagnoses.cuts if (value := patient_auroc(one).value) is not None]
+    if not diagnoses.others or len(every) < len(diagnoses.cuts):
         return ""
-    every = [patient_auroc(one).value or 0.0 for one in diagnoses.cuts]
     without = set(diagnoses.parts[0].scores) - set(diagnoses.others[0].parts[0].scores)
     return (
         f"Which patients share a fold is one draw of many, so the AUROC is the mean of {len(every)} cuts of the "
         f"patients into folds: {min(every):.3f} to {max(every):.3f}, {every[0]:.3f} in the first. Decisions, and "
-        "every figure made from them, are those of the first cut."
+        "every figure made from them, are those of the first cut; ABMIL is judged on it alone."
         + (f" The other cuts do without {' and '.join(f'*{name}*' for name in sorted(without))}: no fold of the first "
            "chose them." if without else "")
     )  # fmt: skip
