@@ -23,8 +23,7 @@ from medcore.evaluation.nested import (
     nested_patients,
 )
 from medcore.evaluation.patient_rule import choose_patient_rule
-from medcore.evaluation.thresholds import choose_threshold
-from medcore.evaluation.window_rule import choose_window_rule, simplest, smooth_youden, window_folds
+from medcore.evaluation.window_rule import choose_window_rule, simplest, window_folds
 
 MADE_BY_THE_TRUTH = ["diagnosis", "true_level", "truth"]
 
@@ -90,26 +89,6 @@ def test_a_luckily_perfect_candidate_does_not_beat_a_simpler_one():
     poor = {"simple": np.roll(perfect, 10), "complex": perfect}
     auroc = {name: float(roc_auc_score(truth, score)) for name, score in poor.items()}
     assert simplest(auroc, poor, truth, few=True) == "complex"
-
-
-def test_smoothing_halves_the_error_of_the_threshold():
-    smooth, bare = [], []
-    for seed in range(30):
-        cohort = toy_cohort(40, seed=seed)
-        scores = cohort.with_scores({"brown": cohort.score("brown") / 4}).window_scores("brown")
-        smooth.append(smooth_youden(scores) - 0.5)
-        bare.append(choose_threshold(scores).threshold - 0.5)
-    assert np.sqrt(np.mean(np.square(smooth))) < 0.7 * np.sqrt(np.mean(np.square(bare)))
-
-
-def test_a_smoothed_threshold_refuses_what_any_threshold_refuses():
-    scores = toy_cohort(10).window_scores("brown")
-    with pytest.raises(MedcoreError, match="scores are equal"):
-        smooth_youden(replace(scores, score=np.ones(len(scores))))
-    with pytest.raises(TestDataRefused):
-        smooth_youden(replace(scores, split=np.full(len(scores), "test")))
-    two = replace(scores, score=scores.truth.astype(float))
-    assert 0 < smooth_youden(two) < 1
 
 
 def test_window_folds_keep_patients_whole():

@@ -63,7 +63,10 @@ def test_what_the_thresholds_give_away_is_measured_on_phantoms():
     assert 0 <= window < 0.02 and 0 <= patient < 0.1
     assert float(re.search(r"lies (0\.\d+) from", text)[1]) < 1  # on a scale of standard deviations, gap 6
     worse = replace(found, table=found.table.assign(margin=found.table["margin"] - 1))  # everybody called healthy
-    assert float(re.findall(r"0\.\d+", story.optimum_sentence(worse, window_set(rows)))[-1]) > 0.7
+    healthy = story.optimum_sentence(worse, window_set(rows))
+    assert float(re.findall(r"loses (0\.\d+)", healthy)[1]) > 0.7
+    assert 30 < float(re.search(r"([0-9.]+) % of the patients", healthy)[1]) < 60  # all infected ones, about half
+    assert float(re.search(r"([0-9.]+) % of which", text)[1]) < 1
     assert "not known here" in story.optimum_sentence(found, window_set([{"patient": "A"}]))
 
 

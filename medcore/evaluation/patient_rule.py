@@ -1,8 +1,12 @@
-"""From a patient's score to decision, probability and density level: chosen on training patients, then applied."""
+"""From a patient's score to decision, probability and density level: chosen on training patients, then applied.
+
+Patients are few, so Youden's threshold comes from a logistic curve (``youden.logistic_youden``), not off the bare ROC;
+``benchmarks/thresholds.py`` measures what either gives away.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,8 +15,9 @@ from medcore.errors import MedcoreError
 from medcore.evaluation.calibration import Logistic, fit_logistic
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.density import choose_cuts, levels_from
-from medcore.evaluation.scores import refuse_test_data
-from medcore.evaluation.thresholds import OperatingPoint, choose_threshold
+from medcore.evaluation.scores import Scores, refuse_test_data
+from medcore.evaluation.thresholds import OperatingPoint, choose_threshold, parse_rule
+from medcore.evaluation.youden import logistic_youden
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,20 @@ def choose_patient_rule(cohort: Cohort, score: np.ndarray, *, rule: str = "youde
     scores = cohort.patient_scores(score)
     refuse_test_data(scores, "a patient threshold")
     return PatientRule(
-        point=choose_threshold(scores, rule),
+        point=_choose_point(scores, rule),
         probability=fit_logistic(scores),
         cuts=choose_cuts(scores.score, cohort.level, len(cohort.levels)),
+    )
+
+
+def _choose_point(scores: Scores, rule: str) -> OperatingPoint:
+    point = choose_threshold(scores, rule)
+    if parse_rule(rule)[0] != "youden":
+        return point
+    moved = replace(point, threshold=logistic_youden(scores))
+    right = moved.apply(scores) == scores.truth
+    return replace(
+        moved,
+        sensitivity=float(right[scores.positive].mean()),
+        specificity=float(right[~scores.positive].mean()),
     )

@@ -2,7 +2,7 @@
 
 The threshold comes from patient-grouped folds: in each fold it is chosen on the windows of the other patients and
 tried on those of the fold; the median of the folds' thresholds serves. How well it did on unseen patients is kept.
-Youden's threshold is read off smoothed distributions: off the bare ROC it varies twice as much (``smooth_youden``).
+Youden's threshold is read off smoothed distributions (``youden.smooth_youden``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
 from sklearn.metrics import roc_auc_score
 
 from medcore.evaluation.calibration import Logistic, fit_logistic
@@ -18,9 +17,7 @@ from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.delong import delong
 from medcore.evaluation.scores import Scores, refuse_test_data
 from medcore.evaluation.thresholds import choose_threshold
-
-SMOOTH_STEPS = 400  # thresholds that are tried
-NEARLY = 0.02  # of sensitivity + specificity: what hardly matters
+from medcore.evaluation.youden import smooth_youden
 
 
 @dataclass(frozen=True)
@@ -114,40 +111,6 @@ def _fold_thresholds(scores: Scores, folds: int, rule: str, seed: int) -> tuple[
         thresholds.append(smooth_youden(train) if rule == "youden" else choose_threshold(train, rule).threshold)
         decision[side == fold] = scores.score[side == fold] >= thresholds[-1]
     return thresholds, float(np.mean([(decision == scores.truth)[scores.truth == kind].mean() for kind in (0, 1)]))
-
-
-def smooth_youden(scores: Scores) -> float:
-    """The threshold of the largest sensitivity + specificity, averaged over all that are nearly as good.
-
-    The ROC's best point jumps between near-equals. Here both distributions are smoothed by a Gaussian kernel, and the
-    thresholds are averaged with weight exp((J − largest J) / ``NEARLY``), J = sensitivity + specificity − 1. In 60
-    draws of 48 phantom patients its error is 0.05 (0.07 for the largest smoothed J), its loss of J 0.004 on average.
-
-    Args:
-        scores: Two classes, both present, marked ``train`` or ``val``.
-
-    Raises:
-        TestDataRefused: A case is marked ``test``.
-        MedcoreError: One class only, or all scores equal.
-
-    **Reference** Fluss, Faraggi & Reiser 2005, doi:10.1002/bimj.200410135 (kernels); Syring & Martin 2017,
-    doi:10.1016/j.jspi.2017.03.001 (weights).
-    """
-    choose_threshold(scores)  # refuses whatever no threshold can be chosen on
-    ill, well = scores.score[scores.positive], scores.score[~scores.positive]
-    values = np.unique(np.quantile(scores.score, np.linspace(0, 1, min(len(scores), SMOOTH_STEPS))))
-    grid = (values[1:] + values[:-1]) / 2
-    above = [ndtr((part - grid[:, None]) / _bandwidth(part)).mean(axis=1) for part in (ill, well)]
-    gain = above[0] - above[1]
-    return float(np.average(grid, weights=np.diff(values) * np.exp((gain - gain.max()) / NEARLY)))
-
-
-def _bandwidth(score: np.ndarray) -> float:
-    """Half of Silverman's rule of thumb, which is meant for one hump; a sliver of the value where all are equal."""
-    spread = float(np.std(score))
-    quartiles = float(np.subtract(*np.quantile(score, [0.75, 0.25]))) / 1.349
-    width = 0.45 * (min(spread, quartiles) or spread) * len(score) ** -0.2
-    return width or max(1e-9, 1e-6 * abs(float(score[0])))
 
 
 def window_folds(scores: Scores, folds: int, seed: int) -> np.ndarray:

@@ -55,7 +55,7 @@ class Case:
 
 def make_helico(
     *,
-    patients: int = 96,
+    patients: int = 240,
     windows_per_patient: int = 16,
     size: int = 64,
     seed: int = 0,
