@@ -25,7 +25,8 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation.scores import Scores
 
-PATIENT_CLASSES = ("negative", "positive")
+WINDOW_CLASSES = ("negative", "positive")
+PATIENT_CLASSES = ("healthy", "infected")
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Cohort:
             MedcoreError: No such score, or no window of one kind is annotated: a window threshold cannot be chosen.
         """
         known = self.label >= 0
-        for number, kind in enumerate(PATIENT_CLASSES):
+        for number, kind in enumerate(WINDOW_CLASSES):
             if not (self.label[known] == number).any():
                 raise MedcoreError(
                     f"cohort: none of {len(self.label)} windows of {len(self)} patients is annotated {kind}, so no "
@@ -171,7 +172,7 @@ class Cohort:
                 )
         owner = self.owner[known]
         score = self.score(name)[known]
-        return Scores(self.label[known], score, self.names[owner], self.split[owner], PATIENT_CLASSES, self.rows[known])
+        return Scores(self.label[known], score, self.names[owner], self.split[owner], WINDOW_CLASSES, self.rows[known])
 
     def score(self, name: str) -> np.ndarray:
         """One score of all windows. **Shape** ``(N,)``."""

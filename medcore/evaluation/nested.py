@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.cohort import PATIENT_CLASSES, Cohort, check_both
+from medcore.evaluation.cohort import PATIENT_CLASSES, WINDOW_CLASSES, Cohort, check_both
 from medcore.evaluation.diagnosis import DiagnosisRule, choose_diagnosis, patient_table
 from medcore.evaluation.patient_rule import choose_patient_rule
 from medcore.evaluation.scores import Scores
@@ -63,7 +63,7 @@ class Diagnoses:
             score=np.concatenate([part.score(name)[known] for part, known in parts]),
             patient=np.concatenate(owner),
             split=np.full(sum(map(len, owner)), "test" if self.split == "test" else "val"),
-            classes=PATIENT_CLASSES,
+            classes=WINDOW_CLASSES,
             ids=np.concatenate([part.rows[known] for part, known in parts]),
         )
 

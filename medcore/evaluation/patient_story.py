@@ -11,7 +11,7 @@ from PIL import Image
 
 from medcore.data.patchset import PatchSet
 from medcore.evaluation import ceiling
-from medcore.evaluation.cohort import Cohort
+from medcore.evaluation.cohort import PATIENT_CLASSES, Cohort
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval, paired_difference
 from medcore.evaluation.mistakes import suspicious_rows
@@ -21,8 +21,6 @@ from medcore.evaluation.patient_study import COUNT, RED
 from medcore.evaluation.thresholds import operating_curve
 from medcore.evaluation.window_counts import count_dependence
 from medcore.evaluation.window_models import WindowLearner
-
-DECISIONS = ("healthy", "infected")
 
 
 def material(cohort: Cohort, kind: str) -> str:
@@ -258,7 +256,7 @@ def placebo_sentence(diagnoses: Diagnoses, *, draws: int = 20, seed: int = 0) ->
 
 def wrong_table(wrong: pd.DataFrame) -> pd.DataFrame:
     """``mistakes.wrong_patients`` for a reader: decisions in words, probabilities with two digits."""
-    words = [DECISIONS[number] for number in wrong["decision"]]
+    words = [PATIENT_CLASSES[number] for number in wrong["decision"]]
     shown = wrong.assign(decision=words).round({"probability": 2}).set_index("patient")
     return shown.rename(columns={"positive_windows": "positive windows"})
 
@@ -319,6 +317,6 @@ def table_columns(listed: pd.DataFrame) -> dict[str, list]:
     return {
         "patient": listed["patient"].tolist(),
         "score": listed["margin"].tolist(),
-        "decision": [DECISIONS[number] for number in listed["decision"]],
-        "truth": [DECISIONS[number] for number in listed["truth"]],
+        "decision": [PATIENT_CLASSES[number] for number in listed["decision"]],
+        "truth": [PATIENT_CLASSES[number] for number in listed["truth"]],
     }
