@@ -368,6 +368,10 @@ def test_dependence_on_the_number_of_windows():
     table = window_counts.by_window_count(grows)
     assert table["patients"].sum() == 60
     assert table["mean_score_healthy"].is_monotonic_increasing
+    ends = [int(number) for words in table["windows"] for number in words.split("–")]
+    assert len(ends) == 6 and ends == sorted(set(ends))  # no number of windows is in two rows
+    alike = replace(grows, table=grows.table.assign(windows=7))
+    assert window_counts.by_window_count(alike)[["windows", "patients"]].to_numpy().tolist() == [["7", 60]]
     constant = nested_patients(cohort, lambda excluded: cohort.truth.astype(float), folds=4)
     assert window_counts.count_dependence(constant) is None
 

@@ -65,7 +65,8 @@ def make_helico(
     """Draw phantom-helico.
 
     Args:
-        patients: How many patients, 1 to 9,999: one sixth Cropped, half Annotated, one third HoldOut.
+        patients: How many patients, 1 to 9,999: one sixth Cropped, half Annotated, one third HoldOut. The default is
+            about as many as QuironHelico has.
         windows_per_patient: Median number of windows (thrice that in Cropped); a patient has 4 to four times as many.
         size: Side of a window in pixels, 16 to 512; the field of view stays 40 µm.
         seed: Any window is a function of (seed, patient, window) and of the other parameters.
