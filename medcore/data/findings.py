@@ -134,9 +134,7 @@ def flat_findings(ps: PatchSet, flat: np.ndarray) -> list[Finding]:
     rows = np.flatnonzero(flat)
     if not len(rows):
         return []
-    text = (
-        f"{len(rows) / len(ps):.1%} of the images hold so little detail that only equal pixels can be told from chance."
-    )
+    text = f"{len(rows):,} of {len(ps):,} images hold so little detail that only equal pixels can be told from chance."
     return [Finding("images too flat to compare", "info", len(rows), text, rows, _files(ps, rows))]
 
 

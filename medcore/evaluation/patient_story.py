@@ -201,7 +201,7 @@ def count_sentence(found: Mapping[str, Diagnoses]) -> str:
     found_there = (
         "it cannot be said"
         if dependence is None
-        else f"Spearman correlation {dependence[0]:.2f} (p = {dependence[1]:.2g})"
+        else f"Spearman correlation {dependence[0]:.2f} (p = {dependence[1]:.2g})".replace("-0", "−0")
     )
     return f"By the bare number of windows: {shortcut}. Score and number of windows in healthy patients: {found_there}."
 

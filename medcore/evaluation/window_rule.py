@@ -16,7 +16,7 @@ from medcore.evaluation.calibration import Logistic, fit_logistic
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.delong import delong
 from medcore.evaluation.scores import Scores, refuse_test_data
-from medcore.evaluation.thresholds import choose_threshold
+from medcore.evaluation.thresholds import choose_threshold, parse_rule
 from medcore.evaluation.youden import smooth_youden
 
 
@@ -108,7 +108,8 @@ def _fold_thresholds(scores: Scores, folds: int, rule: str, seed: int) -> tuple[
     thresholds, decision = [], np.zeros(len(scores), dtype=bool)
     for fold in np.unique(side):
         train = scores.select(side != fold) if len(np.unique(side)) > 1 else scores
-        thresholds.append(smooth_youden(train) if rule == "youden" else choose_threshold(train, rule).threshold)
+        by_youden = parse_rule(rule)[0] == "youden"
+        thresholds.append(smooth_youden(train) if by_youden else choose_threshold(train, rule).threshold)
         decision[side == fold] = scores.score[side == fold] >= thresholds[-1]
     return thresholds, float(np.mean([(decision == scores.truth)[scores.truth == kind].mean() for kind in (0, 1)]))
 
