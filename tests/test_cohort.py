@@ -66,16 +66,16 @@ def test_scores_that_do_not_fit_are_named():
 def test_one_class_only_is_named():
     cohort = toy_cohort(8)
     healthy = cohort.select(cohort.truth == 0)
-    with pytest.raises(MedcoreError, match="all 4 patients are negative"):
+    with pytest.raises(MedcoreError, match="all 4 patients are healthy"):
         check_both(healthy)
-    with pytest.raises(MedcoreError, match="all 4 patients are negative"):
+    with pytest.raises(MedcoreError, match="all 4 patients are healthy"):
         healthy.folds(2)
 
 
 def test_a_fold_without_positives_is_named():
     cohort = toy_cohort(40)
     few = cohort.select((cohort.truth == 0) | (np.arange(40) < 6))
-    with pytest.raises(MedcoreError, match="k=5, but there are 20 negative and 3 positive patients"):
+    with pytest.raises(MedcoreError, match="k=5, but there are 20 healthy and 3 infected patients"):
         few.folds(5)
     with pytest.raises(MedcoreError, match="k=1"):
         cohort.folds(1)

@@ -195,13 +195,13 @@ class Cohort:
             Fold of each patient, 0 to k-1. **Shape** ``(P,)`` int64.
 
         Raises:
-            MedcoreError: One class only, or a fold would have no positive or no negative patient.
+            MedcoreError: One class only, or a fold would have no infected or no healthy patient.
         """
         check_both(self)
         groups = [len(np.unique(self.group[self.truth == kind])) for kind in (0, 1)]
         if not 2 <= k <= min(groups):
             raise MedcoreError(
-                f"folds: k={k}, but there are {groups[0]} negative and {groups[1]} positive patients; with fewer than "
+                f"folds: k={k}, but there are {groups[0]} healthy and {groups[1]} infected patients; with fewer than "
                 f"k of either, a fold has none. Choose k from 2 to {min(groups)}, or add patients"
             )
         common = np.bincount(self.level, minlength=len(self.levels))
@@ -312,5 +312,5 @@ def _balanced_folds(strata: np.ndarray, truth: np.ndarray, group: np.ndarray, k:
         if all(len(np.unique(truth[folds == fold])) == 2 for fold in range(k)):
             return folds
     raise MedcoreError(
-        f"folds: with k={k}, linked patients leave a fold without a positive or negative; choose fewer folds"
+        f"folds: with k={k}, linked patients leave a fold without a healthy or an infected patient; choose fewer folds"
     )
