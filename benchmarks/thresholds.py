@@ -1,6 +1,6 @@
 """How near chosen thresholds come to the best ones, on phantoms whose truth is known.
 
-    python benchmarks/thresholds.py --draws 24 --patients 96 240     # half an hour on two cores
+    python benchmarks/thresholds.py --draws 24 --patients 96 240     # ten minutes on two cores
 
 Every draw of phantom-helico is one study: its annotated patients choose thresholds. The best threshold is counted out
 on the patients of all other draws, thousands of them, for the very same scores. Noted in benchmarks/THRESHOLDS.md:
