@@ -89,7 +89,7 @@ def judge(name: str, threshold: float, positive: np.ndarray, score: np.ndarray) 
 
 def study(own: Drawn, others: list[Drawn], patients: int) -> list[dict[str, object]]:
     """Choose on the annotated patients of one draw, judge on all patients of the others."""
-    taught = own.annotated & (np.arange(len(own.cohort)) < int(patients / 6 * 5))
+    taught = own.annotated & (np.arange(len(own.cohort)) < patients * 5 // 6)
     part, specks = own.cohort.select(taught), own.specks[taught[own.cohort.owner]]
     part = part.with_scores({FOREST: unseen_scores(part, specks)})
     forest = fit_forest(specks, part.label)
@@ -125,8 +125,7 @@ def main(draws: int, sizes: list[int], out: Path | None, jobs: int) -> None:
     text = (
         f"# Thresholds\n\n`python benchmarks/thresholds.py --draws {draws} --patients {' '.join(map(str, sizes))}`: "
         f"{draws} draws, each judged on the others' {sum(map(len, others)):,} patients with some "
-        f"{sum(len(one.owner) for one in others):,} windows. Mean over the draws (largest; number of draws "
-        f"within {NEAR}). "
+        f"{sum(len(one.owner) for one in others):,} windows. Mean over the draws (largest; draws within {NEAR}). "
         f"{machine(torch.device('cpu'))}.\n\n{table}\n"
     )
     print(text)

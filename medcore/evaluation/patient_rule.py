@@ -6,7 +6,7 @@ Patients are few, so Youden's threshold comes from a logistic curve (``youden.lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from medcore.evaluation.calibration import Logistic, fit_logistic
 from medcore.evaluation.cohort import Cohort
 from medcore.evaluation.density import choose_cuts, levels_from
 from medcore.evaluation.scores import Scores, refuse_test_data
-from medcore.evaluation.thresholds import OperatingPoint, choose_threshold, parse_rule
+from medcore.evaluation.thresholds import OperatingPoint, choose_threshold, parse_rule, point_at
 from medcore.evaluation.youden import logistic_youden
 
 
@@ -74,13 +74,5 @@ def choose_patient_rule(cohort: Cohort, score: np.ndarray, *, rule: str = "youde
 
 
 def _choose_point(scores: Scores, rule: str) -> OperatingPoint:
-    point = choose_threshold(scores, rule)
-    if parse_rule(rule)[0] != "youden":
-        return point
-    moved = replace(point, threshold=logistic_youden(scores))
-    right = moved.apply(scores) == scores.truth
-    return replace(
-        moved,
-        sensitivity=float(right[scores.positive].mean()),
-        specificity=float(right[~scores.positive].mean()),
-    )
+    steady = parse_rule(rule)[0] == "youden"
+    return point_at(scores, logistic_youden(scores), rule) if steady else choose_threshold(scores, rule)

@@ -126,17 +126,34 @@ def choose_threshold(scores: Scores, rule: str = "youden") -> OperatingPoint:
     _explain_impossible(scores, positive, score)
     curve = operating_curve(positive, score)
     order = _by_rule(curve, name, first, second, float(positive.mean()))
-    best = int(order[0])
+    return point_at(scores, float(curve.thresholds[order[0]]), rule)
+
+
+def point_at(scores: Scores, threshold: float, rule: str) -> OperatingPoint:
+    """What a threshold does on the cases that it was chosen on.
+
+    Args:
+        scores: Two classes, both present, every case marked ``train`` or ``val``.
+        threshold: A case is called positive when its score is at least this.
+        rule: By which rule it was chosen.
+
+    Raises:
+        TestDataRefused: A case is marked ``test`` or not marked.
+    """
+    refuse_test_data(scores, "a threshold")
+    positive, called = scores.positive, scores.positive_score >= threshold
+    sensitivity = float(1 - (positive & ~called).sum() / positive.sum())
+    specificity = float((~positive & ~called).sum() / (~positive).sum())
     return OperatingPoint(
-        threshold=float(curve.thresholds[best]),
+        threshold=threshold,
         rule=rule,
         chosen_on=scores.side,
         n=len(scores),
-        sensitivity=float(curve.sensitivity[best]),
-        specificity=float(curve.specificity[best]),
+        sensitivity=sensitivity,
+        specificity=specificity,
         positives=int(positive.sum()),
         patients=scores.patients,
-        note=_note(curve, best),
+        note=_note(sensitivity, specificity),
     )
 
 
@@ -194,9 +211,9 @@ def _by_rule(curve: OperatingCurve, name: str, first: float, second: float, prev
     return np.lexsort([curve.thresholds, -np.minimum(sensitivity, specificity), -np.round(goodness, 12)])
 
 
-def _note(curve: OperatingCurve, best: int) -> str:
-    if curve.sensitivity[best] == 0:
+def _note(sensitivity: float, specificity: float) -> str:
+    if sensitivity == 0:
         return "the rule is met only by calling every case negative"
-    if curve.specificity[best] == 0:
+    if specificity == 0:
         return "the rule is met only by calling every case positive"
     return ""

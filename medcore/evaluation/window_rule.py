@@ -106,10 +106,10 @@ def _fold_thresholds(scores: Scores, folds: int, rule: str, seed: int) -> tuple[
     """Thresholds of the folds, and the balanced accuracy of their decisions on the windows left out."""
     side = window_folds(scores, folds, seed)
     thresholds, decision = [], np.zeros(len(scores), dtype=bool)
+    steady = parse_rule(rule)[0] == "youden"
     for fold in np.unique(side):
         train = scores.select(side != fold) if len(np.unique(side)) > 1 else scores
-        by_youden = parse_rule(rule)[0] == "youden"
-        thresholds.append(smooth_youden(train) if by_youden else choose_threshold(train, rule).threshold)
+        thresholds.append(smooth_youden(train) if steady else choose_threshold(train, rule).threshold)
         decision[side == fold] = scores.score[side == fold] >= thresholds[-1]
     return thresholds, float(np.mean([(decision == scores.truth)[scores.truth == kind].mean() for kind in (0, 1)]))
 
