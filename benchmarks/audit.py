@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from medcore.data.audit import audit
+from medcore.data.audit.audit import audit
+from medcore.data.audit.hashing import apply_symmetry
+from medcore.data.audit.links import linked_groups
 from medcore.data.card import Card
-from medcore.data.hashing import apply_symmetry
-from medcore.data.links import linked_groups
 from medcore.data.load import load
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.crc import make_crc

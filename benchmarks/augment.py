@@ -17,7 +17,8 @@ from results import interleaved
 from torch import Tensor
 from torchvision.transforms import v2
 
-from medcore.training.augment import Augment, apply
+from medcore.training.augment.apply import apply
+from medcore.training.augment.recipe import Augment
 
 JITTER = 0.1
 WORKS = {

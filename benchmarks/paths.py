@@ -31,12 +31,12 @@ from medcore.models.autoencoder import ConvAutoencoder
 from medcore.models.classifier import build_classifier
 from medcore.models.unet import build_unet
 from medcore.training import fit as loop
-from medcore.training.augment import Augment
+from medcore.training.augment.recipe import Augment
 from medcore.training.batches import Batch
 from medcore.training.config import TrainConfig
+from medcore.training.fit import prepare
 from medcore.training.objectives import Classification, Objective, Reconstruction, Segmentation
 from medcore.training.progress import Progress
-from medcore.training.setup import prepare
 from medcore.training.state import TrainState
 
 CLASSES = 9

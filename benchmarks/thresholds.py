@@ -25,15 +25,13 @@ from results import machine
 from scipy.ndimage import gaussian_filter1d
 
 from medcore.data.phantoms import make_helico
-from medcore.evaluation.brown_red import brown_peak, score_windows
-from medcore.evaluation.cohort import Cohort
-from medcore.evaluation.diagnosis import EVIDENCE, learn_evidence, out_of_fold_scores, patient_scores
-from medcore.evaluation.specks import fit_forest, speck_features
-from medcore.evaluation.thresholds import choose_threshold
-from medcore.evaluation.window_choice import diagnosis_windows
-from medcore.evaluation.window_models import FOREST
-from medcore.evaluation.window_rule import choose_window_rule
-from medcore.evaluation.youden import logistic_youden
+from medcore.evaluation.thresholds import choose_threshold, logistic_youden
+from medcore.metrics.stain_scores import brown_peak, score_windows
+from medcore.studies.diagnosis.cohort import Cohort
+from medcore.studies.diagnosis.learner import FOREST
+from medcore.studies.diagnosis.rule import EVIDENCE, learn_evidence, out_of_fold_scores, patient_scores
+from medcore.studies.diagnosis.specks import fit_forest, speck_features
+from medcore.studies.diagnosis.windows import choose_window_rule, diagnosis_windows
 
 TRIED = np.linspace(0, 1, 2001)
 SMOOTH = {"window": 60, EVIDENCE: 20, "share": 20}  # steps of TRIED over which the curve of the others is smoothed

@@ -6,7 +6,7 @@ import numpy as np
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
-from medcore.evaluation.cohort import Cohort
+from medcore.studies.diagnosis.cohort import Cohort
 
 LEVELS = ("NEGATIVA", "BAIXA", "ALTA")
 SHARE_ILL = np.array([0.0, 0.25, 0.7])  # of positive windows, per level

@@ -21,12 +21,10 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from medcore.reporting.browser import find_browser, flags
-from medcore.reporting.folders import REPORT, RUN_NOTEBOOK
+from medcore.reporting.figures import write_thumbnail
 from medcore.reporting.index import write_index
-from medcore.reporting.report import report_page
-from medcore.reporting.results import read_results, write_results
-from medcore.reporting.thumbnail import write_thumbnail
+from medcore.reporting.report import find_browser, flags, report_page
+from medcore.reporting.results import REPORT, RUN_NOTEBOOK, read_results, write_results
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "reports" / "sample"

@@ -13,18 +13,7 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.stain import HAEMATOXYLIN_DAB, separate_stains
 from medcore.errors import MedcoreError
-from medcore.evaluation.anomaly import (
-    KINDS,
-    LATENT_SCORES,
-    PIXEL_MAPS,
-    RankEnsemble,
-    error_map,
-    score,
-    score_set,
-)
-from medcore.evaluation.colour_loss import dab, hsv, redness
-from medcore.evaluation.painters import Blur, fit_linear
-from medcore.evaluation.similarity import (
+from medcore.metrics.similarity import (
     OPPONENT_NOISE,
     central_weights,
     gaussian_blur,
@@ -34,8 +23,11 @@ from medcore.evaluation.similarity import (
     ssim_map,
     structure_map,
 )
+from medcore.metrics.stain_scores import dab, hsv, redness
 from medcore.models.autoencoder import ConvAutoencoder
 from medcore.models.vae import VAE
+from medcore.studies.anomaly.reference import Blur, fit_linear
+from medcore.studies.anomaly.scores import KINDS, LATENT_SCORES, PIXEL_MAPS, RankEnsemble, error_map, score, score_set
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,15 @@ from sklearn.metrics import roc_auc_score
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
-from medcore.evaluation import anomaly_judge
-from medcore.evaluation import anomaly_study as study
-from medcore.evaluation.anomaly import score
-from medcore.evaluation.anomaly_experiments import (
+from medcore.evaluation.intervals import interval
+from medcore.evaluation.scores import Scores
+from medcore.evaluation.thresholds import choose_threshold
+from medcore.metrics.similarity import OPPONENT_NOISE, SCALES, central_weights
+from medcore.models.autoencoder import ConvAutoencoder
+from medcore.models.vae import VAE
+from medcore.studies.anomaly import judge, study
+from medcore.studies.anomaly.detection import abnormal_scores, auroc_within
+from medcore.studies.anomaly.experiments import (
     Trial,
     balanced,
     changes,
@@ -24,15 +29,8 @@ from medcore.evaluation.anomaly_experiments import (
     table_loss,
     width_sweep,
 )
-from medcore.evaluation.detection import abnormal_scores, auroc_within
-from medcore.evaluation.error_profile import WeightedErrors, error_profile
-from medcore.evaluation.intervals import interval
-from medcore.evaluation.painters import Blur
-from medcore.evaluation.scores import Scores
-from medcore.evaluation.similarity import OPPONENT_NOISE, SCALES, central_weights
-from medcore.evaluation.thresholds import choose_threshold
-from medcore.models.autoencoder import ConvAutoencoder
-from medcore.models.vae import VAE
+from medcore.studies.anomaly.reference import Blur
+from medcore.studies.anomaly.scores import WeightedErrors, error_profile, score
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Reconstruction
 
@@ -107,7 +105,7 @@ def test_unknown_and_missing_classes_are_named(patches):
 
 
 def test_the_score_is_chosen_on_validation_only(sides):
-    judged = anomaly_judge.judge(Blur(), sides, ["mse", "structure"])
+    judged = judge.judge(Blur(), sides, ["mse", "structure"])
     kind, aurocs = study.choose_kind(judged.validation)
     by_hand = {name: roc_auc_score(one.truth, one.score) for name, one in judged.validation.items()}
     assert aurocs == pytest.approx(by_hand) and kind == max(by_hand, key=by_hand.get)
@@ -141,21 +139,21 @@ def test_another_size_or_channel_count_is_refused(shape, word):
 
 def test_kinds_that_do_not_fit_are_left_out_with_the_reason(sides):
     model = ConvAutoencoder(16, bottleneck=3)
-    judged = anomaly_judge.judge(model, sides, ["mse", "kl", "latent_distance"])
+    judged = judge.judge(model, sides, ["mse", "kl", "latent_distance"])
     assert set(judged.test) == {"mse", "latent_distance"} and judged.left_out == {"kl": "needs a VAE"}
     grey = study.detection_sides(make_set(channels=1))
-    judged = anomaly_judge.judge(VAE(16, in_channels=1, latent=4), grey, ["mse", "red", "kl", "elbo"])
+    judged = judge.judge(VAE(16, in_channels=1, latent=4), grey, ["mse", "red", "kl", "elbo"])
     assert set(judged.test) == {"mse", "kl", "elbo"} and judged.left_out == {"red": "needs colour images"}
     with pytest.raises(MedcoreError, match="'sim' is unknown; choose from mse"):
-        anomaly_judge.judge(model, sides, ["sim"])
+        judge.judge(model, sides, ["sim"])
     with pytest.raises(MedcoreError, match="no anomaly score is left"):
-        anomaly_judge.judge(model, sides, ["kl"])
+        judge.judge(model, sides, ["kl"])
 
 
 def test_judged_values_are_those_of_single_scores(sides):
     torch.manual_seed(0)
     model = ConvAutoencoder(16, bottleneck=3).eval()
-    judged = anomaly_judge.judge(model, sides, ["mse", "structure_centre"])
+    judged = judge.judge(model, sides, ["mse", "structure_centre"])
     images = torch.from_numpy(sides.test.take()).permute(0, 3, 1, 2).float() / 255
     for kind, found in judged.test.items():
         with torch.no_grad():
@@ -216,15 +214,15 @@ def test_weights_are_refused_where_they_cannot_be_fitted():
 
 
 def test_weighted_scores_are_out_of_fold_and_the_ladder_reads_test_cases(sides):
-    judged = anomaly_judge.judge(Blur(), sides, ["structure", "weighted"])
-    profiles = anomaly_judge.profiles(Blur(), sides.validation)
+    judged = judge.judge(Blur(), sides, ["structure", "weighted"])
+    profiles = judge.profiles(Blur(), sides.validation)
     fitted = WeightedErrors.fit(profiles, judged.validation["structure"])
     np.testing.assert_allclose(judged.validation["weighted"].score, fitted.out_of_fold)
     assert judged.choose().kind == "structure"
-    table = anomaly_judge.ingredients({"blur": judged}, ["mse", "structure", "weighted"])
+    table = judge.ingredients({"blur": judged}, ["mse", "structure", "weighted"])
     assert table.loc["blur", "mse"] == ""
     assert table.loc["blur", "structure"] == str(interval(judged.test["structure"], "auroc"))
-    assert anomaly_judge.steps(judged, ["structure", "weighted"]).startswith("weighted against structure")
+    assert judge.steps(judged, ["structure", "weighted"]).startswith("weighted against structure")
 
 
 def test_painters_are_compared_image_by_image(sides):
@@ -315,25 +313,25 @@ def test_what_learnt_from_labels_is_never_chosen():
         return Scores(truth, values, np.arange(100), np.full(100, "val"), ("normal", "abnormal"))
 
     good, bad = scores(0.5), scores(1.5)
-    chosen = anomaly_judge.Judged({"mse": bad, "weighted": good}, {}).choose()
+    chosen = judge.Judged({"mse": bad, "weighted": good}, {}).choose()
     assert chosen.kind == "mse" and list(chosen.aurocs) == ["mse"] and "Chosen: **mse**" in str(chosen)
     with pytest.raises(MedcoreError, match="no candidate"):
-        anomaly_judge.Judged({"weighted": good}, {}).choose()
+        judge.Judged({"weighted": good}, {}).choose()
 
 
 def test_labels_are_said_to_work_where_a_trivial_painter_does_as_well(sides, monkeypatch):
-    painters = {name: anomaly_judge.judge(Blur(), sides, ["mse", "weighted"]) for name in ("blur", "network")}
-    table, verdict = anomaly_judge.with_labels(painters, sides)
+    painters = {name: judge.judge(Blur(), sides, ["mse", "weighted"]) for name in ("blur", "network")}
+    table, verdict = judge.with_labels(painters, sides)
     assert list(table.index) == ["blur", "network", "colour histogram"]
     weighted = painters["blur"].test["weighted"]
     assert table.auroc["blur"].value == pytest.approx(roc_auc_score(weighted.truth, weighted.score))
     assert "the work of the labels" in verdict
     noise = replace(weighted, score=np.random.default_rng(0).random(len(weighted)))
-    monkeypatch.setattr(anomaly_judge, "colours_from_labels", lambda sides: noise)
-    blind = {"blur": anomaly_judge.Judged({}, {"weighted": noise}), "network": painters["network"]}
-    assert "still adds something" in anomaly_judge.with_labels(blind, sides)[1]
-    nothing = anomaly_judge.Judged({}, {}, {"weighted": "too few patients"})
-    table, reason = anomaly_judge.with_labels({"blur": painters["blur"], "network": nothing}, sides)
+    monkeypatch.setattr(judge, "colours_from_labels", lambda sides: noise)
+    blind = {"blur": judge.Judged({}, {"weighted": noise}), "network": painters["network"]}
+    assert "still adds something" in judge.with_labels(blind, sides)[1]
+    nothing = judge.Judged({}, {}, {"weighted": "too few patients"})
+    table, reason = judge.with_labels({"blur": painters["blur"], "network": nothing}, sides)
     assert table.empty and reason == "too few patients."
 
 

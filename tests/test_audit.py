@@ -17,11 +17,11 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats.contingency import association
 from sklearn.metrics import roc_auc_score
 
-from medcore.data import duplicates, hashing, shortcuts
-from medcore.data.audit import MANIPULATIONS, audit
+from medcore.data.audit import copies, hashing, shortcuts
+from medcore.data.audit.audit import MANIPULATIONS, audit
+from medcore.data.audit.fix import audit_main, fix_splits
+from medcore.data.audit.links import linked_groups, named_pairs
 from medcore.data.card import Card
-from medcore.data.fix_splits import audit_main, fix_splits
-from medcore.data.links import linked_groups, named_pairs
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 
@@ -99,11 +99,11 @@ def test_symmetry_names_mean_what_they_say():
 def test_eight_agreements_equal_the_slow_way():
     images = textures(40)
     frequencies = hashing.low_frequencies(images, 12)
-    comparer = duplicates.learn_comparer(frequencies, images, np.arange(40))
-    vectors = (duplicates._vectors(frequencies) - comparer.mean) @ comparer.whiten
-    cosine, difference = duplicates._eight_agreements(comparer, vectors[:5].astype("f"), vectors[5:10].astype("f"))
+    comparer = copies.learn_comparer(frequencies, images, np.arange(40))
+    vectors = (copies._vectors(frequencies) - comparer.mean) @ comparer.whiten
+    cosine, difference = copies._eight_agreements(comparer, vectors[:5].astype("f"), vectors[5:10].astype("f"))
     for number in range(8):
-        turned = duplicates._vectors(hashing.transform_frequencies(frequencies[5:10], number))
+        turned = copies._vectors(hashing.transform_frequencies(frequencies[5:10], number))
         other = (turned - comparer.mean) @ comparer.whiten
         assert np.allclose(difference[:, number], np.square(vectors[:5] - other).mean(axis=1), rtol=1e-3, atol=1e-3)
         one, two = vectors[:5] @ comparer.weigh, other @ comparer.weigh

@@ -14,10 +14,9 @@ from torchvision.transforms.v2 import functional as tv
 
 from medcore.data.card import Card
 from medcore.errors import MedcoreError
-from medcore.training import augment_colour as colour
-from medcore.training import augment_geometry as geometry
-from medcore.training.augment import PRESETS, REASONS, Augment, Draws, apply, as_augment, suitable_recipe, to_float
-from medcore.training.preview import augmented_examples
+from medcore.training.augment import colour, geometry
+from medcore.training.augment.apply import apply, augmented_examples, to_float
+from medcore.training.augment.recipe import PRESETS, REASONS, Augment, Draws, as_augment, suitable_recipe
 from medcore.training.randomness import AUGMENT, keys
 
 ALL = Augment(
@@ -97,7 +96,7 @@ def test_a_sample_is_changed_alike_in_any_batch() -> None:
 
 
 def test_chunks_give_the_bits_of_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    from medcore.training import augment
+    from medcore.training.augment.apply import apply as augment
 
     stored, ids = pixels(7), torch.arange(7)
     whole, _ = apply(ALL, stored, None, ids, seed=1, epoch=2)

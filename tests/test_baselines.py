@@ -8,7 +8,8 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation import baselines as bl
-from medcore.evaluation.anomaly_baselines import pca_reconstruction
+from medcore.studies.anomaly import reference
+from medcore.studies.anomaly.reference import pca_reconstruction
 
 
 def make(labels, images, classes="ab", **columns):
@@ -119,9 +120,8 @@ def test_pca_equals_the_full_decomposition():
 
 
 def test_pca_finds_what_normal_images_do_not_hold(monkeypatch):
-    from medcore.evaluation import anomaly_baselines
 
-    monkeypatch.setattr(anomaly_baselines, "CHUNK", 7)
+    monkeypatch.setattr(reference, "CHUNK", 7)
     rng = np.random.default_rng(0)
     brightness = rng.integers(50, 200, (50, 1, 1, 1))
     images = np.broadcast_to(brightness, (50, 80, 80, 3)).copy()

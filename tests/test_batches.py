@@ -17,9 +17,9 @@ from training_toys import EVERYTHING, toy_set
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.training import batches as module
-from medcore.training.augment import Augment, apply
-from medcore.training.batches import Batch, Batches, plan, suitable_size
-from medcore.training.streaming import read_ahead
+from medcore.training.augment.apply import apply
+from medcore.training.augment.recipe import Augment
+from medcore.training.batches import Batch, Batches, plan, read_ahead, suitable_size
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.stain import HAEMATOXYLIN_DAB, recombine_stains
 from medcore.errors import MedcoreError
-from medcore.evaluation import specks
-from medcore.evaluation.brown_red import brown_excess, brown_peak, red_share, score_windows
+from medcore.metrics.stain_scores import brown_excess, brown_peak, red_share, score_windows
+from medcore.studies.diagnosis import specks
 
 DAB, BLUE = 1, 0
 

@@ -17,7 +17,7 @@ from training_toys import run_toy, same_tensors, toy_set
 from medcore.errors import MedcoreError
 from medcore.models.classifier import build_classifier
 from medcore.training import checkpoint
-from medcore.training.finetune import fine_tune
+from medcore.training.reuse import fine_tune
 
 FILES = (checkpoint.MODEL, checkpoint.STATE, checkpoint.MANIFEST)
 

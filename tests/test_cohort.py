@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.cohort import Cohort, check_both, contradictions, is_repeat
+from medcore.studies.diagnosis.cohort import Cohort, check_both, contradictions, is_repeat
 
 ROWS = [
     {"patient": "B", "diagnosis": "ALTA"},

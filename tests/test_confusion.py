@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from medcore.errors import MedcoreError
-from medcore.evaluation import confusion as cm
+from medcore.metrics import confusion as cm
 
 rng = np.random.default_rng(3)
 TRUTH = rng.integers(0, 4, 500)

@@ -6,7 +6,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.delong import delong, delong_limits, delong_test
+from medcore.metrics.ranking import delong, delong_limits, delong_test
 
 
 def by_definition(positive, scores):

@@ -7,8 +7,8 @@ from sklearn.metrics import roc_auc_score
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
-from medcore.evaluation.detection import abnormal_scores, detection_table, detector_estimates
 from medcore.evaluation.thresholds import choose_threshold
+from medcore.studies.anomaly.detection import abnormal_scores, detection_table, detector_estimates
 
 CLASSES = ["nv", "df", "mel", "bcc"]
 

@@ -12,18 +12,11 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
 from medcore.errors import MedcoreError, TestDataRefused
-from medcore.evaluation import patient_metrics, window_counts
-from medcore.evaluation.aggregation import AGGREGATIONS, aggregate
-from medcore.evaluation.density import choose_cuts, levels_from
-from medcore.evaluation.diagnosis import choose_diagnosis
-from medcore.evaluation.nested import (
-    hold_out_diagnosis,
-    hold_out_patients,
-    nested_diagnosis,
-    nested_patients,
-)
-from medcore.evaluation.patient_rule import choose_patient_rule
-from medcore.evaluation.window_rule import choose_window_rule, simplest, window_folds
+from medcore.studies.diagnosis import results
+from medcore.studies.diagnosis.aggregation import AGGREGATIONS, aggregate, choose_cuts, levels_from
+from medcore.studies.diagnosis.nested import hold_out_diagnosis, hold_out_patients, nested_diagnosis, nested_patients
+from medcore.studies.diagnosis.rule import choose_diagnosis, choose_patient_rule
+from medcore.studies.diagnosis.windows import choose_window_rule, simplest, window_folds
 
 MADE_BY_THE_TRUTH = ["diagnosis", "true_level", "truth"]
 
@@ -214,7 +207,7 @@ def test_labels_at_random_give_no_better_than_chance():
         level = np.random.default_rng(seed).permutation(cohort.level)
         found = nested_diagnosis(replace(cohort, level=level), folds=3, seed=seed)
         table = found.table
-        aurocs.append(patient_metrics.within_fold_auroc(*(table[n].to_numpy() for n in ("truth", "score", "fold"))))
+        aurocs.append(results.within_fold_auroc(*(table[n].to_numpy() for n in ("truth", "score", "fold"))))
     assert 0.4 < np.mean(aurocs) < 0.6
 
 
@@ -223,7 +216,7 @@ def test_labels_at_random_give_no_better_than_chance():
 
 def test_clear_patients_are_diagnosed():
     found = hold_out_diagnosis(toy_cohort(120, hold_out=0.4), folds=4)
-    estimates = {one.name: one for one in patient_metrics.patient_estimates(found)}
+    estimates = {one.name: one for one in results.patient_estimates(found)}
     assert estimates["auroc"].value > 0.95
     assert estimates["accuracy"].value > 0.85
     assert estimates["quadratic_kappa"].value > 0.7
@@ -235,7 +228,7 @@ def test_clear_patients_are_diagnosed():
 def test_ranking_figures_of_hold_out_speak_of_the_same_score():
     found = hold_out_diagnosis(toy_cohort(120, hold_out=0.4), folds=4)
     found.table["score"] = -found.table["score"]  # now a bad score, whatever the probabilities say
-    estimates = {one.name: one.value for one in patient_metrics.patient_estimates(found)}
+    estimates = {one.name: one.value for one in results.patient_estimates(found)}
     truth, score = found.table["truth"], found.table["score"]
     assert estimates["auroc"] == pytest.approx(roc_auc_score(truth, score))
     assert estimates["average_precision"] == pytest.approx(average_precision_score(truth, score))
@@ -243,7 +236,7 @@ def test_ranking_figures_of_hold_out_speak_of_the_same_score():
 
 def test_nested_estimates_say_folds():
     found = nested_diagnosis(toy_cohort(60), folds=4)
-    assert {one.split for one in patient_metrics.patient_estimates(found)} == {"folds"}
+    assert {one.split for one in results.patient_estimates(found)} == {"folds"}
     assert sorted(found.table["fold"].unique()) == [0, 1, 2, 3]
     assert found.table["patient"].tolist() == [f"P{number:03d}" for number in range(60)]
 
@@ -326,10 +319,10 @@ def test_within_fold_auroc_is_the_pair_weighted_mean_of_the_folds():
     parts = [(truth[fold == f], score[fold == f]) for f in range(4)]
     weights = [t.sum() * (1 - t).sum() for t, _ in parts]
     expected = np.average([roc_auc_score(t, s) for t, s in parts], weights=weights)
-    assert patient_metrics.within_fold_auroc(truth, score, fold) == pytest.approx(expected, abs=1e-12)
-    doubled = patient_metrics.within_fold_auroc(truth, score, fold, np.full(60, 2.0))
+    assert results.within_fold_auroc(truth, score, fold) == pytest.approx(expected, abs=1e-12)
+    doubled = results.within_fold_auroc(truth, score, fold, np.full(60, 2.0))
     assert doubled == pytest.approx(expected, abs=1e-12)
-    without = patient_metrics.within_fold_auroc(truth, score, fold, (fold > 0).astype(float))
+    without = results.within_fold_auroc(truth, score, fold, (fold > 0).astype(float))
     assert without == pytest.approx(
         np.average([roc_auc_score(t, s) for t, s in parts[1:]], weights=weights[1:]), abs=1e-12
     )
@@ -337,8 +330,8 @@ def test_within_fold_auroc_is_the_pair_weighted_mean_of_the_folds():
 
 def test_a_fold_of_one_kind_gives_no_pair():
     truth, fold = np.array([1, 1, 0, 1]), np.array([0, 0, 1, 1])
-    assert patient_metrics.within_fold_auroc(truth, np.array([0, 0, 1, 2]), fold) == 1
-    assert np.isnan(patient_metrics.within_fold_auroc(truth[:2], np.zeros(2), fold[:2]))
+    assert results.within_fold_auroc(truth, np.array([0, 0, 1, 2]), fold) == 1
+    assert np.isnan(results.within_fold_auroc(truth[:2], np.zeros(2), fold[:2]))
 
 
 def test_comparing_a_method_with_itself_and_with_chance():
@@ -346,34 +339,32 @@ def test_comparing_a_method_with_itself_and_with_chance():
     ours = nested_diagnosis(cohort, folds=4)
     noise = np.random.default_rng(0).normal(size=60)
     chance = nested_patients(cohort, lambda excluded: noise, folds=4)
-    same = patient_metrics.compare_aurocs(ours, ours)
+    same = results.compare_aurocs(ours, ours)
     assert same.value == 0
-    better = patient_metrics.compare_aurocs(ours, chance)
+    better = results.compare_aurocs(ours, chance)
     assert better.low > 0
-    assert better.value == pytest.approx(
-        patient_metrics.patient_auroc(ours).value - patient_metrics.patient_auroc(chance).value
-    )
-    test = patient_metrics.compare_decisions(ours, chance)
+    assert better.value == pytest.approx(results.patient_auroc(ours).value - results.patient_auroc(chance).value)
+    test = results.compare_decisions(ours, chance)
     assert test.first_only > test.second_only
-    assert patient_metrics.compare_decisions(ours, ours).p == 1
+    assert results.compare_decisions(ours, ours).p == 1
     with pytest.raises(MedcoreError, match="same patients"):
-        patient_metrics.compare_aurocs(ours, nested_diagnosis(toy_cohort(56), folds=4))
+        results.compare_aurocs(ours, nested_diagnosis(toy_cohort(56), folds=4))
 
 
 def test_dependence_on_the_number_of_windows():
     cohort = toy_cohort(60)
     counts = cohort.windows_per_patient.astype(float)
     grows = nested_patients(cohort, lambda excluded: counts + 30 * cohort.truth, folds=4)
-    assert window_counts.count_dependence(grows)[0] == pytest.approx(1)
-    table = window_counts.by_window_count(grows)
+    assert results.count_dependence(grows)[0] == pytest.approx(1)
+    table = results.by_window_count(grows)
     assert table["patients"].sum() == 60
     assert table["mean_score_healthy"].is_monotonic_increasing
     ends = [int(number) for words in table["windows"] for number in words.split("–")]
     assert len(ends) == 6 and ends == sorted(set(ends))  # no number of windows is in two rows
     alike = replace(grows, table=grows.table.assign(windows=7))
-    assert window_counts.by_window_count(alike)[["windows", "patients"]].to_numpy().tolist() == [["7", 60]]
+    assert results.by_window_count(alike)[["windows", "patients"]].to_numpy().tolist() == [["7", 60]]
     constant = nested_patients(cohort, lambda excluded: cohort.truth.astype(float), folds=4)
-    assert window_counts.count_dependence(constant) is None
+    assert results.count_dependence(constant) is None
 
 
 def test_the_analytic_auroc_of_windows_is_met():

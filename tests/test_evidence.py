@@ -9,9 +9,9 @@ from scipy.stats import dirichlet_multinomial
 from sklearn.metrics import roc_auc_score
 
 from medcore.errors import MedcoreError
-from medcore.evaluation import ceiling, patient_metrics
-from medcore.evaluation.diagnosis import EVIDENCE
-from medcore.evaluation.evidence import (
+from medcore.evaluation.thresholds import operating_curve
+from medcore.studies.diagnosis import results
+from medcore.studies.diagnosis.aggregation import (
     Evidence,
     fit_dirichlets,
     fit_evidence,
@@ -21,8 +21,8 @@ from medcore.evaluation.evidence import (
     unseen_evidence,
     window_levels,
 )
-from medcore.evaluation.nested import nested_diagnosis
-from medcore.evaluation.thresholds import operating_curve
+from medcore.studies.diagnosis.nested import nested_diagnosis
+from medcore.studies.diagnosis.rule import EVIDENCE
 
 HEALTHY, INFECTED = (4.0, 0.4, 0.1), (2.0, 1.5, 1.0)
 
@@ -93,7 +93,7 @@ def test_the_number_of_windows_tells_a_whole_diagnosis_nothing():
                       label=cohort.label[dealt], scores={"brown": cohort.score("brown")[dealt]})  # fmt: skip
         assert roc_auc_score(few.truth, few.windows_per_patient) > 0.75
         found = nested_diagnosis(few, folds=3, seed=seed, aggregations=(EVIDENCE,))
-        aurocs.append(patient_metrics.patient_auroc(found).value)
+        aurocs.append(results.patient_auroc(found).value)
     assert 0.38 < np.mean(aurocs) < 0.62
 
 
@@ -149,16 +149,16 @@ def test_levels_by_hand():
 
 def test_the_best_auroc_by_hand():
     cohort = toy_cohort(40)
-    read = ceiling.read_windows(nested_diagnosis(cohort, folds=4))
+    read = results.read_windows(nested_diagnosis(cohort, folds=4))
     read = read.assign(truth=0, windows=10, called=0, shown=0)
     read.loc[:3, "truth"] = 1
     read.loc[0, "called"] = read.loc[1, "shown"] = 1  # 2 and 3 are silent
-    assert ceiling.is_silent(read).tolist() == [False, False, True, True] + [False] * 36
-    assert ceiling.best_auroc(read, by_number=False) == pytest.approx(0.75)
+    assert results.is_silent(read).tolist() == [False, False, True, True] + [False] * 36
+    assert results.best_auroc(read, by_number=False) == pytest.approx(0.75)
     read.loc[2, "windows"], read.loc[3, "windows"] = 3, 30  # one above all the healthy, one below
-    assert ceiling.best_auroc(read) == pytest.approx(0.75)
+    assert results.best_auroc(read) == pytest.approx(0.75)
     read.loc[3, "windows"] = 3
-    assert ceiling.best_auroc(read) == 1
+    assert results.best_auroc(read) == 1
 
 
 def test_a_placebo_finds_nothing_even_where_the_infected_have_more_windows():
@@ -169,8 +169,8 @@ def test_a_placebo_finds_nothing_even_where_the_infected_have_more_windows():
                      owner=cohort.owner[kept], rows=cohort.rows[kept], counted=cohort.counted[kept])  # fmt: skip
     assert roc_auc_score(uneven.truth, uneven.windows_per_patient) > 0.75
     found = nested_diagnosis(uneven, folds=4)
-    assert patient_metrics.patient_auroc(found).value > 0.85
-    dealt = ceiling.placebo_aurocs(found, draws=20)
+    assert results.patient_auroc(found).value > 0.85
+    dealt = results.placebo_aurocs(found, draws=20)
     assert dealt.shape == (20,) and 0.44 < dealt.mean() < 0.56  # with a strength for each kind: 0.61
 
 
@@ -178,6 +178,6 @@ def test_a_reader_of_the_annotations_is_bounded_by_what_they_show():
     cohort = toy_cohort(40)
     hidden = replace(cohort, label=np.where(cohort.level[cohort.owner] == 1, 0, cohort.label))
     full, half = (
-        ceiling.reader_auroc(ceiling.read_windows(nested_diagnosis(one, folds=4))) for one in (cohort, hidden)
+        results.reader_auroc(results.read_windows(nested_diagnosis(one, folds=4))) for one in (cohort, hidden)
     )
     assert half < full and full > 0.85

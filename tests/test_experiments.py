@@ -7,9 +7,9 @@ import pytest
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
-from medcore.evaluation.experiments import compare_variants, spread, subgroup_table
 from medcore.evaluation.intervals import Estimate
 from medcore.evaluation.scores import Scores
+from medcore.studies.experiments import compare_variants, spread, subgroup_table
 from medcore.training.config import TrainConfig
 
 CONFIG = TrainConfig(epochs=1, batch_size=16, precision="fp32", seed=1)

@@ -14,19 +14,12 @@ from nbformat.v4 import new_markdown_cell, new_notebook, new_output
 from report_samples import ALT, code, display, estimate, png, sample_notebook, sample_results, stream
 
 from medcore.errors import MedcoreError
-from medcore.reporting.body import write_body
-from medcore.reporting.exporter import ReportExporter
+from medcore.reporting.body import RESULTS, block_math, inline_math, markdown_fragment, settled, write_body
 from medcore.reporting.figures import figure_fragment
-from medcore.reporting.fragments import page_fragment
 from medcore.reporting.front import front
-from medcore.reporting.markdown import markdown_fragment
-from medcore.reporting.mathml import block_math, inline_math
-from medcore.reporting.narrative import Narrative
-from medcore.reporting.outputs import RESULTS, settled
-from medcore.reporting.report import find_results, report_page
-from medcore.reporting.sanitise import clean
+from medcore.reporting.report import ReportExporter, find_results, report_page
+from medcore.reporting.sanitise import Narrative, clean, column_classes, page_fragment
 from medcore.reporting.status import Verdict, verdict_of
-from medcore.reporting.tables import column_classes
 from medcore.reporting.wording import duration, estimate_text, memory, metric_name
 
 SHELL_LIMIT = 60_000  # bytes of a report without its figures
@@ -142,7 +135,7 @@ def test_any_text_is_shown_as_it_is(text: str) -> None:
         def handle_data(self, data: str) -> None:
             self.seen += data
 
-    from medcore.reporting.outputs import stream_fragment
+    from medcore.reporting.body import stream_fragment
 
     words = Words()
     words.feed(stream_fragment("stdout", f"begin{text}end"))

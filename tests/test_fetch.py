@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from medcore.data.dataset_card import DatasetCard, RemoteFile
-from medcore.data.fetch import download, fetch, fetch_card
-from medcore.data.unpack import unpack
+from medcore.data.datasets import DatasetCard, RemoteFile
+from medcore.data.fetch import download, fetch, fetch_card, unpack
 from medcore.errors import MedcoreError
 
 CONTENT = bytes(range(256)) * 4000

@@ -23,13 +23,12 @@ from medcore.models.vae import VAE
 from medcore.training import checkpoint
 from medcore.training import fit as module
 from medcore.training.config import TrainConfig
-from medcore.training.fit import fit
+from medcore.training.device import RULES, choose_precision, family_of, parse
+from medcore.training.fit import direction, fit
 from medcore.training.history import History
 from medcore.training.objectives import ELBO, Classification, Objective, Reconstruction, Segmentation
 from medcore.training.optim import Ema, make_optimiser, schedule_factor
-from medcore.training.precision import RULES, choose_precision, family_of, parse
-from medcore.training.setup import direction
-from medcore.training.watch import Watch
+from medcore.training.state import Watch
 
 
 def train(
@@ -364,7 +363,7 @@ def test_crops_train_and_whole_images_validate() -> None:
             sizes.append((images.shape[0], images.shape[-1]))
             return super().forward(images)
 
-    from medcore.training.augment import Augment
+    from medcore.training.augment.recipe import Augment
 
     train(Watched(2), Segmentation(2), patches=patches, epochs=1, batch_size=8, augment=Augment(crop=16), ema_decay=0.0)
     assert {side for _, side in sizes} == {16, 24}
@@ -489,7 +488,7 @@ def test_config_goes_through_json_and_describes_every_field() -> None:
 
 
 def test_precision_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    from medcore.training import precision
+    from medcore.training import device as precision
 
     cpu = torch.device("cpu")
     for capability in ("cpu-bf16-amx", "cpu-bf16", "cpu", "cuda-bf16", "cuda", "mps"):
@@ -521,7 +520,7 @@ def test_precision_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bfloat16_is_for_processors_that_have_it_and_not_for_families_that_it_slows(
     flags: set, capability: str, choices: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medcore.training import precision
+    from medcore.training import device as precision
 
     monkeypatch.setattr(precision, "_cpu_flags", lambda: frozenset(flags))
     cpu, model = torch.device("cpu"), tiny()

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from medcore.errors import MedcoreError
-from medcore.models.backbone import batch_norms
+from medcore.models.backbone import batch_norms, fold_batch_norm
 from medcore.models.classifier import CLASSIFIER_NAMES, build_classifier
-from medcore.models.fold import fold_batch_norm
 
 
 def with_history(name: str) -> nn.Module:

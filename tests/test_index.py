@@ -7,12 +7,10 @@ import nbformat
 import pytest
 from report_samples import sample_notebook, sample_results
 
-from medcore.reporting.folders import sole_writer
-from medcore.reporting.index import index_root, row_of, write_index
+from medcore.reporting.figures import thumbnail_uri, write_thumbnail
+from medcore.reporting.index import index_root, row_of, write_index, write_study
 from medcore.reporting.report import report_page
-from medcore.reporting.results import write_results
-from medcore.reporting.study import write_study
-from medcore.reporting.thumbnail import thumbnail_uri, write_thumbnail
+from medcore.reporting.results import sole_writer, write_results
 
 
 def make_run(folder: Path, failing: bool = False, **changes: object) -> Path:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from medcore.data.card import Card
-from medcore.data.info import CARDS, card, describe, medmnist_card
+from medcore.data.datasets import CARDS, card, describe, medmnist_card
 from medcore.errors import MedcoreError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medcore.evaluation.instances import label_objects, object_metrics, split_touching
+from medcore.metrics.objects import label_objects, object_metrics, split_touching
 
 
 def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:

@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from medcore.errors import MedcoreError
 from medcore.evaluation import intervals as iv
-from medcore.evaluation.jackknife import degrees_of_freedom, jackknife_limits
+from medcore.evaluation.resampling import degrees_of_freedom, jackknife_limits
 from medcore.evaluation.scores import Scores
 from medcore.evaluation.simulated import Cohort, simulate
 

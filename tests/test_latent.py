@@ -10,8 +10,8 @@ from sklearn.neighbors import NearestNeighbors
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.evaluation import latent
 from medcore.models.vae import VAE
+from medcore.studies.anomaly import latent
 
 
 @pytest.fixture(scope="module")

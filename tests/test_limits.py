@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from medcore.reporting.limits import limits_of
+from medcore.reporting.front import limits_of
 
 
 def results(task: str, **counts: int) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def test_a_phantom_is_made_once(tmp_data: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_phantom_of_the_cards_can_be_made_or_is_listed(tmp_data: Path) -> None:
-    from medcore.data.info import CARDS
+    from medcore.data.datasets import CARDS
     from medcore.data.phantoms import PHANTOMS
 
     assert set(PHANTOMS) == {name for name, facts in CARDS.items() if facts.synthetic}

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sk
 
 from medcore.errors import MedcoreError
-from medcore.evaluation import metrics as mt
+from medcore.evaluation import tables as mt
 from medcore.evaluation.scores import Scores
 
 

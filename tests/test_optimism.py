@@ -8,7 +8,7 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import Fold
 from medcore.errors import MedcoreError
-from medcore.evaluation.optimism import compare_splits, network_predictor, out_of_fold, random_folds
+from medcore.studies.preprocessing import compare_splits, network_predictor, out_of_fold, random_folds
 
 
 def fingerprints_of_patients() -> PatchSet:

@@ -6,9 +6,9 @@ import torch
 from training_toys import toy_config, toy_set
 
 from medcore.data.splits import patient_folds
-from medcore.evaluation import out_of_fold as room
 from medcore.evaluation.predict import predict
 from medcore.models.classifier import build_classifier
+from medcore.studies import experiments as room
 from medcore.training import checkpoint
 from medcore.training.fit import fit
 from medcore.training.objectives import Classification

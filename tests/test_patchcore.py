@@ -8,9 +8,9 @@ from sklearn.neighbors import NearestNeighbors
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.evaluation.anomaly import score_set
-from medcore.evaluation.patchcore import fit_patchcore, greedy_coreset, nearest_distances, patch_features
 from medcore.models.classifier import build_classifier
+from medcore.studies.anomaly.patchcore import fit_patchcore, greedy_coreset, nearest_distances, patch_features
+from medcore.studies.anomaly.scores import score_set
 
 
 def textures(count, seed, blob=False):

@@ -8,14 +8,13 @@ import pytest
 from cohort_toys import toy_cohort, window_set
 from sklearn.metrics import roc_auc_score
 
-from medcore.evaluation import patient_story as story
 from medcore.evaluation.estimate import Estimate
-from medcore.evaluation.mistakes import window_table, wrong_patients
-from medcore.evaluation.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
-from medcore.evaluation.patient_baselines import number_of_windows
-from medcore.evaluation.patient_metrics import patient_auroc
-from medcore.evaluation.patient_study import COUNT, OURS
-from medcore.evaluation.window_choice import limit_patients, window_inventory
+from medcore.studies.diagnosis import story
+from medcore.studies.diagnosis.mistakes import window_table, wrong_patients
+from medcore.studies.diagnosis.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
+from medcore.studies.diagnosis.results import patient_auroc
+from medcore.studies.diagnosis.study import COUNT, OURS, number_of_windows
+from medcore.studies.diagnosis.windows import limit_patients, window_inventory
 
 
 def estimate(value: float, low: float, high: float) -> Estimate:

@@ -10,12 +10,14 @@ from cohort_toys import toy_cohort
 from scipy.ndimage import gaussian_filter1d
 from sklearn.metrics import roc_auc_score
 
-from medcore.data.info import HELICO_DENSITIES
+from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms import make_helico
-from medcore.evaluation.brown_red import brown_peak, red_share, score_windows
-from medcore.evaluation.cohort import Cohort
-from medcore.evaluation.nested import (
+from medcore.metrics.stain_scores import brown_peak, red_share, score_windows
+from medcore.reporting.parameters import PatientDiagnosis
+from medcore.studies.diagnosis.cohort import Cohort
+from medcore.studies.diagnosis.learner import ERRORS, FOREST, WindowLearner
+from medcore.studies.diagnosis.nested import (
     Diagnoses,
     LearnPatients,
     hold_out_diagnosis,
@@ -23,14 +25,11 @@ from medcore.evaluation.nested import (
     nested_diagnosis,
     nested_patients,
 )
-from medcore.evaluation.patient_baselines import rule as trivial_rule
-from medcore.evaluation.patient_metrics import compare_aurocs, patient_auroc
-from medcore.evaluation.patient_study import ATTENTION, OURS, RULE, diagnose_all
-from medcore.evaluation.specks import fit_forest, speck_features
-from medcore.evaluation.window_choice import diagnosis_windows
-from medcore.evaluation.window_models import ERRORS, FOREST, WindowLearner
-from medcore.evaluation.window_rule import WindowRule
-from medcore.reporting.parameters import PatientDiagnosis
+from medcore.studies.diagnosis.results import compare_aurocs, patient_auroc
+from medcore.studies.diagnosis.specks import fit_forest, speck_features
+from medcore.studies.diagnosis.study import ATTENTION, OURS, RULE, diagnose_all
+from medcore.studies.diagnosis.study import rule as trivial_rule
+from medcore.studies.diagnosis.windows import WindowRule, diagnosis_windows
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "04_patient_diagnosis.ipynb"
 MADE_BY_THE_TRUTH = ["diagnosis", "true_level", "truth"]

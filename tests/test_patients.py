@@ -8,12 +8,12 @@ import pytest
 from cohort_toys import toy_cohort, window_set
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.cohort import Cohort
-from medcore.evaluation.mistakes import guess, patients_to_show, suspicious_rows, window_table, wrong_patients
-from medcore.evaluation.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
-from medcore.evaluation.patient_baselines import number_of_windows, rule
-from medcore.evaluation.window_choice import bystanders, diagnosis_windows, speaking_set
-from medcore.plots.fold_curves import fold_roc_curves
+from medcore.plots.curves import fold_roc_curves
+from medcore.studies.diagnosis.cohort import Cohort
+from medcore.studies.diagnosis.mistakes import guess, patients_to_show, suspicious_rows, window_table, wrong_patients
+from medcore.studies.diagnosis.nested import hold_out_diagnosis, nested_diagnosis, nested_patients
+from medcore.studies.diagnosis.study import number_of_windows, rule
+from medcore.studies.diagnosis.windows import bystanders, diagnosis_windows, speaking_set
 
 
 def helico(cropped_healthy: int, cropped_ill: int, annotated: int = 6, hold_out: int = 4) -> list[dict]:

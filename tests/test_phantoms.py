@@ -11,22 +11,22 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from medcore.data.info import HELICO_DENSITIES
+from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms import PHANTOMS, make_crc, make_derm, make_glands, make_helico
+from medcore.data.phantoms.cells import blob, blob_depths
 from medcore.data.phantoms.derm import _engraving
-from medcore.data.phantoms.gastric import CHROMOGENS, Brown, draw_window
+from medcore.data.phantoms.helico import CHROMOGENS, Brown, draw_window
 from medcore.data.phantoms.optics import Slide, photograph
-from medcore.data.phantoms.shapes import blob, blob_depths
 from medcore.data.phantoms.tissue import Field, fibres, generator, noise, outlines, paint, scatter
 from medcore.data.splits import assign_splits
 from medcore.data.stain import HAEMATOXYLIN_DAB, separate_stains
 from medcore.errors import MedcoreError
-from medcore.evaluation.anomaly_judge import judge
-from medcore.evaluation.anomaly_study import detection_sides
-from medcore.evaluation.brown_red import red_share
-from medcore.evaluation.painters import Blur, fit_linear
-from medcore.evaluation.specks import fit_forest, speck_features
+from medcore.metrics.stain_scores import red_share
+from medcore.studies.anomaly.judge import judge
+from medcore.studies.anomaly.reference import Blur, fit_linear
+from medcore.studies.anomaly.study import detection_sides
+from medcore.studies.diagnosis.specks import fit_forest, speck_features
 
 SMOKE = {
     "phantom-crc": {"patients": 4, "images_per_patient": 5, "size": 32},

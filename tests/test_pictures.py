@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from medcore.plots.display import encode
-from medcore.reporting.pictures import lighter
-from medcore.reporting.svg import compact, svg_uri
+from medcore.reporting.figures import lighter
+from medcore.reporting.sanitise import compact, svg_uri
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 import medcore.plots.display as display_module
-from medcore.data.audit import audit
+from medcore.data.audit.audit import audit
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import assign_splits

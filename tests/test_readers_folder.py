@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medcore.data.info import CRC_CLASSES
+from medcore.data.datasets import CRC_CLASSES
 from medcore.data.load import load
 from medcore.errors import MedcoreError
 

@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, ro
 
 from medcore.errors import MedcoreError
 from medcore.evaluation import resampling as rs
-from medcore.evaluation.confusion import balanced_accuracy
+from medcore.metrics.confusion import balanced_accuracy
 
 
 def cases(n=300, patients=None, decimals=8, seed=0):

@@ -160,7 +160,7 @@ def test_resume_refuses_a_damaged_checkpoint_by_name(tmp_path: Path) -> None:
 
 
 def test_resume_repeats_the_precision_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medcore.training import precision
+    from medcore.training import device as precision
 
     monkeypatch.setattr(precision, "capability_of", lambda device: "cpu-bf16")
     run_toy(tmp_path, epochs=1, precision="auto", schedule="constant")

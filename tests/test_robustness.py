@@ -10,11 +10,11 @@ from PIL import Image
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.evaluation import robustness
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.predict import predict
 from medcore.evaluation.scores import Scores
 from medcore.models.classifier import build_classifier
+from medcore.studies.classification import robustness
 
 
 def pink(count: int = 8) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from medcore.data.audit import audit
+from medcore.data.audit.audit import audit
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused

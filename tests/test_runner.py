@@ -18,12 +18,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from report_samples import sample_notebook, sample_results
 
 from medcore.errors import MedcoreError
-from medcore.reporting import autopsy, folders, shares
-from medcore.reporting.finish import Outcome, finish
-from medcore.reporting.folders import begin, commit, sole_writer
+from medcore.reporting import environment
+from medcore.reporting import results as folders
+from medcore.reporting import status as autopsy
 from medcore.reporting.progress import Progress
-from medcore.reporting.results import read_results, write_results
-from medcore.reporting.runner import run_notebooks
+from medcore.reporting.results import begin, commit, read_results, sole_writer, write_results
+from medcore.reporting.runner import Outcome, finish, run_notebooks
 from medcore.reporting.status import KEY, Verdict
 
 pytestmark = pytest.mark.xdist_group("runner")  # one worker, so that the notebooks run once
@@ -103,7 +103,7 @@ def test_parameters_arrive_and_kernels_share_the_cores(endings: dict[str, Outcom
     cells = nbformat.read(folder / "notebook.ipynb", as_version=4).cells
     assert "reached the end with 2" in cells[-1].outputs[0].text
     said = cells[-2].outputs[0].text
-    share = max(1, shares.available_cores() // 3)
+    share = max(1, environment.available_cores() // 3)
     assert f"threads {min(share, int(os.environ.get('OMP_NUM_THREADS', share)))} " in said
     assert said.strip().endswith(str(folder)), "paths are printed as they are after the rename"
 
@@ -230,7 +230,7 @@ def test_a_page_that_cannot_be_drawn_costs_no_result(tmp_path: Path, monkeypatch
     def broken(*args: Any) -> str:
         raise KeyError("template")
 
-    monkeypatch.setattr("medcore.reporting.finish.compose", broken)
+    monkeypatch.setattr("medcore.reporting.runner.compose", broken)
     outcome = finished(tmp_path / "x", results=sample_results())
     assert outcome.folder == tmp_path / "x" and "could not be drawn" in outcome.note
     assert read_results(tmp_path / "x")["metrics"]
@@ -351,20 +351,20 @@ def test_the_memory_of_a_process_and_its_children_is_seen() -> None:
 
 
 def test_a_kernel_gets_its_share_and_keeps_a_smaller_wish(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "idle_cores", lambda: 8)
-    assert [shares.thread_share(jobs) for jobs in (1, 3, 16)] == [8, 2, 1]
+    monkeypatch.setattr(environment, "idle_cores", lambda: 8)
+    assert [environment.thread_share(jobs) for jobs in (1, 3, 16)] == [8, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    chosen = shares.kernel_environment(4)
+    chosen = environment.kernel_environment(4)
     assert chosen["OMP_NUM_THREADS"] == "2" and chosen["MKL_NUM_THREADS"] == "4"
 
 
 def test_several_gpus_are_dealt_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert [shares.gpu_for(slot, 3).get("CUDA_VISIBLE_DEVICES") for slot in range(3)] == ["4", "7", "4"]
-    assert shares.gpu_for(0, 1) == {}
+    assert [environment.gpu_for(slot, 3).get("CUDA_VISIBLE_DEVICES") for slot in range(3)] == ["4", "7", "4"]
+    assert environment.gpu_for(0, 1) == {}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert shares.gpu_for(0, 3) == {}
+    assert environment.gpu_for(0, 3) == {}
 
 
 def test_what_an_exception_holds_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

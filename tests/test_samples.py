@@ -11,8 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from report_samples import code, display, png, sample_notebook, sample_results
 from slim_sample import ROOT, SAMPLE, SOURCE, slim, source_hash
 
-from medcore.reporting.browser import find_browser
-from medcore.reporting.report import report_page
+from medcore.reporting.report import find_browser, report_page
 from medcore.reporting.results import read_results, write_results
 
 REPORTS = sorted(SAMPLE.glob("*/report.html"))

@@ -3,8 +3,8 @@
 import numpy as np
 
 from medcore.data.card import Card
+from medcore.data.load import limit_images
 from medcore.data.patchset import PatchSet
-from medcore.data.sampling import limit_images
 
 
 def patches() -> PatchSet:

@@ -9,16 +9,16 @@ import torch
 import torchvision
 from PIL import Image
 
-from medcore.cli.segment_predict import load_segmenter, object_numbers, segment_files
 from medcore.data.card import Card
-from medcore.data.case_splits import split_cases
 from medcore.data.patchset import PatchSet
-from medcore.data.rescale import factor_for, rescaled
+from medcore.data.sizes import factor_for, rescaled
+from medcore.data.splits import split_cases
 from medcore.errors import MedcoreError
-from medcore.evaluation import cases
-from medcore.evaluation.ablation import segmentation_ablation
+from medcore.evaluation.segmenter import load_segmenter, object_numbers, segment_files
 from medcore.evaluation.sliding import Window
 from medcore.models.unet import SmallUNet, build_unet
+from medcore.studies.segmentation import cases
+from medcore.studies.segmentation.ablation import segmentation_ablation
 from medcore.training import checkpoint
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
@@ -226,8 +226,8 @@ def test_a_large_image_goes_strip_by_strip_to_the_disk(
     np.save(tmp_path / "scan.npy", scan)
     segmenter = load_segmenter(run)
     segment_files(segmenter, [tmp_path / "scan.npy"], tmp_path / "small")
-    monkeypatch.setattr("medcore.cli.segment_predict.LARGE", 100)
-    monkeypatch.setattr("medcore.cli.segment_predict.WHOLE", 100)
+    monkeypatch.setattr("medcore.evaluation.segmenter.LARGE", 100)
+    monkeypatch.setattr("medcore.evaluation.segmenter.WHOLE", 100)
     segment_files(segmenter, [tmp_path / "scan.npy"], tmp_path / "large", probabilities=True)
     labels = np.asarray(Image.open(tmp_path / "large" / "scan.tif"))
     whole = np.asarray(Image.open(tmp_path / "small" / "scan.png"))

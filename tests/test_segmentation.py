@@ -5,14 +5,12 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.borders import border, border_metrics
-from medcore.evaluation.segmentation import (
+from medcore.metrics.overlap import border, border_metrics, overlap_metrics, pixel_confusion
+from medcore.studies.segmentation.scoring import (
     absent_but_drawn,
     case_estimates,
     class_estimates,
-    overlap_metrics,
     per_case,
-    pixel_confusion,
     score_case,
     score_cases,
 )

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from medcore.data.card import Card
-from medcore.data.info import DERM_CLASSES
+from medcore.data.datasets import DERM_CLASSES
 from medcore.data.patchset import PatchSet
-from medcore.data.tabular import FILES, published_file, shrunk, tabular_form, write_table
+from medcore.data.readers.hmnist import FILES, published_file, shrunk, tabular_form, write_table
 from medcore.errors import MedcoreError
 
 

@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.scores import Scores
-from medcore.plots import Choice, Slider, explore, maps, touch
+from medcore.plots import Choice, Slider, explore, interactive, maps
 from medcore.plots import display as display_module
 from medcore.plots.confusion import operating_point, present, threshold_range
 from medcore.plots.embedding import latent_step
@@ -53,22 +53,24 @@ every_figure = pytest.mark.parametrize("name", FIGURES)
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict, dict]]:
     """What is displayed in a person's own kernel."""
     found: list[tuple[dict, dict]] = []
-    for module in (display_module, touch):
+    for module in (display_module, interactive):
         monkeypatch.setattr(module, "front_end", lambda: lambda data, metadata, raw: found.append((data, metadata)))
-    monkeypatch.delenv(touch.STILL, raising=False)
+    monkeypatch.delenv(interactive.STILL, raising=False)
     return found
 
 
 @every_figure
 def test_the_figure_follows_its_controls_and_equals_the_one_drawn_directly(name: str) -> None:
     draw, controls, others = FIGURES[name]
-    box = touch.panel(draw, "What it shows.", controls)
+    box = interactive.panel(draw, "What it shows.", controls)
     *handles, picture = box.children
     before = picture.value
-    assert before == touch.image_tag(draw(**{key: touch.start_of(c) for key, c in controls.items()}), "What it shows.")
+    assert before == interactive.image_tag(
+        draw(**{key: interactive.start_of(c) for key, c in controls.items()}), "What it shows."
+    )
     for handle in handles:
         handle.value = others[handle.description.replace(" ", "_")]
-    assert picture.value == touch.image_tag(draw(**others), "What it shows.") != before
+    assert picture.value == interactive.image_tag(draw(**others), "What it shows.") != before
     assert 'alt="What it shows."' in picture.value and not plt.get_fignums()
 
 
@@ -77,16 +79,16 @@ def test_a_run_for_a_report_shows_the_still_figure_and_no_control(
     name: str, sent: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw, controls, _ = FIGURES[name]
-    monkeypatch.setenv(touch.STILL, "somewhere")
+    monkeypatch.setenv(interactive.STILL, "somewhere")
     explore(draw, alt="What it shows.", **controls)
     expected, facts = display_module.bundle_of(
-        draw(**{k: touch.start_of(c) for k, c in controls.items()}), "What it shows."
+        draw(**{k: interactive.start_of(c) for k, c in controls.items()}), "What it shows."
     )
     assert sent == [(expected, facts)] and "widget" not in str(list(expected))
 
 
 def test_without_ipywidgets_the_still_figure_is_shown(sent: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(touch.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(interactive.importlib.util, "find_spec", lambda name: None)
     draw, controls, _ = FIGURES["operating point"]
     explore(draw, alt="What it shows.", **controls)
     assert len(sent) == 1 and set(sent[0][0]) == {"image/svg+xml", "text/plain"}
@@ -109,7 +111,7 @@ def test_a_saved_notebook_keeps_the_still_figure_beside_the_control(sent: list) 
 def test_the_description_cannot_leave_its_attribute() -> None:
     draw = FIGURES["operating point"][0]
     hostile = "\"><script>alert(1)</script><img alt='"
-    tag = touch.image_tag(draw(threshold=0.5), hostile)
+    tag = interactive.image_tag(draw(threshold=0.5), hostile)
     assert tag.count("<") == 1 and html.escape(hostile) in tag
 
 

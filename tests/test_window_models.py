@@ -10,22 +10,15 @@ from cohort_toys import LEVELS
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.evaluation.anomaly import score_set
-from medcore.evaluation.brown_red import brown_peak, red_share, score_windows
-from medcore.evaluation.cohort import Cohort
-from medcore.evaluation.nested import nested_diagnosis, nested_patients
-from medcore.evaluation.patient_metrics import patient_auroc
-from medcore.evaluation.patient_study import ATTENTION, OURS, RULE, diagnose_all, operating_points
-from medcore.evaluation.specks import speck_features
-from medcore.evaluation.window_models import (
-    FOREST,
-    AutoencoderPlan,
-    WindowLearner,
-    encode_with_peaks,
-    evenly,
-    smaller,
-)
+from medcore.metrics.stain_scores import brown_peak, red_share, score_windows
 from medcore.models.autoencoder import ConvAutoencoder
+from medcore.studies.anomaly.scores import score_set
+from medcore.studies.diagnosis.cohort import Cohort
+from medcore.studies.diagnosis.learner import FOREST, AutoencoderPlan, WindowLearner, encode_with_peaks, evenly, smaller
+from medcore.studies.diagnosis.nested import nested_diagnosis, nested_patients
+from medcore.studies.diagnosis.results import patient_auroc
+from medcore.studies.diagnosis.specks import speck_features
+from medcore.studies.diagnosis.study import ATTENTION, OURS, RULE, diagnose_all, operating_points
 from medcore.training.config import TrainConfig
 from medcore.training.mil import MILConfig
 from medcore.training.objectives import Reconstruction

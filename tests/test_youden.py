@@ -8,10 +8,9 @@ from cohort_toys import toy_cohort
 from scipy.stats import beta
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.patient_rule import choose_patient_rule
 from medcore.evaluation.scores import Scores, TestDataRefused
-from medcore.evaluation.thresholds import choose_threshold
-from medcore.evaluation.youden import logistic_youden, smooth_youden
+from medcore.evaluation.thresholds import choose_threshold, logistic_youden, smooth_youden
+from medcore.studies.diagnosis.rule import choose_patient_rule
 
 HEALTHY, INFECTED = beta(1, 6), beta(4, 3)  # shares of positive windows
 GRID = np.linspace(0, 1, 100_001)

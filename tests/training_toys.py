@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.training import checkpoint, fit, state
-from medcore.training.augment import Augment
+from medcore.training.augment.recipe import Augment
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Classification
 

@@ -17,6 +17,6 @@ def command(source: str, fix: bool, out: Path | None) -> int:
     """Look for leakage in SOURCE (a set's name, a folder, a metadata.csv or a .npz)."""
     if out is not None and not fix:
         raise click.UsageError("--out names the corrected set: give --fix with it")
-    from medcore.data.fix_splits import audit_main
+    from medcore.data.audit.fix import audit_main
 
     return audit_main(source, fix, out)

@@ -15,7 +15,7 @@ def command() -> None:
 @command.command("list")
 def list_sets() -> None:
     """All sets that medcore knows by name."""
-    from medcore.data.info import CARDS
+    from medcore.data.datasets import CARDS
 
     width = max(len(name) for name in CARDS)
     for name, card in CARDS.items():
@@ -26,7 +26,7 @@ def list_sets() -> None:
 @click.argument("name")
 def info(name: str) -> None:
     """The card of a set: licence, citation, classes, where to get it; or of a prepared file."""
-    from medcore.data.info import describe
+    from medcore.data.datasets import describe
     from medcore.data.patchset import PatchSet
 
     click.echo(repr(PatchSet.open(name)) if name.endswith(".npz") and Path(name).is_file() else describe(name))

@@ -70,8 +70,8 @@ def _segment(
     overlays: bool, objects: bool,
 ) -> int:  # fmt: skip
     """Label images of a segmenter, one file each."""
-    from medcore.cli.segment_predict import load_segmenter, segment_files
     from medcore.evaluation.predictor import find_images
+    from medcore.evaluation.segmenter import load_segmenter, segment_files
     from medcore.training.device import choose_device
 
     if out is None or out.suffix in (".csv", ".npz"):

@@ -10,8 +10,7 @@ from typing import Any
 import click
 import yaml
 
-from medcore.data.paths import reports_home, repository_root
-from medcore.data.source import find_source, is_phantom
+from medcore.data.source import find_source, is_phantom, reports_home, repository_root
 from medcore.errors import MedcoreError
 from medcore.reporting.parameters import PROFILE_VARIABLE, did_you_mean, schema_for, validate
 

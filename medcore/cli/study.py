@@ -25,7 +25,7 @@ FITS = {"classification": "classify", "anomaly": "anomaly", "diagnosis": "diagno
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def command(study: Path, data: str, task: str | None, seed: int) -> int:
     """Start STUDY: read --data once, audit its split, write STUDY/parameters.yaml, say what to run."""
-    from medcore.data.audit import audit
+    from medcore.data.audit.audit import audit
     from medcore.data.load import load
     from medcore.data.splits import assign_splits, split_table
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from medcore.cli.reports import check_sources, find_notebooks, with_absolute_paths
-from medcore.data.paths import reports_home
+from medcore.data.source import reports_home
 from medcore.errors import MedcoreError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medcore.data.deep import Scaled, scale
+from medcore.data.tiff import Scaled, scale
 from medcore.errors import MedcoreError
 
 

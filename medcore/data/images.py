@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from medcore.data import deep, dicom
+from medcore.data import dicom, tiff
 from medcore.errors import MedcoreError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom"})
@@ -94,7 +94,7 @@ def probe(path: str | os.PathLike[str], options: DecodeOptions | None = None) ->
     """
     path, options = Path(path), options or DecodeOptions()
     _check_file(path)
-    kind = deep.kind_of(path)
+    kind = tiff.kind_of(path)
     if kind == "dicom":
         height, width, channels, patient, pixel_size = dicom.dicom_header(path)
         _check_pixels(path, height, width, options)
@@ -110,7 +110,7 @@ def probe(path: str | os.PathLike[str], options: DecodeOptions | None = None) ->
             return Header(height, width, 1 if image.mode in _GREY_MODES else 3)
     except Exception as error:
         if (
-            kind == "tiff" and (size := deep.tiff_header(path)) is not None
+            kind == "tiff" and (size := tiff.tiff_header(path)) is not None
         ):  # 16-bit colour and odd sample counts: Pillow gives up
             _check_pixels(path, size[0], size[1], options)
             return Header(*size)
@@ -139,13 +139,13 @@ def decode(
     path = path if isinstance(path, Path) else Path(path)  # parsing costs a tenth of decoding a small file
     options = options or DecodeOptions()
     _check_file(path)
-    kind = deep.kind_of(path)
+    kind = tiff.kind_of(path)
     try:
         if kind == "dicom":
             return _finish(*dicom.read_dicom(path, options.window, options.value_range, options.max_pixels))
-        raw = deep.read_tiff(path, options.max_pixels) if kind == "tiff" else None
+        raw = tiff.read_tiff(path, options.max_pixels) if kind == "tiff" else None
         if raw is not None:  # more than 8 bits a channel
-            return _finish(*deep.scale(raw[0], options.value_range, path), more=raw[1])
+            return _finish(*tiff.scale(raw[0], options.value_range, path), more=raw[1])
         return _decode_pillow(path, options, at_least)
     except Exception as error:  # decoders raise a dozen different types on broken files
         raise _as_medcore_error(path, error) from error
@@ -163,7 +163,7 @@ def decode_mask(path: str | os.PathLike[str], options: DecodeOptions | None = No
     path, options = Path(path), options or DecodeOptions()
     _check_file(path)
     try:
-        raw = deep.read_tiff(path, options.max_pixels) if deep.kind_of(path) == "tiff" else None
+        raw = tiff.read_tiff(path, options.max_pixels) if tiff.kind_of(path) == "tiff" else None
         if raw is not None:
             return _index_mask(path, raw[0])
         with Image.open(path) as image:
@@ -198,7 +198,7 @@ def _decode_pillow(path: Path, options: DecodeOptions, at_least: tuple[int, int]
         _check_pixels(path, height, width, options)
         if getattr(image, "n_frames", 1) > 1:
             conversions.append("first of several pages or frames")
-        if image.format == "PNG" and deep.png_bits(path) == 16 and not image.mode.startswith("I"):
+        if image.format == "PNG" and tiff.png_bits(path) == 16 and not image.mode.startswith("I"):
             conversions.append("16-bit colour cut to its high byte")
         if at_least is not None and options.fast_jpeg and image.format == "JPEG" and image.mode in ("L", "RGB"):
             side = 2 * max(at_least)  # twice: the antialiasing filter that follows still does the last halving
@@ -213,7 +213,7 @@ def _decode_pillow(path: Path, options: DecodeOptions, at_least: tuple[int, int]
             height, width = (width, height) if turn >= 5 else (height, width)
         if upright.mode.startswith("I") or upright.mode == "F":
             upright.load()
-            pixels, more, highest = deep.scale(np.asarray(upright)[..., None], options.value_range, path)
+            pixels, more, highest = tiff.scale(np.asarray(upright)[..., None], options.value_range, path)
             return Decoded(pixels, (*conversions, *more), (height, width), highest)
         pixels = _to_uint8(upright, conversions)
     return Decoded(pixels, tuple(conversions), (height, width))

@@ -1,6 +1,8 @@
 """``load``: from a set's name, a folder, a ``metadata.csv`` or a ``.npz`` to a PatchSet, prepared once and cached.
 
 python -c "from medcore.data.load import load; print(load('phantom-crc'))"
+
+A smaller set for a quick look, drawn fairly and said aloud.
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from filelock import FileLock
 
 from medcore.data import readers, sizes
 from medcore.data.images import DecodeOptions
 from medcore.data.patchset import PatchSet
-from medcore.data.paths import data_home
 from medcore.data.prepare import prepare
 from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.listing import Listing, Problems
-from medcore.data.source import find_source, is_phantom
+from medcore.data.source import data_home, find_source, is_phantom
 from medcore.errors import MedcoreError
 
 _DECODING = ("value_range", "window", "max_pixels", "fast_jpeg")
@@ -187,3 +190,28 @@ def _lock(target: Path) -> FileLock:
 
 def _safe(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "set"
+
+
+def limit_images(patches: PatchSet, limit: int | None, *, seed: int = 0) -> PatchSet:
+    """At most ``limit`` images, with every split, class and patient cut in about the same proportion.
+
+    Args:
+        patches: The set.
+        limit: Most images to keep; None keeps all.
+        seed: The same seed keeps the same images.
+
+    Returns:
+        A view in the original order; its card says how many were kept.
+    """
+    if limit is None or len(patches) <= limit:
+        return patches
+    rng = np.random.default_rng(seed)
+    keys = pd.DataFrame({"split": patches.splits, "label": patches.labels, "patient": patches.patients})
+    order = rng.permutation(len(patches))
+    # Within each cell of the table the k-th drawn image gets the rank k / size: cutting at one rank cuts all alike.
+    cells = keys.iloc[order].groupby(["split", "label"], sort=False)
+    rank = (cells.cumcount() + rng.random(len(order))) / cells["patient"].transform("size")
+    kept = np.sort(order[np.argsort(rank.to_numpy(), kind="stable")[:limit]])
+    note = f"Only {limit:,} of {len(patches):,} images are used (parameter limit)."
+    card = replace(patches.card, warnings=[*patches.card.warnings, note])
+    return patches.select(kept).with_card(card)

@@ -2,23 +2,32 @@
 
 An uncompressed zip member is a plain ``.npy`` at an offset, so ``numpy.memmap`` can show it without reading
 the file. Nothing here ever unpickles: an object array is refused by name.
+
+The table of a PatchSet as plain numpy columns, and the rules that every set must keep.
+
+Writing PatchSets: members in a fixed order, in chunks, atomically.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import mmap
 import os
 import struct
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+import pandas as pd
 from numpy.lib import format as npy
 
+from medcore.data import npzfile
+from medcore.data.card import Card
 from medcore.errors import MedcoreError
 
 _LOCAL_HEADER_BYTES = 30  # fixed part of a zip local file header; name and extra field follow
@@ -133,3 +142,168 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+REQUIRED_COLUMNS = ("label", "patient", "split", "source")
+TEXT_COLUMNS = ("patient", "split", "source")  # a patient called 7 is a name, not a number
+SPLITS = ("train", "val", "test", "")
+Columns = dict[str, np.ndarray]
+
+
+def columns_from(table: pd.DataFrame | dict[str, Any], count: int, *, fill: bool = True) -> Columns:
+    """Plain numpy columns: int64, float64, bool or str; a missing text is ``""``."""
+    columns = {str(name): _plain(values) for name, values in dict(table).items()}
+    columns |= {name: columns[name].astype(str) for name in TEXT_COLUMNS if name in columns}
+    if fill:
+        columns.setdefault("label", np.full(count, -1, dtype=np.int64))
+        columns.setdefault("split", np.full(count, "", dtype=str))
+        columns.setdefault("source", np.array([f"{row:06d}" for row in range(count)], dtype=str))
+        columns.setdefault("patient", columns["source"])
+    return columns
+
+
+def _plain(values: Any) -> np.ndarray:
+    series = pd.Series(values)
+    if series.dtype.kind == "b":
+        return series.to_numpy(bool)
+    if series.dtype.kind in "iu":
+        return series.to_numpy(np.int64)
+    if series.dtype.kind == "f":
+        return series.to_numpy(np.float64)
+    return np.array(["" if pd.isna(value) else str(value) for value in series], dtype=str)
+
+
+def check_set(images: np.ndarray, columns: Columns, masks: np.ndarray | None, card: Card, where: str) -> None:
+    """Raise a ``MedcoreError`` that begins with ``where`` unless images, masks, table and card fit together."""
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
+        raise MedcoreError(
+            f"{where}: images must be uint8 of shape (N, H, W, 1 or 3), not {images.dtype} {images.shape}"
+        )
+    if masks is not None and (masks.dtype != np.uint8 or masks.shape != images.shape[:3]):
+        raise MedcoreError(f"{where}: masks must be uint8 of shape {images.shape[:3]}, not {masks.dtype} {masks.shape}")
+    check_columns(columns, len(images), card, where)
+
+
+def check_columns(columns: Columns, count: int, card: Card, where: str) -> None:
+    """Raise a ``MedcoreError`` that begins with ``where`` unless the table has ``count`` valid rows."""
+    for name in REQUIRED_COLUMNS:
+        if name not in columns:
+            raise MedcoreError(f"{where}: the table has no column {name!r}")
+    for name, values in columns.items():
+        if len(values) != count:
+            raise MedcoreError(f"{where}: column {name!r} has {len(values)} rows for {count} images")
+    labels = columns["label"]
+    if labels.dtype != np.int64:
+        raise MedcoreError(f"{where}: labels must be whole numbers (class indexes), not {labels.dtype}")
+    if count and (labels.min() < -1 or labels.max() >= len(card.classes)):
+        raise MedcoreError(
+            f"{where}: labels reach from {labels.min()} to {labels.max()}, but there are "
+            f"{len(card.classes)} classes ({', '.join(card.classes)})"
+        )
+    strange = sorted(set(np.unique(columns["split"])) - set(SPLITS))
+    if strange:
+        raise MedcoreError(f"{where}: column 'split' holds {strange}; allowed are train, val, test or nothing")
+
+
+class PatchSetWriter:
+    """Write a set chunk by chunk in constant memory; the file appears only when the block ends well.
+
+    Example:
+        >>> with PatchSetWriter("set.npz", shape=(64, 64, 3), card=card) as writer:   # doctest: +SKIP
+        ...     writer.add(images, rows=[{"label": 0, "patient": "P1", "source": "a.png"}, ...])
+    """
+
+    def __init__(self, path: str | Path, *, shape: tuple[int, int, int], card: Card, masks: bool = False) -> None:
+        self.path, self.shape, self.card, self.masks = Path(path), shape, card, masks
+        self._table: list[dict[str, Any]] = []
+
+    def __enter__(self) -> PatchSetWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Pixels are spooled first: a .npy header needs the number of images, which is known only at the end.
+        self._spools = [self.path.with_name(f".{self.path.name}.{kind}.part") for kind in ("images", "masks")]
+        self._files = [open(spool, "wb") for spool in self._spools]
+        return self
+
+    def add(self, images: np.ndarray, rows: Sequence[dict[str, Any]], masks: np.ndarray | None = None) -> None:
+        """Append images ``(n, H, W, C)`` uint8 with their table rows and masks ``(n, H, W)``.
+
+        Raises:
+            MedcoreError: The shapes do not fit the set or each other.
+        """
+        if images.dtype != np.uint8 or images.shape != (len(rows), *self.shape):
+            raise MedcoreError(
+                f"add: images of shape {images.shape} {images.dtype} for {len(rows)} rows of a set of "
+                f"{self.shape} uint8"
+            )
+        if self.masks and (masks is None or masks.shape != (len(rows), *self.shape[:2])):
+            raise MedcoreError(f"add: masks of shape {None if masks is None else masks.shape} do not fit the images")
+        self._files[0].write(np.ascontiguousarray(images).data)
+        if self.masks and masks is not None and masks.size:
+            self._files[1].write(np.ascontiguousarray(masks, dtype=np.uint8).data)
+        self._table.extend(rows)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for file in self._files:
+            file.close()
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            for spool in self._spools:
+                spool.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        count = len(self._table)
+        images = _spooled(self._spools[0], (count, *self.shape))
+        masks = _spooled(self._spools[1], (count, *self.shape[:2])) if self.masks else None
+        columns = columns_from(pd.DataFrame(self._table), count)
+        check_set(images, columns, masks, self.card, str(self.path))
+        with npzfile.atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            write_members(archive, count, images, masks, None, columns, self.card, None)
+
+
+def hash_store(images: np.ndarray, masks: np.ndarray | None) -> str:
+    """SHA-256 (hex) over shape and bytes of images and masks, read in chunks."""
+    return _hash_chunks(images, masks, None)
+
+
+def _hash_chunks(images: np.ndarray, masks: np.ndarray | None, rows: np.ndarray | None) -> str:
+    digest = hashlib.sha256()
+    for array in (images, masks):
+        if array is not None:
+            count = len(array) if rows is None else len(rows)
+            digest.update(repr((count, *array.shape[1:])).encode())
+            for chunk in npzfile.row_chunks(array, rows):
+                digest.update(np.ascontiguousarray(chunk).data)
+    return digest.hexdigest()
+
+
+def write_members(
+    archive: zipfile.ZipFile,
+    count: int,
+    images: np.ndarray,
+    masks: np.ndarray | None,
+    rows: np.ndarray | None,
+    columns: Columns,
+    card: Card,
+    store_hash: str | None,
+) -> None:
+    """Write all members of a set: ``rows`` of the store (all when None), their table and card."""
+    # The table first and the pixels last: a truncated file loses its zip directory and can never look whole.
+    meta = {
+        "format": "medcore PatchSet",
+        "version": 1,
+        "card": card.as_dict(),
+        "store_sha256": store_hash or _hash_chunks(images, masks, rows),
+    }
+    archive.writestr(zipfile.ZipInfo("meta.json"), json.dumps(meta, ensure_ascii=False, indent=1))
+    for name, values in columns.items():
+        member = "labels" if name == "label" else f"table/{name}"
+        npzfile.write_array(archive, member, [np.asarray(values)], (count,), np.asarray(values).dtype)
+    for name, array in (("masks", masks), ("images", images)):
+        if array is not None:
+            npzfile.write_array(archive, name, npzfile.row_chunks(array, rows), (count, *array.shape[1:]), array.dtype)
+
+
+def _spooled(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    return np.memmap(path, np.uint8, "r", 0, shape) if np.prod(shape) else np.empty(shape, np.uint8)

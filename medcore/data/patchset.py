@@ -23,8 +23,16 @@ import pandas as pd
 
 from medcore.data import npzfile
 from medcore.data.card import Card
-from medcore.data.columns import SPLITS, Columns, check_columns, check_set, columns_from
-from medcore.data.writer import PatchSetWriter, hash_store, write_members
+from medcore.data.npzfile import (
+    SPLITS,
+    Columns,
+    PatchSetWriter,
+    check_columns,
+    check_set,
+    columns_from,
+    hash_store,
+    write_members,
+)
 from medcore.errors import MedcoreError
 
 __all__ = ["PatchSet", "PatchSetWriter"]

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from medcore.data import sizes
 from medcore.data.images import Decoded, DecodeOptions, Header, as_channels, decode, decode_mask, probe
+from medcore.data.npzfile import PatchSetWriter
 from medcore.data.patchset import PatchSet
 from medcore.data.readers import masks as mask_rules
 from medcore.data.readers.listing import Item, Listing, listed
-from medcore.data.writer import PatchSetWriter
 from medcore.errors import MedcoreError
 
 _BATCH = 64  # images written at once

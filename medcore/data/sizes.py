@@ -7,16 +7,22 @@
     tile    every part, unscaled, cut into tiles; the last row and column shift inwards, so nothing is lost
 
 Padding is white in images and 255 (ignore) in masks. Masks are scaled by nearest neighbour, images with antialiasing.
+
+A set at another size: all images and masks scaled by one factor, in constant memory.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
+from medcore.data.patchset import PatchSet, PatchSetWriter
 from medcore.errors import MedcoreError
 
 Policy = Literal["resize", "fit", "crop", "pad", "tile"]
@@ -24,7 +30,6 @@ POLICIES: tuple[str, ...] = get_args(Policy)
 IGNORE = 255  # mask value that no loss and no metric looks at
 WHITE = 255
 DEFAULT_SIZE = 224  # pixels; what "resize", "fit" and "tile" take when sizes differ and none is given
-
 Piece = tuple[np.ndarray, np.ndarray | None, dict[str, Any]]  # pixels, mask, further columns
 
 
@@ -153,3 +158,46 @@ def _starts(length: int, side: int, overlap: int) -> list[int]:
     """Where tiles begin: evenly, and the last one ends at the border."""
     last = max(0, length - side)
     return sorted({*range(0, last, side - overlap), last})
+
+
+def rescaled(ps: PatchSet, factor: float, path: str | Path | None = None) -> PatchSet:
+    """The same images and masks, larger or smaller.
+
+    Args:
+        ps: The set; columns ``height`` and ``width`` (the part without padding) are scaled along.
+        factor: New side over old side, above 0; 1 gives the set back as it is.
+        path: The ``.npz`` to write; None uses a temporary file that goes with the process.
+
+    Raises:
+        MedcoreError: The factor is not above 0.
+    """
+    if not factor > 0:
+        raise MedcoreError(f"rescaled: factor={factor} must be above 0")
+    if factor == 1:
+        return ps
+    height, width, channels = ps.shape
+    shape = (max(1, round(height * factor)), max(1, round(width * factor)), channels)
+    size_um = None if ps.card.pixel_size_um is None else ps.card.pixel_size_um / factor
+    card = replace(ps.card, pixel_size_um=size_um, recipe={**ps.card.recipe, "rescaled": factor})
+    if path is None:
+        path = Path(tempfile.mkdtemp(prefix="medcore-")) / f"{ps.card.name}.npz"
+    table = ps.table.copy()
+    for name, side in (("height", shape[0]), ("width", shape[1])):
+        if name in table:
+            table[name] = np.clip(np.rint(table[name].astype(float) * factor), 1, side).astype(int)
+    with PatchSetWriter(Path(path), shape=shape, card=card, masks=ps.has_masks) as writer:
+        for row, columns in enumerate(table.to_dict("records")):
+            image = resize(ps.take([row])[0], shape[:2])[None]
+            mask = resize_mask(ps.take_masks([row])[0], shape[:2])[None] if ps.has_masks else None
+            writer.add(image, [{str(name): value for name, value in columns.items()}], mask)
+    return PatchSet.open(path)
+
+
+def factor_for(ps: PatchSet, longest: int | None) -> float:
+    """The factor that brings the longer side to at most ``longest`` pixels; 1 where it is already.
+
+    Args:
+        ps: The set.
+        longest: Pixels; None keeps the size.
+    """
+    return 1.0 if longest is None else min(1.0, longest / max(ps.shape[:2]))

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from medcore.data.hashing import content_images
+from medcore.data.audit.hashing import content_images
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 

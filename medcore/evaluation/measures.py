@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from medcore.errors import MedcoreError
-from medcore.evaluation import confusion
 from medcore.evaluation.proportions import extreme_limits
 from medcore.evaluation.resampling import (
     Statistic,
@@ -18,6 +17,7 @@ from medcore.evaluation.resampling import (
     group_index,
 )
 from medcore.evaluation.scores import Scores
+from medcore.metrics import confusion
 
 RANKED = ("auroc", "average_precision")
 DRAWS = 10_000  # of sensitivity and specificity, for predictive values at a stated prevalence

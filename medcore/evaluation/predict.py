@@ -30,8 +30,7 @@ from medcore.data.sizes import pieces
 from medcore.errors import MedcoreError
 from medcore.models.classifier import Classifier
 from medcore.models.unet import SegmentationModel
-from medcore.training.device import choose_device
-from medcore.training.precision import Precision, choose_precision
+from medcore.training.device import Precision, choose_device, choose_precision
 
 PIXELS_PER_BATCH = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # e.g. 256 images of 64 x 64 on a CPU
 FILES_PER_JOB = 16  # handing one small file at a time to a thread costs a tenth of decoding it
@@ -82,7 +81,7 @@ def answer(model: nn.Module, temperature: float = 1.0) -> Function:
         return lambda images: model(images).argmax(1).to(torch.uint8)  # type: ignore[union-attr]
     raise MedcoreError(
         f"predict: {type(model).__name__} is neither a classifier nor a segmentation model; "
-        "for autoencoders use medcore.evaluation.anomaly.score"
+        "for autoencoders use medcore.studies.anomaly.scores.score"
     )
 
 

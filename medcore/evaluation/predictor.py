@@ -29,8 +29,8 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation.familiarity import Familiarity
 from medcore.evaluation.predict import FileBatch, ahead, auto_batch_size, settle, stream_files
+from medcore.models.backbone import fold_batch_norm
 from medcore.models.classifier import Classifier
-from medcore.models.fold import fold_batch_norm
 from medcore.training import checkpoint
 
 
@@ -91,7 +91,7 @@ class Predictor:
         if not isinstance(loaded.model, Classifier):
             raise MedcoreError(
                 f"{loaded.path} holds a {loaded.manifest['architecture']['family']}, not a classifier; a segmentation "
-                "model is used with medcore.evaluation.sliding, an autoencoder with medcore.evaluation.anomaly"
+                "model is used with medcore.evaluation.sliding, an autoencoder with medcore.studies.anomaly.scores"
             )
         self.model, self.manifest, self.path = loaded.model, loaded.manifest, loaded.path
         fold_batch_norm(self.model.eval())

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import binomtest, norm
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.confusion import FROM_MINUS_ONE, metric_function
 from medcore.evaluation.estimate import Estimate, not_estimable
+from medcore.metrics.confusion import FROM_MINUS_ONE, metric_function
 
 
 class McNemar(NamedTuple):

@@ -2,6 +2,8 @@
 
 The layers keep torchvision's names, so that its weights load key by key. ``taps`` are the layers after which the
 picture has shrunk to 1/2, 1/4, 1/8, 1/16 and 1/32: skip connections and patch features are taken there.
+
+Batch norm folded into the convolutions before it: the same answers from fewer layers, for prediction only.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, Self
 import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medcore.errors import MedcoreError
 from medcore.models.small_cnn import SMALL_WIDTHS, small_trunk
@@ -203,3 +206,29 @@ def _stride(layer: nn.Conv2d | nn.MaxPool2d) -> int:
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """All batch-norm layers below ``module``."""
     return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+
+
+def fold_batch_norm(model: nn.Module) -> int:
+    """Fold every batch norm that follows a convolution of the same parent: for prediction, not for training on.
+
+    Args:
+        model: changed in place; in evaluation mode. In all networks of ours, a batch norm that is listed behind a
+            convolution also takes that convolution's output, and nothing else does.
+
+    Returns:
+        How many layers were folded.
+
+    Raises:
+        MedcoreError: The model is in training mode, in which batch norm is no fixed function.
+    """
+    if model.training:
+        raise MedcoreError("fold_batch_norm: the model is in training mode; call model.eval() first")
+    folded = 0
+    for parent in list(model.modules()):
+        children = list(parent.named_children())
+        for (name, layer), (next_name, after) in zip(children, children[1:], strict=False):
+            if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(layer, after))
+                setattr(parent, next_name, nn.Identity())
+                folded += 1
+    return folded

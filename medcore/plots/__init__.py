@@ -5,6 +5,6 @@ A plot takes its data first and its options by keyword, draws into ``ax`` (or ne
 """
 
 from medcore.plots.display import show
-from medcore.plots.touch import Choice, Slider, explore
+from medcore.plots.interactive import Choice, Slider, explore
 
 __all__ = ["Choice", "Slider", "explore", "show"]

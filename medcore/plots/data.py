@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from medcore.data.audit import Audit
-from medcore.data.hashing import SYMMETRIES, apply_symmetry
+from medcore.data.audit.audit import Audit
+from medcore.data.audit.hashing import SYMMETRIES, apply_symmetry
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import SPLITS, group_names, unit_of
 from medcore.errors import MedcoreError

@@ -8,8 +8,7 @@ from typing import Protocol
 from matplotlib.axes import Axes
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.estimate import printed_decimals
-from medcore.evaluation.names import metric_name
+from medcore.evaluation.estimate import metric_name, printed_decimals
 from medcore.plots import style
 
 DASHES: tuple = ((0, (1, 1.2)), (0, (4, 2)), (0, (5, 1.5, 1, 1.5)), "solid")

@@ -21,8 +21,16 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 
 from medcore.data.npzfile import atomic_path
-from medcore.reporting.autopsy import MemoryWatch, cause_of_death, oom_kills
-from medcore.reporting.status import KEY, Verdict, described, error_of, status_of_error
+from medcore.reporting.status import (
+    KEY,
+    MemoryWatch,
+    Verdict,
+    cause_of_death,
+    described,
+    error_of,
+    oom_kills,
+    status_of_error,
+)
 
 NAME = "medcore"
 NOT_RUN = "not run"

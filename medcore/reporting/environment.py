@@ -1,4 +1,7 @@
-"""What a run ran on: versions, machine, commit, memory."""
+"""What a run ran on: versions, machine, commit, memory.
+
+A share of the machine for each kernel.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ import resource
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from medcore import __version__
-from medcore.data.paths import repository_root
-from medcore.reporting.shares import available_cores
+from medcore.data.source import repository_root
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "scipy", "papermill", "nbconvert")
 
@@ -74,3 +77,46 @@ def peak_memory_bytes() -> int:
     """Largest resident memory of this process so far (bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+LIBRARIES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
+LOOK = 0.3  # seconds to look at the machine before sharing it out
+
+
+def thread_share(jobs: int) -> int:
+    """Threads for each of ``jobs`` kernels: the cores that nobody else is busy on, shared out; at least one."""
+    return max(1, idle_cores() // jobs)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def idle_cores() -> int:
+    """Cores that this process may use and that are not busy now."""
+    import psutil
+
+    cores = available_cores()
+    busy = psutil.cpu_percent(interval=LOOK) / 100
+    return max(1, round(cores * (1 - busy)))
+
+
+def kernel_environment(threads: int) -> dict[str, str]:
+    """Variables that hold a kernel to its share; a smaller number that the user has set is kept."""
+    chosen = {}
+    for name in LIBRARIES:
+        given = os.environ.get(name, "")
+        chosen[name] = str(min(threads, int(given)) if given.isdigit() and int(given) else threads)
+    return chosen
+
+
+def gpu_for(slot: int, jobs: int) -> dict[str, str]:
+    """With several GPUs and several kernels, one GPU for each kernel in turn; otherwise nothing is set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    here = Path("/proc/driver/nvidia/gpus")
+    count = len(list(here.iterdir())) if here.is_dir() else 0
+    gpus = [name for name in visible.split(",") if name] if visible is not None else [str(i) for i in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if jobs > 1 and len(gpus) > 1 else {}

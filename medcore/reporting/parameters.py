@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from medcore.data.paths import repository_root
+from medcore.data.source import repository_root
 from medcore.errors import MedcoreError
 
 Profile = Literal["smoke", "quick", "full"]

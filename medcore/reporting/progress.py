@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from medcore.errors import MedcoreError
-from medcore.reporting.folders import REPORT
-from medcore.reporting.outputs import settled
+from medcore.reporting.body import settled
+from medcore.reporting.results import REPORT
 from medcore.reporting.wording import duration
 
 if TYPE_CHECKING:
-    from medcore.reporting.finish import Outcome
+    from medcore.reporting.runner import Outcome
 
 
 class Progress:

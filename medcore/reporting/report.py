@@ -1,23 +1,132 @@
-"""One report: first screen from the results, then the notebook's narrative, then checklist, environment and parameters.
+"""Fill the templates of this folder: every value escaped, one style sheet inside the page, nothing from elsewhere.
 
-The results are those of ``results.json`` beside the notebook when it belongs to it, else those that the notebook's last
-cell recorded inside the notebook.
+Find a headless Chromium and print pages with it.
+
+One report: first screen from the results, then the notebook's narrative, then checklist, environment and parameters.
+
+``jupyter nbconvert --to medcore out.ipynb``: an executed notebook as one offline HTML report.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nbconvert.exporters.exporter import Exporter
+from traitlets import Bool
+
+from medcore import __version__
 from medcore.errors import MedcoreError
-from medcore.reporting.body import Body, write_body
-from medcore.reporting.folders import RUN_NOTEBOOK
+from medcore.reporting.body import CONTROL, RESULTS, Body, write_body
 from medcore.reporting.front import front
-from medcore.reporting.narrative import Heading
-from medcore.reporting.outputs import RESULTS
-from medcore.reporting.pages import render
-from medcore.reporting.results import FILE_NAME
+from medcore.reporting.results import FILE_NAME, RUN_NOTEBOOK
+from medcore.reporting.sanitise import Heading
+
+TEMPLATES = Path(__file__).parent / "templates"
+# End tags that HTML lets a writer leave out before these, and line ends that nobody sees; text is escaped, so no text
+# can look like them.
+OPTIONAL = re.compile(
+    r"</t[dh]>(?=\s*(?:<t[dh][ >]|</tr>))|</tr>(?=\s*(?:<tr[ >]|</t(?:head|body)>))|</li>(?=\s*(?:<li[ >]|</[ou]l>))"
+    r"|</tbody>(?=\s*</table>)|</d[td]>(?=\s*(?:<dd>|</div>))|</p>(?=\s*<(?:div|details|figure|h[1-6]|ol|p|pre|ul)[ >])"
+)
+BLOCKS = "article|div|dl|details|figure|h[1-6]|header|li|main|nav|ol|p|section|table|tbody|thead|tr|ul"
+LINE_END = re.compile(rf"(</?(?:{BLOCKS})(?: [^<>]*)?>|</pre>)\n+")
+APOSTROPHE = re.compile("&#39;|&#x27;")  # our attributes stand in double quotes
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; the result is one page that needs no other file and can be written as UTF-8."""
+    page = str(_environment().get_template(template).render(style=style, version=__version__, **values))
+    return lean(CONTROL.sub("", page)).encode("utf-8", "replace").decode("utf-8")
+
+
+def lean(page: str) -> str:
+    """The same page without end tags, escapes and line ends that a browser does not need."""
+    return OPTIONAL.sub("", LINE_END.sub(r"\1", APOSTROPHE.sub("'", page)))
+
+
+@cache
+def style(name: str) -> Any:
+    """A style sheet of ours, marked as safe to stand in a page."""
+    from markupsafe import Markup
+
+    sheet = (TEMPLATES / name).read_text(encoding="utf-8")
+    return Markup(re.sub(r"\n+", "", sheet))
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+VARIABLE = "MEDCORE_BROWSER"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
+MAC = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+)
+QUIET = (
+    "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--no-default-browser-check",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
+    "--disable-dev-shm-usage", "--hide-scrollbars", "--metrics-recording-only", "--mute-audio",
+)  # fmt: skip
+SECONDS = 120.0
+
+
+def find_browser() -> str | None:
+    """Path of a Chromium-like browser: ``MEDCORE_BROWSER``, else the usual names; None when there is none."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return shutil.which(named)
+    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    return found or next((path for path in MAC if sys.platform == "darwin" and Path(path).exists()), None)
+
+
+def flags(profile: Path) -> list[str]:
+    """Options for a browser that shows nothing, keeps nothing and talks to nobody."""
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium refuses its sandbox for root, as in containers
+    return [*QUIET, f"--user-data-dir={profile}", *(["--no-sandbox"] if as_root else [])]
+
+
+def print_pdf(page: Path, target: Path) -> Path:
+    """Print an HTML file to PDF, atomically.
+
+    Raises:
+        MedcoreError: There is no browser, or it failed.
+    """
+    browser = find_browser()
+    if browser is None:
+        raise MedcoreError(f"no Chromium or Chrome found for the PDF: install one, or name it in {VARIABLE}")
+    partial = target.with_name(f".{target.name}.partial")
+    with tempfile.TemporaryDirectory(prefix="medcore-browser-", ignore_cleanup_errors=True) as profile:
+        command = [browser, *flags(Path(profile)), "--no-pdf-header-footer", f"--print-to-pdf={partial.resolve()}"]
+        try:
+            done = subprocess.run(
+                [*command, page.resolve().as_uri()], capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise MedcoreError(f"{browser} did not print {page} within {SECONDS:.0f} s") from None
+    if done.returncode or not partial.exists():
+        raise MedcoreError(f"{browser} could not print {page}: {done.stderr.strip()[-300:]}")
+    partial.replace(target)
+    return target
 
 
 def report_page(notebook: Any, results: dict[str, Any], *, name: str = "", strict: bool = False) -> str:
@@ -85,3 +194,27 @@ def _belongs(results: dict[str, Any], notebook: Any, name: str) -> bool:
     source = str(notebook.get("metadata", {}).get("papermill", {}).get("input_path") or "")
     stem = Path(RUN_NOTEBOOK).stem
     return results.get("notebook") in {name, Path(source).stem} or name == stem
+
+
+class ReportExporter(Exporter):
+    """One HTML file without scripts, requests or fonts from elsewhere."""
+
+    export_from_notebook = "medcore report"
+    output_mimetype = "text/html"
+    strict = Bool(False, help="Refuse to export a notebook that has images without a description.").tag(config=True)
+
+    def _file_extension_default(self) -> str:
+        return ".html"
+
+    def from_notebook_node(self, nb: Any, resources: Any = None, **kw: Any) -> tuple[str, Any]:  # type: ignore[override]
+        """Convert a notebook.
+
+        Raises:
+            MedcoreError: ``strict`` is set and an image has no description.
+        """
+        if kernel := nb.metadata.get("kernelspec"):  # ours carry no display name; nbconvert refuses that
+            kernel.setdefault("display_name", kernel.get("name", "python3"))
+        nb, resources = super().from_notebook_node(nb, resources, **kw)
+        place = resources.get("metadata", {})
+        results = find_results(nb, Path(place.get("path") or "."), str(place.get("name") or ""))
+        return report_page(nb, results, name=str(place.get("name") or ""), strict=self.strict), resources

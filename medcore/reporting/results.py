@@ -1,31 +1,9 @@
-"""``results.json``: what a run found, in a documented and versioned form that other programs can rely on.
+"""Folders of runs: written under a partial name, renamed when whole, never two writers, the last good run never lost.
 
-=================== ========================================================================================
-key                 value
-=================== ========================================================================================
-schema              ``"medcore.results/1"``
-notebook, title     stem of the notebook; its title
-status              ``running``, ``ok``, ``raised``, ``timed out``, ``killed``, ``out of memory``, ``interrupted``
-cell, error         where and why it failed (None when ok)
-parameters, changed all parameters after the profile; the names that differ from the notebook's defaults
-summary             one sentence with the main result, computed
-data                the set's card, fingerprint, size, split table
-model               architecture, number of weights, checkpoint and its hash, whether it was trained or reused
-metrics             list, headline first: name, value, low, high, n, unit, split, level, method, note
-baselines           the same shape, with ``baseline`` (its name) and ``trivial`` (false for a rival method)
-validation          the metric that choices may be based on: name, value, mode (min or max)
-audit               verdict and findings of the leakage audit
-answers             what the notebook says to guideline questions: threshold, selection, calibration, failures, ...
-picture             thumbnail of the run: file, alt (written by the report)
-checklist           guideline items, with what answers them or what is missing
-environment         versions, device, commit, machine
-command             a line that repeats the run
-warnings            sentences that a reader must see
-started, seconds    start (UTC, ISO 8601), wall time (s)
-peak_memory_bytes   largest resident memory of the kernel (bytes)
-=================== ========================================================================================
+``<out>/06_x.partial`` is being written, ``<out>/06_x`` is the latest run, ``<out>/06_x.previous`` is the last good run
+when the latest one failed.
 
-A value that cannot be estimated is null with the reason in ``note``; NaN and infinity never occur.
+``results.json``: what a run found, in a documented and versioned form that other programs can rely on.
 """
 
 from __future__ import annotations
@@ -33,11 +11,85 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from medcore.data.npzfile import atomic_path
 from medcore.errors import MedcoreError
+
+PARTIAL, PREVIOUS, REPLACED = ".partial", ".previous", ".replaced"
+SUFFIXES = (PARTIAL, PREVIOUS, REPLACED)
+RUN_NOTEBOOK, REPORT = "notebook.ipynb", "report.html"  # the executed notebook and its report, in a run's folder
+LOCK = ".medcore.lock"
+
+
+@contextmanager
+def sole_writer(out: Path) -> Iterator[None]:
+    """Hold an output folder; the lock dies with the process that took it.
+
+    Raises:
+        MedcoreError: Another run is writing to the folder, or it cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    holder = out / f"{LOCK}.holder"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise MedcoreError(f"{out}: {who} is writing there now; wait for it, or choose another --out") from None
+    except OSError as error:
+        raise MedcoreError(f"{out} cannot be written to ({error}); choose another --out") from None
+    try:
+        with suppress(OSError):
+            holder.write_text(f"process {os.getpid()} (since {datetime.now():%H:%M:%S})", encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def begin(folder: Path) -> Path:
+    """An empty partial folder for a new run of ``folder``; what a killed runner left behind is put right."""
+    replaced = folder.with_name(folder.name + REPLACED)
+    if replaced.exists():  # killed between the two renames of ``commit``
+        if folder.exists():
+            shutil.rmtree(replaced)
+        else:
+            replaced.rename(folder)
+    partial = folder.with_name(folder.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def commit(partial: Path, folder: Path, good: bool) -> None:
+    """Give a finished run its name. A failed run never deletes the last good one: that becomes ``.previous``."""
+    replaced, previous = folder.with_name(folder.name + REPLACED), folder.with_name(folder.name + PREVIOUS)
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    if good:
+        shutil.rmtree(previous, ignore_errors=True)
+    elif replaced.exists() and _was_good(replaced):
+        shutil.rmtree(previous, ignore_errors=True)
+        replaced.rename(previous)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _was_good(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / FILE_NAME).read_text(encoding="utf-8")).get("status") == "ok")
+    except (OSError, ValueError, AttributeError):
+        return False
+
 
 SCHEMA = "medcore.results/1"
 FILE_NAME = "results.json"

@@ -27,19 +27,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from medcore.data.audit import Audit
+from medcore.data.audit.audit import Audit
 from medcore.data.npzfile import atomic_path
 from medcore.data.patchset import PatchSet
-from medcore.data.paths import reports_home
+from medcore.data.source import reports_home
 from medcore.data.splits import split_table
 from medcore.errors import MedcoreError, TestDataRefused
+from medcore.evaluation.estimate import cases_of, metric_name
 from medcore.evaluation.intervals import Estimate
-from medcore.evaluation.names import cases_of, metric_name
 from medcore.evaluation.scores import Scores
 from medcore.plots import style
 from medcore.reporting import environment
 from medcore.reporting.checklist import fill_checklist
-from medcore.reporting.limits import limits_of
+from medcore.reporting.front import limits_of
 from medcore.reporting.parameters import Parameters, did_you_mean, schema_for, validate
 from medcore.reporting.results import new_results, plain_json, write_results
 from medcore.training.device import choose_device

@@ -2,6 +2,14 @@
 
 Whatever a cell printed or a Markdown cell holds passes through ``clean`` before it enters a page. Nothing that runs,
 loads or floats over the page survives: no script, style, form, frame, inline SVG, event handler, id or class of ours.
+
+Drawings as ``data:`` addresses, about half the size they come in.
+
+What a page knows while it is being written: headings, numbers of figures, what lacks a description.
+
+Tables from a notebook as a journal sets them: numbers to the right, words to the left, one line of headings.
+
+Sanitised HTML made fit for a page: outline, tables that scroll on a phone, images with real descriptions.
 """
 
 from __future__ import annotations
@@ -9,9 +17,11 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from itertools import count
 from typing import Any
-
-from medcore.reporting.svg import svg_uri
+from urllib.parse import unquote
 
 TEXT = """a abbr b blockquote br caption code col colgroup dd del details dfn div dl dt em figcaption figure h1 h2 h3
 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead
@@ -20,7 +30,6 @@ MATH = """math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle merror mpa
 mover munderover mmultiscripts mprescripts mtable mtr mtd"""
 DROPPED = """script style svg iframe object embed noscript template textarea title select button form noembed noframes
 xmp plaintext audio video canvas annotation-xml annotation maction"""
-
 CELL = {"rowspan", "colspan", "scope"}
 ATTRIBUTES: dict[str, set[str]] = {
     "*": set(),
@@ -46,7 +55,6 @@ IMAGE_DATA = re.compile(
 )
 INLINE_SVG = re.compile(r"<svg\b.*?</svg\s*>", re.DOTALL | re.IGNORECASE)
 SVG_LABEL = re.compile(r"<title[^>]*>([^<]*)</title>|aria-label=\"([^\"]*)\"", re.IGNORECASE)
-
 Link = Callable[[str], str | None]
 
 
@@ -96,3 +104,263 @@ def as_attributes(**values: Any) -> str:
         key: html.escape(str(value)).replace("&#x27;", "'") for key, value in values.items() if value is not None
     }
     return "".join(f' {key}="{value}"' for key, value in escaped.items())
+
+
+PROLOGUE = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata\b.*?</metadata>", re.DOTALL)
+BETWEEN = re.compile(r">\s+<")
+BREAK = re.compile(r"\s*\n\s*")
+DECIMALS = re.compile(r"\b([1-9]\d*\.\d\d)\d+")  # small factors keep theirs: they scale whole glyphs
+PATH = re.compile(r' d="([^"]*)"')
+COMMAND = re.compile(r"\s*([A-Za-z])\s*")
+STYLE = re.compile(r' style="([^"]*)"')
+ID = re.compile(r' id="([^"]*)"')
+USED = re.compile(r"#([\w.:-]+)")
+REFERENCE = re.compile(r'(href="#|url\(#| id=")([\w.:-]+)')
+ESCAPES = str.maketrans({"%": "%25", "#": "%23", "<": "%3C", ">": "%3E"})
+
+
+def svg_uri(svg: str) -> str:
+    """An SVG document as ``data:`` address."""
+    if "xmlns=" not in svg[:1000]:
+        svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    drawing = compact(svg).translate(ESCAPES)
+    return "data:image/svg+xml," + (drawing.replace('"', "%22") if "'" in drawing else drawing.replace('"', "'"))
+
+
+def compact(svg: str) -> str:
+    """The same drawing without comments, metadata, line breaks, unused names and decimals below a hundredth pixel."""
+    svg = BREAK.sub(" ", BETWEEN.sub("><", PROLOGUE.sub("", svg)))
+    svg = DECIMALS.sub(r"\1", svg).replace("xlink:href=", "href=").strip()
+    svg = PATH.sub(lambda found: f' d="{COMMAND.sub(lambda letter: letter[1], found[1]).strip()}"', svg)
+    svg = STYLE.sub(lambda found: f' style="{found[1].replace("; ", ";").replace(": ", ":")}"', svg)
+    return _shorter_names(svg)
+
+
+def _shorter_names(svg: str) -> str:
+    """Names that nothing refers to are dropped; the others become short where only drawing elements use them."""
+    used = set(USED.findall(svg))
+    svg = ID.sub(lambda found: found[0] if found[1] in used else "", svg)
+    if "#" in "".join(re.findall(r"<style\b.*?</style>", svg, re.DOTALL)):
+        return svg  # a style sheet may use names in other ways
+    numbers, short = count(), dict[str, str]()
+    for name in ID.findall(svg):
+        short.setdefault(name, f"i{next(numbers)}")
+    return REFERENCE.sub(lambda found: found[1] + short.get(found[2], found[2]), svg)
+
+
+@dataclass
+class Heading:
+    """One entry of the table of contents."""
+
+    level: int
+    text: str
+    anchor: str
+
+
+@dataclass
+class Narrative:
+    """Counters of one notebook's body.
+
+    ``prefix`` keeps its anchors apart from those of the page and of other notebooks, ``label`` its tables' names.
+    """
+
+    prefix: str = "s-"
+    label: str = ""
+    top: int = 2  # level of the body's largest heading; the page's title has level 1
+    headings: list[Heading] = field(default_factory=list)
+    figures: int = 0
+    tables: int = 0
+    formulas: int = 0  # those that may have to scroll
+    undescribed: list[str] = field(default_factory=list)  # images without alt text, and where they are
+    cell: int = 0  # number of the cell being written, from 1
+
+    def add_heading(self, level: int, text: str) -> Heading:
+        """Number a heading into the outline: no level is skipped, no anchor is used twice."""
+        previous = self.headings[-1].level if self.headings else self.top - 1
+        level = max(self.top, min(level, previous + 1, 6))
+        anchor = self.anchor(text)
+        taken = {heading.anchor for heading in self.headings}
+        number = 2
+        unique = anchor
+        while unique in taken:
+            unique, number = f"{anchor}-{number}", number + 1
+        self.headings.append(Heading(level, text, unique))
+        return self.headings[-1]
+
+    def anchor(self, text: str) -> str:
+        """The anchor that a heading with this text has; links to JupyterLab's ``#My-Heading`` find it too."""
+        slug = re.sub(r"[^\w]+", "-", text.strip().lower()).strip("-_")[:24].strip("-_")
+        return f"{self.prefix}{slug or 'section'}"
+
+    def miss(self, what: str) -> None:
+        """Remember an image without a description."""
+        self.undescribed.append(f"cell {self.cell}: {what}")
+
+
+ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
+TABLE_CELL = re.compile(r"<(t[hd])([^>]*)>(.*?)</\1>", re.DOTALL)
+TAG = re.compile(r"<[^>]*>")
+NUMBER = re.compile(r"[−+\-±~<>≈]?\s*[\d.,\u202f ]*\d(\s?[%a-zµ]{0,3}|\s?\([^)]*\d[^)]*\)|e[+\-]?\d+)?")
+NOTHING = {"", "–", "-", "nan", "none", "<na>", "nat", "..."}
+INDEX_NAME = re.compile(
+    r"<thead>\s*<tr>\s*<th></th>((?:(?!</tr>).)*)</tr>\s*<tr>\s*<th>([^<]+)</th>(?:\s*<th></th>)+\s*</tr>\s*</thead>",
+    re.DOTALL,
+)
+LAST = 12  # the style sheet knows columns of numbers up to this one
+WIDE, LAST_WIDE = 30, 9  # characters of a cell whose column must not shrink to single words; columns it knows
+
+
+def one_heading(fragment: str) -> str:
+    """The name of a pandas index moves from a row of its own into the empty corner above it."""
+    return INDEX_NAME.sub(r"<thead><tr><th>\2</th>\1</tr></thead>", fragment)
+
+
+def column_classes(table: str) -> str:
+    """Classes of a table: ``n2 n3`` set columns of numbers to the right, ``w4`` keeps one of sentences wide.
+
+    Tables with joined cells have none.
+
+    Args:
+        table: Sanitised HTML of one table.
+    """
+    rows = [TABLE_CELL.findall(row) for row in ROW.findall(table)]
+    joined = any("span" in attributes for row in rows for _, attributes, _ in row)
+    if joined or table.count("<table") > 1 or len({len(row) for row in rows}) != 1:
+        return ""
+    body = [TABLE_CELL.findall(row) for row in ROW.findall(table[max(table.find("<tbody"), 0) :])]
+    columns = list(zip(*(row for row in body if any(tag == "td" for tag, _, _ in row)), strict=True))
+    texts = [[html.unescape(TAG.sub("", text)).strip() for _, _, text in column] for column in columns]
+    numbers, sentences = [], []
+    for place, column in enumerate(texts, 1):
+        if 1 < place <= LAST and all(map(_is_number, column)):
+            numbers.append(f"n{place}")
+        elif place <= LAST_WIDE and max(map(len, column)) > WIDE:
+            sentences.append(f"w{place}")
+    return " ".join(numbers + sentences)
+
+
+def _is_number(text: str) -> bool:
+    return text.lower() in NOTHING or bool(NUMBER.fullmatch(text))
+
+
+MISSING = '<span class="missing">This image carries no description.</span>'
+DISPLAYED_MATH = re.compile(r"(<p>\s*)?(<math display=\"block\">.*?</math>)(\s*</p>)?", re.DOTALL)
+CHAPTER = "#/"  # begins a link to another chapter of the page, whose anchor follows
+LONG_FORMULA = 30  # visible characters beyond which a displayed formula may be wider than a phone
+EMPTY = {"None", "NaN", "nan", "NaT"}  # what pandas prints in a cell that holds nothing
+NOT_EMBEDDED = '<span class="missing">[image that is not part of this file]</span>'
+
+
+def page_fragment(fragment: str, narrative: Narrative, link: Link = only_anchors) -> str:
+    """Clean HTML from a notebook and fit it into the page that ``narrative`` describes."""
+    writer = _Writer(narrative)
+    cleaned = one_heading(clean(fragment, link))
+    writer.feed(DISPLAYED_MATH.sub(lambda found: _displayed(found, narrative), cleaned))
+    writer.close()
+    return "".join(writer.parts)
+
+
+def _displayed(found: re.Match[str], narrative: Narrative) -> str:
+    """A formula of its own; a long one scrolls on a narrow screen instead of widening the page."""
+    alone = bool(found[1]) == bool(found[3])
+    if not alone or len(TAG.sub("", found[2])) <= LONG_FORMULA:
+        return found[0]
+    narrative.formulas += 1
+    return f"{scroll_open(f'{narrative.label}formula {narrative.formulas}')}{found[2]}</section>"
+
+
+class _Writer(HTMLParser):
+    """Rewrites what nh3 returned. Tags it does not know leave as they came, so nothing is unescaped on the way."""
+
+    def __init__(self, narrative: Narrative) -> None:
+        super().__init__(convert_charrefs=False)
+        self.narrative = narrative
+        self.parts: list[str] = []
+        self.heading: int | None = None  # where in ``parts`` the open heading begins
+        self.heading_text: list[str] = []
+        self.tables: list[int] = []  # where in ``parts`` the open tables begin
+        self.in_table = 0  # depth of tables; the space between their cells only weighs
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        source = self.get_starttag_text() or ""
+        if _level(tag):
+            self.heading, self.heading_text = len(self.parts), []
+            self.parts.append("")
+        elif tag == "table":
+            self.narrative.tables += 1
+            self.in_table += 1
+            self.tables.append(len(self.parts))
+            self.parts.append(scroll_open(f"{self.narrative.label}table {self.narrative.tables}") + source)
+        elif tag == "details":
+            self.parts.append(source.replace("<details", '<details class="fold"', 1))
+        elif tag == "img":
+            self.parts.append(self._image(dict(attrs), source))
+        elif tag == "a":
+            self.parts.append(self._link(dict(attrs), source))
+        else:
+            self.parts.append(source)
+
+    def handle_endtag(self, tag: str) -> None:
+        if _level(tag) and self.heading is not None:
+            text = html.unescape("".join(self.heading_text)).strip()
+            entry = self.narrative.add_heading(_level(tag) + self.narrative.top - 2, text)
+            self.parts[self.heading] = f'<h{entry.level} id="{html.escape(entry.anchor)}">'
+            self.parts.append(f"</h{entry.level}>")
+            self.heading = None
+        elif tag == "th" and self.parts and self.parts[-1].startswith("<th"):
+            self.parts[-1] = "<td>"  # an empty header cell names nothing
+            self.parts.append("</td>")
+        elif tag == "table":
+            self.in_table -= 1
+            self.parts.append("</table></section>")
+            if self.tables:
+                self._align(self.tables.pop())
+        else:
+            self.parts.append(f"</{tag}>")
+
+    def handle_data(self, data: str) -> None:
+        if not (self.in_table and data.isspace()):
+            empty = data.strip() in EMPTY and self.parts and self.parts[-1].startswith("<td")
+            self._text("–" if empty else data)
+
+    def handle_entityref(self, name: str) -> None:
+        self._text(f"&{name};")
+
+    def handle_charref(self, name: str) -> None:
+        self._text(f"&#{name};")
+
+    def _text(self, escaped: str) -> None:
+        if self.heading is not None:
+            self.heading_text.append(escaped)
+        self.parts.append(escaped)
+
+    def _align(self, begin: int) -> None:
+        classes = column_classes("".join(self.parts[begin:]))
+        if classes:
+            self.parts[begin] = self.parts[begin].replace("<table", f'<table class="{classes}"', 1)
+
+    def _image(self, attrs: dict[str, str | None], source: str) -> str:
+        if not attrs.get("src"):
+            self.narrative.miss("an image that is not part of the notebook")
+            return NOT_EMBEDDED
+        if (attrs.get("alt") or "").strip():
+            return source
+        self.narrative.miss("an image in text or HTML")
+        return f"<img{as_attributes(**{**attrs, 'alt': ''})}>{MISSING}"
+
+    def _link(self, attrs: dict[str, str | None], source: str) -> str:
+        target = attrs.get("href") or ""
+        if not target.startswith("#"):
+            return source
+        if target.startswith(CHAPTER):
+            return f'<a href="#{html.escape(target.removeprefix(CHAPTER))}">'
+        return f'<a href="#{html.escape(self.narrative.anchor(unquote(target[1:])))}">'
+
+
+def _level(tag: str) -> int:
+    return int(tag[1]) if len(tag) == 2 and tag[0] == "h" and tag[1].isdigit() else 0
+
+
+def scroll_open(label: str) -> str:
+    """Start of a box that scrolls sideways on a narrow screen and can be reached by the keyboard."""
+    return f'<section tabindex="0" aria-label="{html.escape(label)}">'

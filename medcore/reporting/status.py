@@ -2,12 +2,18 @@
 
 papermill marks the cells of a killed or timed-out run "completed", also those that never ran, so marks do not count
 here: an error output does, and a code cell that got no number.
+
+Why a kernel died: killed by somebody, by the system for lack of memory, or by a crash of its own.
 """
 
 from __future__ import annotations
 
 import re
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 KEY = "medcore"  # where our engine leaves the verdict, in the notebook's metadata
@@ -77,3 +83,117 @@ def source_of(cell: dict[str, Any]) -> str:
     """A cell's source, which may be stored as a list of lines."""
     source = cell.get("source", "")
     return "".join(source) if isinstance(source, list) else str(source)
+
+
+NEARLY_ALL = 0.92  # share of the memory limit that, once reached by a killed kernel, explains the kill
+GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # control groups, and the one we are in
+KILL_COUNTERS = (Path("/proc/vmstat"), GROUPS / "memory.events", GROUPS / "memory" / "memory.oom_control")
+
+
+def oom_kills() -> int:
+    """Processes that the system has killed for lack of memory since it started; 0 where nobody counts."""
+    return max((_counter(path) for path in KILL_COUNTERS), default=0)
+
+
+def _counter(path: Path) -> int:
+    try:
+        lines = path.read_text().splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def memory_limit() -> int:
+    """Memory that this process and its children may use (bytes): the machine's or that of a control group around it."""
+    import psutil
+
+    limits = [psutil.virtual_memory().total]
+    for path in _limit_files():
+        try:
+            limits.append(int(path.read_text()))
+        except (OSError, ValueError):  # absent, or the word "max"
+            continue
+    return min(limits)
+
+
+def _limit_files() -> Iterator[Path]:
+    """Where the limits of our control group and of those around it stand, for both versions of control groups."""
+    try:
+        lines = OWN.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in [*lines, "0::/", "0:memory:/"]:
+        _, controllers, place = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root, name = (GROUPS / "memory", "memory.limit_in_bytes") if controllers else (GROUPS, "memory.max")
+        inner = root / place.lstrip("/")
+        yield from (group / name for group in (inner, *inner.parents) if group == root or root in group.parents)
+
+
+class MemoryWatch:
+    """Largest memory of a process and its children, looked at twice a second while the context is open."""
+
+    def __init__(self, interval: float = 0.5) -> None:
+        self.peak = 0
+        self.pid: int | None = None
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.wait(self._interval):
+            if self.pid is not None:
+                self.peak = max(self.peak, resident(self.pid))
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process and all its children (bytes); 0 when it is gone."""
+    import psutil
+
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    total = 0
+    for process in family:
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
+
+
+def cause_of_death(code: int | None, cell: int | None, peak: int, oom_before: int) -> Verdict:
+    """What a dead kernel's exit code and the memory counters say.
+
+    Args:
+        code: Exit code of the kernel, negative for a signal, None when unknown.
+        cell: The cell that ran (from 1).
+        peak: Largest memory seen (bytes).
+        oom_before: ``oom_kills()`` before the kernel started.
+    """
+    limit = memory_limit()
+    used = f"; it was last seen using {peak / 1e9:.1f} of {limit / 1e9:.1f} GB" if peak else ""
+    killed = code is None or code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    if killed and (oom_kills() > oom_before or peak >= NEARLY_ALL * limit):
+        return Verdict("out of memory", cell, f"the system killed the kernel for lack of memory{used}")
+    how = f"the kernel ended by {_signal_name(code)}" if code is not None and code < 0 else "the kernel ended"
+    how += f" with exit code {code}" if code is not None and code >= 0 else ""
+    return Verdict("killed", cell, f"{how}{used}")
+
+
+def _signal_name(code: int) -> str:
+    try:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"signal {-code}"

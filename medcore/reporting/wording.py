@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from medcore.evaluation.estimate import printed_decimals
-from medcore.evaluation.names import metric_name
+from medcore.evaluation.estimate import metric_name, printed_decimals
 
 __all__ = [
     "count", "duration", "estimate_text", "memory", "metric_name", "moment", "shown",

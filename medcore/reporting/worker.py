@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from medcore.reporting.folders import RUN_NOTEBOOK
+from medcore.reporting.results import RUN_NOTEBOOK
 
 LOG = "kernel.log"
 GRACE = 30.0  # seconds from an interruption to the end by force

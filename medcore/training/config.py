@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import pandas as pd
 
 from medcore.errors import MedcoreError
-from medcore.training.augment import Augment, as_augment
+from medcore.training.augment.recipe import Augment, as_augment
 
 # fields that cannot change a weight: a run may be resumed with other values of these
 WITHOUT_EFFECT = frozenset({"epochs", "loader", "loader_threads", "memory_share", "keep", "device"})

@@ -17,7 +17,7 @@ from typing import Any
 
 import websocket
 
-from medcore.reporting.browser import find_browser, flags
+from medcore.reporting.report import find_browser, flags
 
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from medcore.data.info import CRC_CLASSES
+from medcore.data.datasets import CRC_CLASSES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.crc_tissues import compose, habit_of
-from medcore.data.phantoms.facts import check_range, names, phantom_card
 from medcore.data.phantoms.optics import Slide, photograph, stain_slide
-from medcore.data.phantoms.tissue import Field, generator
+from medcore.data.phantoms.tissue import Field, check_range, generator, names, phantom_card
 from medcore.data.stain import REFERENCE_STAINING
 
 FIELD_UM = 80.0

@@ -12,19 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medcore.data.info import CRC_CLASSES
-from medcore.data.phantoms.cells import normal_epithelium, nuclei, tumour_epithelium
-from medcore.data.phantoms.shapes import blob
-from medcore.data.phantoms.tissue import (
-    Field,
-    clouds,
-    fibres,
-    generator,
-    noise,
-    scatter,
-    smoothstep,
-    soften,
-)
+from medcore.data.datasets import CRC_CLASSES
+from medcore.data.phantoms.cells import blob, normal_epithelium, nuclei, tumour_epithelium
+from medcore.data.phantoms.tissue import Field, clouds, fibres, generator, noise, scatter, smoothstep, soften
 
 Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -17,13 +17,22 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from medcore.data.info import GLAND_GRADES
+from medcore.data.datasets import GLAND_GRADES
 from medcore.data.patchset import PatchSet
-from medcore.data.phantoms.cells import normal_epithelium, nuclei, tumour_epithelium
-from medcore.data.phantoms.facts import check_range, names, phantom_card
+from medcore.data.phantoms.cells import Blob, blob, blob_depths, normal_epithelium, nuclei, tumour_epithelium
 from medcore.data.phantoms.optics import Slide, photograph, stain_slide
-from medcore.data.phantoms.shapes import Blob, blob, blob_depths
-from medcore.data.phantoms.tissue import Field, clouds, fibres, generator, noise, scatter, smoothstep
+from medcore.data.phantoms.tissue import (
+    Field,
+    check_range,
+    clouds,
+    fibres,
+    generator,
+    names,
+    noise,
+    phantom_card,
+    scatter,
+    smoothstep,
+)
 from medcore.data.stain import REFERENCE_STAINING
 
 FIELD_UM = 280.0

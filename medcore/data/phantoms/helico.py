@@ -1,12 +1,8 @@
-"""phantom-helico: windows of gastric biopsies, immunohistochemistry against *H. pylori*, with patients' diagnoses.
+"""Gastric mucosa under immunohistochemistry: pale blue tissue, a border, a lumen, brown rods and brown nuisances.
 
-- ``Cropped``: windows of healthy patients, to train on. ``Annotated``: labelled windows of other patients.
-  ``HoldOut``: patients never seen, split ``test``, only their diagnosis is told. No patient is in two sets.
-- Bacteria are short curved rods in clusters near the border. Brown stain without bacteria (stained edges, clumps of
-  debris, pigment grains) is as frequent in healthy patients: counting brown pixels is not enough.
-- Column ``bacteria`` holds the true number in every window, also where the label is withheld (-1).
+Maps are haematoxylin, DAB (brown) and black pigment, each ``(P, P)`` float32.
 
-    python -c "from medcore.data.phantoms import make_helico; print(make_helico(patients=12))"
+phantom-helico: windows of gastric biopsies, immunohistochemistry against *H. pylori*, with patients' diagnoses.
 """
 
 from __future__ import annotations
@@ -16,12 +12,147 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medcore.data.info import HELICO_DENSITIES
+from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
-from medcore.data.phantoms.facts import check_range, names, phantom_card
-from medcore.data.phantoms.gastric import CHROMOGENS, Brown, draw_window
+from medcore.data.phantoms.cells import blob, nuclei
 from medcore.data.phantoms.optics import Slide, photograph, stain_slide
-from medcore.data.phantoms.tissue import Field, generator
+from medcore.data.phantoms.tissue import (
+    Field,
+    check_range,
+    clouds,
+    generator,
+    names,
+    noise,
+    outlines,
+    paint,
+    phantom_card,
+    scatter,
+    smoothstep,
+    soften,
+)
+
+CHROMOGENS = np.array([(0.80, 0.54, 0.25), (0.25, 0.57, 0.78), (0.52, 0.58, 0.63)])
+BACTERIUM_UM = 3.2, 0.75  # length and width
+
+
+@dataclass(frozen=True)
+class Brown:
+    """Mean amounts of brown that is no bacterium; 1 is usual.
+
+    Attributes:
+        edge: Stained borders.
+        clumps: Lumps of debris.
+        grains: Grains of dark pigment.
+    """
+
+    edge: float
+    clumps: float
+    grains: float
+
+
+def draw_window(rng: np.random.Generator, field: Field, bacteria: int, brown: Brown) -> list[np.ndarray]:
+    """One window with exactly ``bacteria`` rods."""
+    depth = _border(rng, field)
+    tissue = smoothstep(depth, -0.4, 0.6)
+    haematoxylin = _mucosa(rng, field, depth) * tissue + 0.02
+    dab = 0.015 + 0.02 * rng.random() * tissue
+    dab = dab + _stained_edge(rng, field, depth, brown.edge) + _clumps(rng, field, depth, brown.clumps)
+    if bacteria:
+        rods = _rods(rng, field, depth, bacteria)
+        dab, haematoxylin = np.maximum(dab, rods), haematoxylin * (1 - 0.5 * (rods > 0.2))
+    return [haematoxylin, dab, _grains(rng, field, brown.grains)]
+
+
+def _border(rng: np.random.Generator, field: Field) -> np.ndarray:
+    """Micrometres into the tissue, negative in the lumen: a pit seen from above, or the rim of a fold."""
+    radius = rng.uniform(10, 70)
+    place = field.side / 2 + rng.uniform(-0.35, 0.35, 2) * field.side
+    angle = rng.uniform(0, 2 * np.pi)
+    centre = place + (radius if radius > 18 else 0) * np.array([np.cos(angle), np.sin(angle)])
+    shape = blob(rng, centre, radius, aspect=rng.uniform(1, 1.5), irregular=0.05)
+    depth = (shape.depth(*field.grid()) - 1) * radius + 0.6 * noise(rng, field, 2)
+    return depth if rng.random() < 0.6 else -depth
+
+
+def _mucosa(rng: np.random.Generator, field: Field, depth: np.ndarray) -> np.ndarray:
+    """Haematoxylin of a mucous epithelium: foamy cells, a row of nuclei, more of them below."""
+    foam = np.exp(-((noise(rng, field, 1.6) / 0.35) ** 2))
+    pale = 0.14 + 0.1 * rng.random() + 0.16 * foam * smoothstep(-depth, -14, -8) + 0.03 * clouds(rng, field, 5)
+    row = rng.uniform(6, 13)
+    places = scatter(rng, field, rng.uniform(6.0, 8.5), jitter=0.3)
+    level = field.at(depth, places)
+    basal = (level > row - 2.5) & (level < row + 3.5)
+    below = (level > row + 8) & (rng.random(len(places)) < rng.uniform(0.2, 0.7))
+    rise_y, rise_x = np.gradient(soften(depth, field, 2))
+    inwards = np.arctan2(field.at(rise_y, places), field.at(rise_x, places))
+    chosen = basal | below
+    cells = nuclei(
+        rng,
+        field,
+        places[chosen],
+        length=6.8,
+        width=5.2,
+        angle=(inwards + np.where(below, rng.uniform(0, 3, len(places)), 0))[chosen],
+        density=rng.uniform(0.45, 0.8),
+        spread=0.15,
+        clumps=0.12,
+        vesicular=0.3,
+    )
+    return np.maximum(pale, cells)
+
+
+def _stained_edge(rng: np.random.Generator, field: Field, depth: np.ndarray, amount: float) -> np.ndarray:
+    """Brown that clings to a stretch of the border, without structure."""
+    if rng.random() > 1 - np.exp(-0.35 * amount):
+        return np.zeros_like(depth)
+    where = np.exp(-(((depth - rng.uniform(-1, 2)) / rng.uniform(1.5, 4)) ** 2))
+    stretch = smoothstep(noise(rng, field, 9), -0.4, 0.8)
+    return rng.uniform(0.25, 0.9) * where * stretch
+
+
+def _clumps(rng: np.random.Generator, field: Field, depth: np.ndarray, amount: float) -> np.ndarray:
+    """Smooth lumps of brown debris, as large as nuclei."""
+    count = rng.poisson(0.4 * amount)
+    if not count:
+        return np.zeros_like(depth)
+    places = rng.uniform(0, field.side, (count, 2))
+    length = rng.uniform(5, 11, count)
+    width = length * rng.uniform(0.6, 1, count)
+    shapes = outlines(rng, places, length, width, rng.uniform(0, 3.1, count), roughness=0.1)
+    return soften(paint(field, shapes, rng.uniform(0.6, 1.5, count)), field, rng.uniform(0.5, 1.2))
+
+
+def _grains(rng: np.random.Generator, field: Field, amount: float) -> np.ndarray:
+    """Round black-brown pigment grains anywhere."""
+    count = rng.poisson(1.0 * amount)
+    places = rng.normal(rng.uniform(0, field.side, 2), 6, (count, 2))
+    size = rng.uniform(0.9, 1.8, count)
+    return soften(paint(field, outlines(rng, places, size, size, 0.0), rng.uniform(0.6, 1.3, count)), field, 0.15)
+
+
+def _rods(rng: np.random.Generator, field: Field, depth: np.ndarray, count: int) -> np.ndarray:
+    """Curved brown rods in clusters within a few micrometres of the border."""
+    free = np.argwhere((depth > -6) & (depth < 1.5))
+    if not len(free):  # no border in sight: they lie where the lumen or the surface comes closest
+        free = np.argwhere(np.abs(depth) <= np.quantile(np.abs(depth), 0.1))
+    homes = free[rng.integers(len(free), size=1 + count // 5)]
+    centre = homes[rng.integers(len(homes), size=count)][:, ::-1] / field.scale + rng.normal(0, 2.0, (count, 2))
+    centre = np.clip(centre, 1.0, field.side - 1.0)
+    length = BACTERIUM_UM[0] * np.exp(0.2 * rng.standard_normal(count))
+    turn = rng.uniform(0, np.pi) + rng.normal(0, 0.7, count)
+    return soften(paint(field, _bent(rng, centre, length, turn), rng.uniform(0.8, 1.5, count)), field, 0.12)
+
+
+def _bent(rng: np.random.Generator, centre: np.ndarray, length: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Outlines of curved rods. **Shape** ``(n, 16, 2)``, micrometres."""
+    straight = outlines(rng, np.zeros_like(centre), length, BACTERIUM_UM[1], 0.0, roughness=0.02, vertices=16)
+    along, across = straight[..., 0], straight[..., 1]
+    bend = rng.uniform(-0.35, 0.35, (len(centre), 1)) * length[:, None]
+    across = across + bend * ((2 * along / length[:, None]) ** 2 - 0.5)
+    cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]
+    x, y = along * cos - across * sin, along * sin + across * cos
+    return np.stack([centre[:, :1] + x, centre[:, 1:] + y], axis=-1)
+
 
 FIELD_UM = 40.0
 SETS = ["Cropped", "Annotated", "Annotated", "Annotated", "HoldOut", "HoldOut"]  # of patients, going round

@@ -5,6 +5,8 @@
 - Noise is cut out of a few cached, tileable textures: a cut costs microseconds, and no image depends on another.
 
 Maps are float32 of **shape** ``(P, P)``, P = side of the canvas in pixels.
+
+What the four makers share besides drawing: the card, the names of images, the check of parameters.
 """
 
 from __future__ import annotations
@@ -12,10 +14,15 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
+
+from medcore.data import datasets
+from medcore.data.card import Card
+from medcore.errors import MedcoreError
 
 TILE_SEED = 20240607  # the textures are part of the method, the same for every seed
 UNITS_PER_LEVEL = 100  # a polygon is painted in hundredths of a concentration unit
@@ -222,3 +229,35 @@ def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """0 below ``low``, 1 above ``high``, a smooth rise between."""
     t = np.clip((values - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
+
+
+LICENCE = "CC0-1.0, synthetic"
+
+
+def phantom_card(name: str, *, pixel_size_um: float, recipe: dict[str, Any]) -> Card:
+    """The card of a made set, from the facts in ``info`` and the parameters it was made with."""
+    facts = datasets.card(name)
+    return Card(
+        name=name,
+        title=facts.title,
+        classes=list(facts.classes),
+        abnormal=list(facts.abnormal),
+        task=facts.task,
+        licence=LICENCE,
+        pixel_size_um=pixel_size_um,
+        group=facts.group,
+        synthetic=True,
+        recipe={"reader": "phantom", **recipe},
+    )
+
+
+def names(unit: str, stem: str) -> dict[str, str]:
+    """Patient (or lesion), image and source of one image."""
+    return {"patient": unit, "image": stem, "source": f"{unit}/{stem}.png"}
+
+
+def check_range(maker: str, **ranges: tuple[float, float, float]) -> None:
+    """Raise a ``MedcoreError`` unless every (value, least, most) is in order."""
+    for name, (value, least, most) in ranges.items():
+        if not least <= value <= most:
+            raise MedcoreError(f"{maker}: {name}={value!r} is out of range; choose {least} to {most}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medcore.data import info, npzfile
+from medcore.data import datasets, npzfile
 from medcore.data.card import Card
 from medcore.data.readers.listing import NO_PATIENTS, ArrayRows, Listing, Problems, split_name
 from medcore.errors import MedcoreError
@@ -73,7 +73,7 @@ def _medmnist(
         labels.append(values)
         splits += [split] * len(values)
         sources += [f"{split}/{row:06d}" for row in range(len(values))]
-    facts = info.medmnist_card(path.stem)
+    facts = datasets.medmnist_card(path.stem)
     label = np.concatenate(labels)
     names = _class_names(path, label, classes or (facts.classes if facts else None))
     columns = {

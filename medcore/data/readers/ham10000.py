@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medcore.data.info import card as facts_of
+from medcore.data.datasets import card as facts_of
 from medcore.data.readers.listing import Item, Listing, Problems, image_files, listed
 from medcore.data.readers.tables import Table, read_table, require, typed
 from medcore.errors import MedcoreError

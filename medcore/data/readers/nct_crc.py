@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medcore.data.info import card as facts_of
+from medcore.data.datasets import card as facts_of
 from medcore.data.readers.listing import NO_PATIENTS, Item, Listing, Problems, image_files, listed, subfolders
 from medcore.errors import MedcoreError
 

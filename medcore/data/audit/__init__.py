@@ -1,0 +1,1 @@
+"""The leakage audit: copies, links, shortcuts, findings, and how to correct a split."""

@@ -1,0 +1,98 @@
+"""Correct a split that leaks, and the ``medcore audit`` command behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from medcore.data.audit.audit import Audit, audit
+from medcore.data.audit.links import linked_groups
+from medcore.data.patchset import PatchSet
+from medcore.data.splits import SPLITS, assign_splits, group_names
+from medcore.errors import MedcoreError
+
+
+def fix_splits(ps: PatchSet, audited: Audit) -> PatchSet:
+    """Bring everything that belongs together to one side of the split. No image is dropped.
+
+    Patients linked by a copied image become one group. A group on two sides moves, whole, to the side that already
+    holds most of its images (to train when equal, so that no contaminated image stays in the test part). A set
+    without a split gets one.
+
+    Args:
+        ps: the set that was audited.
+        audited: its audit.
+
+    Returns:
+        The set with a corrected ``split`` column and a ``linked`` column, which later splits and folds keep whole;
+        ``card.recipe["split_fixed"]`` counts what moved.
+
+    Raises:
+        MedcoreError: when the audit is of another set.
+    """
+    if audited.fingerprint and audited.fingerprint != ps.fingerprint:
+        raise MedcoreError(
+            f"fix_splits: the audit is of another state of {audited.set_name!r}; audit this set again first."
+        )
+    linked = linked_groups(group_names(ps), audited.pairs)
+    fixed = ps.with_columns(linked=linked)
+    if not (ps.splits != "").any():
+        return assign_splits(fixed)
+    sides = _one_side_each(linked, ps.splits)
+    moved = sides != ps.splits
+    ways = pd.Series(
+        [f"{old or 'unassigned'} to {new}" for old, new in zip(ps.splits[moved], sides[moved], strict=True)]
+    )
+    recipe = {
+        "images_moved": int(moved.sum()),
+        "groups_moved": len(set(linked[moved])),
+        "from_to": {str(way): int(count) for way, count in ways.value_counts().items()},
+    }
+    note = f"The split was corrected: {recipe['images_moved']} images of {recipe['groups_moved']} linked groups moved."
+    card = replace(ps.card, recipe={**ps.card.recipe, "split_fixed": recipe}, warnings=[*ps.card.warnings, note])
+    return fixed.with_split(sides).with_card(card)
+
+
+def audit_main(source: str | Path, fix: bool = False, out: str | Path | None = None) -> int:
+    """Audit a set, print what was found, and correct its split if asked to.
+
+    Args:
+        source: a set's name, folder, ``metadata.csv`` or ``.npz``.
+        fix: write a copy with a corrected split.
+        out: where; by default beside the prepared sets as ``<name>-fixed.npz``.
+
+    Returns:
+        Exit code: 0 when there is no leakage (any more), 1 when there is.
+    """
+    from medcore.data.load import load
+
+    ps = load(source)
+    audited = audit(ps, step=lambda name: print(f"… {name}", flush=True))
+    print(audited)
+    if not fix:
+        return 0 if audited.passed else 1
+    path = Path(out) if out else _default_path(ps)
+    fixed = fix_splits(ps, audited).save(path)
+    again = audit(fixed)
+    moved = fixed.card.recipe.get("split_fixed", {}).get("images_moved", 0)
+    print(f"corrected split: {moved} images moved, none dropped; {len(fixed):,} images in {path}\n{again}")
+    return 0 if again.passed else 1
+
+
+def _one_side_each(linked: np.ndarray, splits: np.ndarray) -> np.ndarray:
+    """The side of each row after every linked group has gone where most of it is; blanks stay blank if all are."""
+    counts = pd.crosstab(linked, pd.Categorical(splits, categories=SPLITS), dropna=False)
+    counts = counts.reindex(columns=SPLITS, fill_value=0)
+    home = counts.idxmax(axis=1).where(counts.sum(axis=1) > 0, "")  # the first of equals: train, val, test
+    return home.loc[linked].to_numpy(dtype=str)
+
+
+def _default_path(ps: PatchSet) -> Path:
+    from medcore.data.source import data_home
+
+    folder = data_home() / "prepared"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{ps.card.name}-fixed.npz"

@@ -1,0 +1,1 @@
+"""Arithmetic on arrays and tensors: one definition for each formula."""

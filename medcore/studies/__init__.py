@@ -1,0 +1,1 @@
+"""What each notebook does beyond the rest: one room for each study."""

@@ -1,0 +1,216 @@
+"""Short trainings that answer one question each: how wide, which images, which colours, which patients?
+
+    trial = Trial(sides, spec, Reconstruction("mse"), config, kind="structure")
+    estimates = width_sweep(trial, [4, 16, 64])                  # validation patients
+    table = learning_table(trial)                                # which normal images to learn from
+    estimates = patient_folds_auroc(trial, patches, k=3)         # every fold's patients judged by a network of its own
+
+All of them use at most ``most`` normal images and a short budget, so they compare choices with each other; their
+values lie below what the whole training reaches. Test cases are never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from medcore.data.load import limit_images
+from medcore.data.patchset import PatchSet
+from medcore.data.splits import patient_folds
+from medcore.errors import MedcoreError
+from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.intervals import interval, paired_difference
+from medcore.evaluation.scores import Scores
+from medcore.metrics.similarity import psnr, structure_map
+from medcore.models.autoencoder import choose_widths
+from medcore.studies.anomaly.detection import abnormal_scores
+from medcore.studies.anomaly.scores import score_set
+from medcore.studies.anomaly.study import Sides, healthy_patients
+from medcore.training.augment.apply import to_float
+from medcore.training.config import TrainConfig
+from medcore.training.objectives import Objective
+from medcore.training.reuse import fit_or_reuse
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What all short trainings of a study share.
+
+    Attributes:
+        sides: Who learns and who is judged.
+        spec: Of the network.
+        objective: What it minimises.
+        config: Of the short training.
+        kind: The anomaly score, one that needs no labels.
+        most: Most normal images that a short training uses.
+    """
+
+    sides: Sides
+    spec: Mapping[str, Any]
+    objective: Objective
+    config: TrainConfig
+    kind: str
+    most: int = 400
+
+    def train(self, train: PatchSet, monitor: PatchSet, **changed: Any) -> nn.Module:
+        """A network after the short training; ``changed`` arguments of the architecture differ from ``spec``."""
+        spec = {**self.spec, "args": {**self.spec["args"], **changed}}
+        few = limit_images(train, self.most, seed=self.config.seed)
+        watched = limit_images(monitor, self.most // 4, seed=self.config.seed)
+        return fit_or_reuse(spec, self.objective, few, watched, self.config).model
+
+    def judge(self, model: nn.Module, ps: PatchSet | None = None) -> Scores:
+        """Its anomaly scores of validation (or other) cases."""
+        ps = self.sides.validation if ps is None else ps
+        return abnormal_scores(ps, score_set(model, ps, self.kind), abnormal=self.sides.abnormal)
+
+
+def width_sweep(trial: Trial, widths: Sequence[int], name: str = "bottleneck") -> dict[str, Estimate]:
+    """AUROC on validation cases for several widths of the bottleneck."""
+    sides = trial.sides
+    return {
+        f"{name} {width}": interval(trial.judge(trial.train(sides.train, sides.monitor, **{name: width})), "auroc")
+        for width in widths
+    }
+
+
+def learning_table(trial: Trial) -> pd.DataFrame:
+    """Which normal images to learn from, and whether to even out their colours first.
+
+    Returns:
+        One row per way of learning; ``images``, ``auroc`` (Estimate, validation cases), and where there are several
+        normal classes ``auroc, frequent normal`` and ``auroc, rare normal``: abnormal cases against normal ones of the
+        most frequent class and of all others.
+    """
+    sides, rows = trial.sides, {}
+    rare = sides.train.labels != frequent_class(sides.train)
+    several = bool(rare.any())
+    ways = {"all normal images": sides.train}
+    if several:
+        ways["the most frequent normal class only"] = sides.train.select(~rare)
+        ways["rare normal classes as often as the frequent one"] = balanced(sides.train, seed=trial.config.seed)
+    for name, train in ways.items():
+        rows[name] = _row(trial, trial.train(train, sides.monitor), sides.validation, len(train))
+    if sides.train.shape[2] == 3:
+        train, monitor, validation = (even_colours(part) for part in (sides.train, sides.monitor, sides.validation))
+        rows["all, every image brought to one mean colour"] = _row(
+            trial, trial.train(train, monitor), validation, len(train)
+        )
+    columns = ["images", "auroc", "auroc, frequent normal", "auroc, rare normal"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)[columns if several else columns[:2]]
+
+
+def changes(ways: pd.DataFrame) -> str:
+    """What each way of learning changes against the first, in AUROC, in words."""
+    first, *others = ways.index
+    if not others:
+        return "There is one way only to learn from these images"
+    gains = {name: ways.auroc[name].value - ways.auroc[first].value for name in others}
+    words = [f"{name} {f'{gain:+.3f}'.replace('-', '−')}" for name, gain in gains.items()]
+    return f"AUROC against learning from {first}: {'; '.join(words)}"
+
+
+def _row(trial: Trial, model: nn.Module, validation: PatchSet, images: int) -> list[object]:
+    scores = trial.judge(model, validation)
+    frequent = validation.labels == frequent_class(trial.sides.train)
+    parts = [scores.select(scores.positive | frequent), scores.select(scores.positive | ~frequent)]
+    return [images, interval(scores, "auroc"), *(interval(part, "auroc") for part in parts)]
+
+
+def frequent_class(ps: PatchSet) -> int:
+    """The class with most images."""
+    return int(np.bincount(ps.labels).argmax())
+
+
+def balanced(ps: PatchSet, *, seed: int = 0) -> PatchSet:
+    """As many images in all, every class as often as any other: rare ones repeat, of frequent ones some are left out.
+
+    **Shape** a view of N images -> a view of about N.
+    """
+    rng, classes = np.random.default_rng(seed), np.unique(ps.labels)
+    share = len(ps) // len(classes)
+    rows = [rng.permutation(np.resize(np.flatnonzero(ps.labels == label), share)) for label in classes]
+    return ps.select(np.sort(np.concatenate(rows)))
+
+
+def even_colours(ps: PatchSet) -> PatchSet:
+    """Every channel of every image scaled to the mean that the set has (grey-world colour constancy). In memory.
+
+    **Reference**: Buchsbaum 1980, doi:10.1016/0016-0032(80)90058-7.
+    """
+    images = ps.take()
+    means = images.mean(axis=(1, 2), dtype=np.float64)
+    scale = (means.mean(axis=0) / np.maximum(means, 1.0)).astype(np.float32)
+    even = np.stack([np.clip(image * factor + 0.5, 0, 255).astype(np.uint8) for image, factor in
+                     zip(images, scale, strict=True)])  # fmt: skip
+    return PatchSet.from_arrays(even, ps.table, ps.card)
+
+
+def patient_folds_auroc(trial: Trial, patches: PatchSet, *, k: int = 3, learn: Sequence[str] = ()) -> list[Estimate]:
+    """AUROC of each fold's patients under a network that learnt from the normal images of the other folds.
+
+    Args:
+        trial: What the trainings share; its sides name the abnormal classes.
+        patches: Labelled images without test cases.
+        k: Folds.
+        learn: Normal classes to learn from, as for ``detection_sides``.
+
+    Raises:
+        MedcoreError: Test cases are among them, or a fold lacks normal or abnormal images.
+    """
+    if (patches.splits == "test").any():
+        raise MedcoreError("patient_folds_auroc: test cases are among the images; pass patches.where(split=[...])")
+    normal = ~np.isin(patches.label_names, trial.sides.abnormal)
+    if learn:
+        normal &= np.isin(patches.label_names, learn)
+    if trial.sides.healthy_only:
+        normal &= healthy_patients(patches)
+    estimates = []
+    for number, fold in enumerate(patient_folds(patches, k, seed=trial.config.seed)):
+        held_out = patches.select(fold.validation)
+        train, monitor = (patches.select(rows[normal[rows]]) for rows in (fold.train, fold.validation))
+        found = interval(trial.judge(trial.train(train, monitor), held_out), "auroc")
+        estimates.append(replace(found, split=f"fold {number + 1}"))
+    return estimates
+
+
+def table_loss(trial: Trial, table: Sides, enlarged: PatchSet) -> dict[str, Estimate | float]:
+    """What the tabular form loses: detail, and with it the detector's AUROC.
+
+    Args:
+        trial: On the images.
+        table: The same sides in the tabular form.
+        enlarged: The validation images of the table, enlarged to the size of the images.
+
+    Returns:
+        ``psnr`` (dB) and ``structure`` (share of the local structure that is left, 1 = all), means over the
+        validation images; ``images`` and ``table``, the AUROC of a short training on each; ``difference``, paired.
+    """
+    sides = trial.sides
+    kept = [_kept(a, b) for a, b in zip(sides.validation.chunks(64), enlarged.chunks(64), strict=True)]
+    small = replace(trial, sides=table, spec={**trial.spec, "args": _for_size(trial.spec["args"], table.train.shape)})
+    ours = trial.judge(trial.train(sides.train, sides.monitor))
+    theirs = small.judge(small.train(table.train, table.monitor))
+    return {
+        "psnr": float(np.concatenate([quality[0] for quality in kept]).mean()),
+        "structure": float(np.concatenate([quality[1] for quality in kept]).mean()),
+        "images": interval(ours, "auroc"),
+        "table": interval(theirs, "auroc"),
+        "difference": paired_difference(ours, theirs, "auroc"),
+    }
+
+
+def _kept(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    one, two = (to_float(torch.from_numpy(np.ascontiguousarray(pixels))) for pixels in (images, others))
+    return psnr(one, two).numpy(), structure_map(one, two).mean((1, 2)).numpy()
+
+
+def _for_size(arguments: Mapping[str, Any], shape: tuple[int, int, int]) -> dict[str, Any]:
+    size = list(shape[:2])
+    return {**arguments, "image_size": size, "widths": list(choose_widths(size, None))}

@@ -1,0 +1,1 @@
+"""Notebook 06: what it does beyond training and metrics."""

@@ -1,0 +1,238 @@
+"""Segmentation metrics, case by case: how much overlaps, how far the borders are apart, and what patients tell.
+
+    table = score_cases(truths, predictions, ids, patients, classes=classes, pixel_size_um=0.62)  # row: case × class
+    estimates = case_estimates(table, split="test")                                             # with intervals
+
+- A case is one image at its original size. Pixels whose true class is 255 count nowhere: not as truth, not as
+  prediction, not as border.
+- **Absent classes.** A class that is neither in truth nor prediction has no value in that case: it is left out, and
+  the estimate says of how many cases. When it is in only one of the two, overlap metrics and NSD are 0 and HD95 is the
+  image's diagonal (the largest distance there could be), as Metrics Reloaded recommends.
+- **Which mean.** ``dice``, ``iou``, … are means over the classes but the background, within a case; ``miou`` is the
+  mean of the case's IoU over all classes, background included; ``miou_pooled`` is that of all pixels of all cases in
+  one confusion matrix, which is what many papers print; ``foreground_dice`` (where there are several classes) asks for
+  the outline alone, whatever class is written into it. Cases are averaged within a patient, then patients are averaged:
+  a patient with many images counts once.
+
+**Reference** Maier-Hein et al. 2024, doi:10.1038/s41592-023-02151-z (Metrics Reloaded).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from medcore.errors import MedcoreError
+from medcore.evaluation.intervals import Estimate, mean_interval, statistic_interval
+from medcore.metrics.objects import object_metrics
+from medcore.metrics.overlap import IGNORE, OVERLAP, border_metrics, overlap_metrics, pixel_confusion
+
+TOLERANCE_PIXELS = 5.0  # about the spread of two people's outlines of a gland at 20×
+
+
+def score_case(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    classes: Sequence[str],
+    *,
+    tolerance: float = TOLERANCE_PIXELS,
+    borders: bool = True,
+    objects: bool = True,
+) -> list[dict[str, float | str]]:
+    """All metrics of one case, one row per class.
+
+    Args:
+        truth: Class indexes, 255 = ignored. **Shape** ``(H, W)``.
+        predicted: Class indexes. **Shape** ``(H, W)``.
+        classes: K class names, background first.
+        tolerance: Of NSD, pixels.
+        borders: Also NSD and HD95 (distances in pixels).
+        objects: Also object F1 and object Dice.
+
+    Returns:
+        A dict per class: ``class``, the metrics (NaN where there is none), ``true_pixels``, and one ``pixels_<k>`` per
+        class: how many of this class's pixels were called k.
+    """
+    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    confusion = pixel_confusion(truth, predicted, len(classes))
+    overlap = overlap_metrics(confusion)
+    counted = truth != IGNORE
+    rows: list[dict[str, float | str]] = []
+    for k, name in enumerate(classes):
+        row: dict[str, float | str] = {"class": name, "true_pixels": int(confusion[k].sum())}
+        row |= {metric: float(values[k]) for metric, values in overlap.items()}
+        true, said = (truth == k) & counted, (predicted == k) & counted
+        if borders and k > 0:
+            row |= border_metrics(true, said, tolerance=tolerance, counted=counted)
+        if objects and k > 0:
+            row |= object_metrics(true, said)
+        rows.append(row | {f"pixels_{j}": int(confusion[k, j]) for j in range(len(classes))})
+    return rows
+
+
+def score_cases(
+    truths: Iterable[np.ndarray],
+    predictions: Iterable[np.ndarray],
+    cases: Sequence[str],
+    patients: Sequence[str],
+    *,
+    classes: Sequence[str],
+    pixel_size_um: float | None = None,
+    tolerance: float | None = None,
+    borders: bool = True,
+    objects: bool = True,
+) -> pd.DataFrame:
+    """Metrics of many cases; ``truths`` and ``predictions`` may be generators, one case is in memory at a time.
+
+    Args:
+        truths: Class indexes, 255 = ignored, each **Shape** ``(H, W)``; sizes may differ.
+        predictions: Class indexes, as ``truths``.
+        cases: N names.
+        patients: N patients.
+        classes: K class names, background first.
+        pixel_size_um: Micrometres a pixel; HD95 is then in micrometres, else in pixels.
+        tolerance: Of NSD, in the same unit; default ``TOLERANCE_PIXELS`` pixels.
+        borders: Also NSD and HD95.
+        objects: Also object F1 and object Dice.
+
+    Returns:
+        One row per case and class; ``attrs`` hold ``classes``, ``unit`` (``µm`` or ``pixel``), ``tolerance`` and
+        ``diagonal`` (of the largest case).
+
+    Raises:
+        MedcoreError: Not one prediction and patient per case, or a mask does not fit.
+    """
+    size = pixel_size_um or 1.0
+    tolerance = TOLERANCE_PIXELS * size if tolerance is None else tolerance
+    rows, diagonal = [], 0.0
+    try:
+        for truth, predicted, case, patient in zip(truths, predictions, cases, patients, strict=True):
+            found = score_case(truth, predicted, classes, tolerance=tolerance / size, borders=borders, objects=objects)
+            diagonal = max(diagonal, float(np.hypot(*np.shape(truth))) * size)
+            rows += [{"case": case, "patient": patient, **row} for row in found]
+    except ValueError as error:
+        raise MedcoreError(f"score_cases: not one truth, prediction and patient for each case ({error})") from error
+    table = pd.DataFrame(rows)
+    if "hd95" in table:
+        table["hd95"] *= size
+    table.attrs = {"classes": list(classes), "unit": "µm" if pixel_size_um else "pixel", "tolerance": tolerance}
+    table.attrs["diagonal"] = diagonal
+    return table
+
+
+def per_case(table: pd.DataFrame, metric: str, *, background: bool = False) -> pd.Series:
+    """One value per case: the mean over its classes (without the background by default), NaN where there is none.
+
+    Returns:
+        Indexed by case, in the order of the table.
+    """
+    used = table if background else table[table["class"] != table.attrs["classes"][0]]
+    return used.groupby("case", sort=False)[metric].mean()
+
+
+def case_estimates(
+    table: pd.DataFrame,
+    *,
+    split: str,
+    metrics: Sequence[str] = (*OVERLAP, "nsd", "hd95", "object_f1", "object_dice"),
+    level: float = 0.95,
+) -> list[Estimate]:
+    """Means over patients with intervals: the metrics, ``miou``, its pooled form, pixel accuracy, foreground Dice.
+
+    Args:
+        table: Of :func:`score_cases`.
+        split: Which side the cases are from.
+        metrics: Columns to report; those that the table has not are left out. HD95 carries its unit in its name.
+        level: Confidence level.
+    """
+    patients = table.groupby("case", sort=False)["patient"].first().to_numpy()
+    found = []
+    for metric in (name for name in metrics if name in table):
+        distance = metric == "hd95"
+        name = f"hd95_{'um' if table.attrs['unit'] == 'µm' else 'pixels'}" if distance else metric
+        values = per_case(table, metric).to_numpy()
+        found.append(
+            _mean(values, patients, name, split, level, bounds=(0.0, table.attrs["diagonal"] if distance else 1.0))
+        )
+    miou = per_case(table, "iou", background=True).to_numpy()
+    found.insert(min(2, len(found)), _mean(miou, patients, "miou", split, level))
+    if len(table.attrs["classes"]) > 2:
+        found.append(_mean(foreground_dice(table), patients, "foreground_dice", split, level))
+    return [*found, *_pooled(table, patients, split, level)]
+
+
+def foreground_dice(table: pd.DataFrame) -> np.ndarray:
+    """Dice of everything but the background, whatever its class; NaN where there is none. **Shape** ``(N,)``."""
+    confusions = case_confusions(table).astype(float)
+    hit = confusions[:, 1:, 1:].sum((1, 2))
+    both = confusions[:, 1:].sum((1, 2)) + confusions[:, :, 1:].sum((1, 2))
+    return np.divide(2 * hit, both, out=np.full(len(both), np.nan), where=both > 0)
+
+
+def absent_but_drawn(table: pd.DataFrame) -> pd.Series:
+    """Where a class that the truth has not was drawn: the share of the case's pixels, for those cases only.
+
+    Returns:
+        Indexed by case. A few such pixels set the Dice of that class, and so half of a two-class case, to zero.
+    """
+    confusions = case_confusions(table).astype(float)
+    absent = confusions.sum(2) == 0
+    absent[:, 0] = False
+    drawn = np.where(absent, confusions.sum(1), 0).sum(1)
+    shares = pd.Series(drawn / np.maximum(confusions.sum((1, 2)), 1), index=per_case(table, "dice").index)
+    return shares[shares > 0]
+
+
+def said_of_strays(table: pd.DataFrame) -> str:
+    """How often a class was drawn that is not there, in words; empty where that changes nothing."""
+    strays, images = absent_but_drawn(table), table["case"].nunique()
+    if len(table.attrs["classes"]) < 3 or strays.empty:
+        return ""
+    return (
+        f"In {len(strays)} of {images} images a class was drawn that is not there, in the median on "
+        f"{100 * strays.median():.1f} % of the pixels. That class scores zero there, however few they are: look at "
+        "such an image before you believe its Dice."
+    )
+
+
+def class_estimates(
+    table: pd.DataFrame, metric: str = "dice", *, split: str, level: float = 0.95
+) -> dict[str, Estimate]:
+    """One metric of each class but the background, with intervals over patients."""
+    estimates = {}
+    for name in table.attrs["classes"][1:]:
+        part = table[table["class"] == name]
+        estimates[name] = _mean(part[metric].to_numpy(), part["patient"].to_numpy(), metric, split, level)
+    return estimates
+
+
+def case_confusions(table: pd.DataFrame) -> np.ndarray:
+    """Pixel confusion of each case, truth down. **Shape** ``(N, K, K)``."""
+    count = len(table.attrs["classes"])
+    return table[[f"pixels_{k}" for k in range(count)]].to_numpy().reshape(-1, count, count)
+
+
+def _mean(
+    values: np.ndarray,
+    patients: np.ndarray,
+    name: str,
+    split: str,
+    level: float,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Estimate:
+    return mean_interval(
+        values, patients, name=name, unit="image", split=split, by="patient", bounds=bounds, level=level
+    )
+
+
+def _pooled(table: pd.DataFrame, patients: np.ndarray, split: str, level: float) -> list[Estimate]:
+    confusions = case_confusions(table).astype(float)
+
+    def miou(weights: np.ndarray) -> float:
+        return float(np.nanmean(overlap_metrics(np.einsum("n,nij->ij", weights, confusions))["iou"]))
+
+    accuracy = np.trace(confusions, axis1=1, axis2=2) / np.maximum(confusions.sum((1, 2)), 1)
+    pooled = statistic_interval(miou, patients, name="miou_pooled", unit="image", split=split, level=level)
+    return [pooled, _mean(accuracy, patients, "pixel_accuracy", split, level)]
