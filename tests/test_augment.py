@@ -96,7 +96,7 @@ def test_a_sample_is_changed_alike_in_any_batch() -> None:
 
 
 def test_chunks_give_the_bits_of_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    from medcore.training.augment.apply import apply as augment
+    from medcore.training.augment import apply as augment
 
     stored, ids = pixels(7), torch.arange(7)
     whole, _ = apply(ALL, stored, None, ids, seed=1, epoch=2)

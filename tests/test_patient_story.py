@@ -135,7 +135,7 @@ def test_what_decides_is_named():
 def test_the_placebo_is_put_into_words(monkeypatch):
     found = nested_diagnosis(toy_cohort(60), folds=3)
     assert "tells it nothing." in story.placebo_sentence(found, draws=8)
-    monkeypatch.setattr(story.ceiling, "placebo_aurocs", lambda *_, **__: np.array([0.9, 0.8, 0.85]))
+    monkeypatch.setattr(results, "placebo_aurocs", lambda *_, **__: np.array([0.9, 0.8, 0.85]))
     text = story.placebo_sentence(found, draws=3)
     assert "**0.85**" in text and "the number of windows speaks" in text
 

@@ -30,7 +30,7 @@ from medcore.data.source import data_home, find_source, is_phantom
 from medcore.errors import MedcoreError
 
 _DECODING = ("value_range", "window", "max_pixels", "fast_jpeg")
-_CODE = ("images", "deep", "dicom", "sizes", "prepare")
+_CODE = ("images", "tiff", "dicom", "sizes", "prepare")
 _CARD_FIELDS = ("title", "licence", "citation", "homepage", "pixel_size_um", "abnormal", "task")
 
 

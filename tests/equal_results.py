@@ -1,0 +1,68 @@
+"""Are two folders of reports equal in every number? For refactorings: run both at the same seed and thread count.
+
+    OMP_NUM_THREADS=1 medcore reports --profile smoke --out before     # on the old commit
+    OMP_NUM_THREADS=1 medcore reports --profile smoke --out after      # on the new one
+    python tests/equal_results.py before after                         # exit code 1 where a number differs
+
+Compared are metrics, baselines and the validation metric of every ``results.json`` by (method, metric, unit, split).
+``DELIBERATE`` names what may differ, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+# (notebook or "*", metric or "*") -> why it may differ from dd6de99
+DELIBERATE: dict[tuple[str, str], str] = {}
+NEARLY = 1e-9
+
+
+def rows(results: dict) -> dict[tuple, dict]:
+    """Every estimate of a run by what it says."""
+    found: dict[tuple, dict] = {}
+    for row in [{"baseline": "", **row} for row in results["metrics"]] + results["baselines"]:
+        key = (row["baseline"], row["name"], row["unit"], row["split"], row["n"])
+        while key in found:
+            key = (*key, "again")
+        found[key] = row
+    validation = results.get("validation") or {}
+    if validation:
+        found["validation", validation["name"]] = {"value": validation["value"], "low": None, "high": None}
+    return found
+
+
+def equal(first: float | None, second: float | None) -> bool:
+    """Both absent, or equal up to rounding of sums."""
+    if first is None or second is None:
+        return first is second
+    return math.isclose(first, second, rel_tol=NEARLY, abs_tol=NEARLY)
+
+
+def differences(before: Path, after: Path) -> list[str]:
+    """One line for each number that differs without a reason in ``DELIBERATE``."""
+    lines = []
+    for path in sorted(before.glob("*/results.json")):
+        name = path.parent.name
+        other = after / name / "results.json"
+        if not other.exists():
+            lines.append(f"{name}: no results after")
+            continue
+        old, new = (rows(json.loads(p.read_text(encoding="utf-8"))) for p in (path, other))
+        for key in sorted(old.keys() | new.keys(), key=str):
+            if any((book, metric) in DELIBERATE for book in ("*", name) for metric in ("*", key[1])):
+                continue
+            if key not in old or key not in new:
+                lines.append(f"{name} {key}: only {'after' if key in new else 'before'}")
+            elif not all(equal(old[key][part], new[key][part]) for part in ("value", "low", "high")):
+                shown = [[each[key][part] for part in ("value", "low", "high")] for each in (old, new)]
+                lines.append(f"{name} {key}: {shown[0]} -> {shown[1]}")
+    return lines
+
+
+if __name__ == "__main__":
+    found = differences(Path(sys.argv[1]), Path(sys.argv[2]))
+    print("\n".join(found) or "equal")
+    sys.exit(bool(found))
