@@ -19,7 +19,7 @@ from medcore.data.audit.audit import audit
 from medcore.data.audit.hashing import apply_symmetry
 from medcore.data.audit.links import linked_groups
 from medcore.data.card import Card
-from medcore.data.load import load
+from medcore.data.load import read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.crc import make_crc
 from medcore.data.splits import group_names
@@ -196,8 +196,8 @@ def main():
     rows = [measure("phantom-crc", phantom, args.per_kind), measure("textures", textures(10_000), args.per_kind)]
     beside = [compare_with_imagehash("phantom-crc", phantom)]
     for source in args.sets:
-        rows.append(measure(Path(source).stem, load(source), args.per_kind))
-        beside.append(compare_with_imagehash(Path(source).stem, load(source)))
+        rows.append(measure(Path(source).stem, read_set(source), args.per_kind))
+        beside.append(compare_with_imagehash(Path(source).stem, read_set(source)))
     timing = speed(args.speed) if args.speed else None
     if args.out:
         args.out.write_text(report(rows, beside, timing, args.speed), encoding="utf-8")

@@ -38,7 +38,9 @@ def imports_of(tree: ast.Module, known: set[str]) -> set[str]:
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in known else node.module for a in node.names}
+            found |= {
+                f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in known else node.module for a in node.names
+            }
     return found & known
 
 
@@ -62,7 +64,9 @@ def words_used(trees: dict[str, ast.Module]) -> Counter[str]:
                 words[node.id] += 1
             elif isinstance(node, ast.Attribute):
                 words[node.attr] += 1
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[\w.:]+", node.value):
+            elif (
+                isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[\w.:]+", node.value)
+            ):
                 words.update(re.findall(r"\w+", node.value))
     for text in [*notebook_sources(), (ROOT / "README.md").read_text(encoding="utf-8")]:
         words.update(re.findall(r"\w+", text))
@@ -102,13 +106,17 @@ def faults(trees: dict[str, ast.Module]) -> list[str]:
                 homes[node.name].append(module)
             if not words[node.name] and node.name not in ENTRY_POINTS:
                 found.append(f"{module}.{node.name}: nothing uses it")
-    found += [f"{name}: defined in {', '.join(at)}" for name, at in homes.items() if len(at) > 1 and name not in TWO_HOMES]
+    found += [
+        f"{name}: defined in {', '.join(at)}" for name, at in homes.items() if len(at) > 1 and name not in TWO_HOMES
+    ]
     return found
 
 
 def never_passed(trees: dict[str, ast.Module]) -> tuple[int, int]:
     """Optional keyword-only parameters of public functions that no call names, and how many there are."""
-    passed = Counter(k.arg for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords)
+    passed = Counter(
+        k.arg for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords
+    )
     for text in notebook_sources():
         passed.update(re.findall(r"(\w+)\s*=", text))
     optional = [
@@ -131,9 +139,7 @@ def figures(trees: dict[str, ast.Module]) -> str:
         rooms[path.relative_to(ROOT / "medcore").parts[0]].append(path.read_text(encoding="utf-8").count("\n"))
     unused, optional = never_passed(trees)
     table = ", ".join(f"{room} {len(sizes)}/{sum(sizes):,}" for room, sizes in sorted(rooms.items()))
-    return (
-        f"{len(sources)} files, {lines:,} lines ({table}); {unused} of {optional} optional keyword parameters never passed"
-    )
+    return f"{len(sources)} files, {lines:,} lines ({table}); {unused} of {optional} optional keyword parameters never passed"
 
 
 if __name__ == "__main__":

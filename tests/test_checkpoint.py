@@ -185,14 +185,15 @@ def classifier_run(out: Path) -> torch.nn.Module:
 
 def test_load_gives_the_model_that_fit_left(tmp_path: Path) -> None:
     model = classifier_run(tmp_path).eval()
-    loaded = checkpoint.load(tmp_path)
+    loaded = checkpoint.load_checkpoint(tmp_path)
     images = torch.rand(3, 3, 8, 8)
     assert not loaded.model.training
     assert loaded.classes == ["c0", "c1"]
     assert loaded.manifest["normalisation"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
     assert torch.equal(loaded.model(images), model(images))
     assert same_tensors(
-        checkpoint.load(tmp_path, 1).model.state_dict(), checkpoint.load(tmp_path, "epoch=1").model.state_dict()
+        checkpoint.load_checkpoint(tmp_path, 1).model.state_dict(),
+        checkpoint.load_checkpoint(tmp_path, "epoch=1").model.state_dict(),
     )
 
 
@@ -204,7 +205,7 @@ def test_weights_that_do_not_fit_name_the_file(tmp_path: Path) -> None:
 
 def test_fine_tuning_replaces_the_head_and_says_so(tmp_path: Path) -> None:
     classifier_run(tmp_path)
-    old = checkpoint.load(tmp_path).model.state_dict()
+    old = checkpoint.load_checkpoint(tmp_path).model.state_dict()
     model, note = fine_tune(tmp_path, ["x", "y", "z"])
     new = model.state_dict()
     assert model(torch.rand(2, 3, 8, 8)).shape == (2, 3)

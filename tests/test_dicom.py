@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medcore.data.images import DecodeOptions, decode, probe
-from medcore.data.load import load
+from medcore.data.load import read_set
 from medcore.errors import MedcoreError
 
 pydicom = pytest.importorskip("pydicom")
@@ -95,7 +95,7 @@ def test_faults_are_named(tmp_path: Path) -> None:
 def test_a_folder_of_dicom_is_grouped_by_patient_without_telling_who(tmp_path: Path, tmp_data: Path) -> None:
     for number in range(4):
         write(tmp_path / "ct" / ("ill" if number % 2 else "well") / f"{number}.dcm", PatientID=f"MRN {number // 2}")
-    patches = load(tmp_path / "ct", progress=False, window=(40, 400))
+    patches = read_set(tmp_path / "ct", progress=False, window=(40, 400))
     assert patches.shape == (12, 16, 1)
     assert sorted(patches.patients) == ["patient-0001"] * 2 + ["patient-0002"] * 2
     assert patches.card.patients_known and not any("MRN" in str(value) for value in patches.table.to_numpy().ravel())
@@ -108,12 +108,16 @@ def test_a_metadata_csv_of_dicom_files_takes_their_patients_unless_it_names_its_
     for number in range(3):
         write(tmp_path / f"ct/{number}.dcm", PatientID="A" if number else "B")
     (tmp_path / "ct/metadata.csv").write_text("image,label\n0.dcm,a\n1.dcm,b\n2.dcm,a\n")
-    assert load(tmp_path / "ct", progress=False).patients.tolist() == ["patient-0002", "patient-0001", "patient-0001"]
+    assert read_set(tmp_path / "ct", progress=False).patients.tolist() == [
+        "patient-0002",
+        "patient-0001",
+        "patient-0001",
+    ]
     (tmp_path / "ct/metadata.csv").write_text("image,label,patient\n0.dcm,a,X\n1.dcm,b,Y\n2.dcm,a,X\n")
-    assert load(tmp_path / "ct", progress=False).patients.tolist() == ["X", "Y", "X"]
+    assert read_set(tmp_path / "ct", progress=False).patients.tolist() == ["X", "Y", "X"]
     write(tmp_path / "ct/1.dcm", PatientID="")
     (tmp_path / "ct/metadata.csv").write_text("image,label\n0.dcm,a\n1.dcm,b\n2.dcm,a\n")
-    anonymous = load(tmp_path / "ct", progress=False).card
+    anonymous = read_set(tmp_path / "ct", progress=False).card
     assert not anonymous.patients_known
     assert any("1 of 3 DICOM files name no patient" in text for text in anonymous.warnings)
     assert any("NO PATIENT INFORMATION" in text for text in anonymous.warnings)

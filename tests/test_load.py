@@ -15,7 +15,7 @@ from PIL import Image
 from medcore.data import load as load_module
 from medcore.data import prepare as prepare_module
 from medcore.data import sizes
-from medcore.data.load import load
+from medcore.data.load import read_set
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 
@@ -31,9 +31,9 @@ def folder(root: Path, extents: Sequence[tuple[int, int]] = ((8, 10),) * 4) -> P
 
 def test_the_second_time_comes_from_the_cache(tmp_path: Path, tmp_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "s")
-    first = load(root, progress=False)
+    first = read_set(root, progress=False)
     monkeypatch.setattr(prepare_module, "decode", lambda *_, **__: pytest.fail("decoded twice"))
-    again = load(root, progress=False)
+    again = read_set(root, progress=False)
     assert again.path == first.path and again.fingerprint == first.fingerprint
     assert first.path is not None and first.path.parent == tmp_data / "prepared"
 
@@ -41,73 +41,73 @@ def test_the_second_time_comes_from_the_cache(tmp_path: Path, tmp_data: Path, mo
 def test_a_changed_file_option_or_row_is_prepared_anew(tmp_path: Path, tmp_data: Path) -> None:
     root = folder(tmp_path / "s")
     variants = [{}, {"size": 4}, {"channels": 1}, {"card": {"licence": "CC0"}}]
-    paths = {load(root, progress=False, **options).path for options in variants}
+    paths = {read_set(root, progress=False, **options).path for options in variants}
     file = root / "a/0.png"
     Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(file)
     os.utime(file, ns=(1, 1))
-    changed = load(root, progress=False)
+    changed = read_set(root, progress=False)
     assert len({*paths, changed.path}) == 5
     assert changed.take([0]).max() == 0
     assert any("1 images have one value in every pixel (a/0.png)" in text for text in changed.card.warnings)
 
 
 def test_facts_about_your_own_set_reach_the_card(tmp_path: Path, tmp_data: Path) -> None:
-    card = load(folder(tmp_path / "s"), progress=False, card={"licence": "CC0", "pixel_size_um": 0.5}).card
+    card = read_set(folder(tmp_path / "s"), progress=False, card={"licence": "CC0", "pixel_size_um": 0.5}).card
     assert (card.licence, card.pixel_size_um) == ("CC0", 0.5)
-    halved = load(tmp_path / "s", progress=False, size=(4, 5), card={"pixel_size_um": 0.5}).card
+    halved = read_set(tmp_path / "s", progress=False, size=(4, 5), card={"pixel_size_um": 0.5}).card
     assert halved.pixel_size_um == pytest.approx(1.0)
-    squashed = load(tmp_path / "s", progress=False, size=4, card={"pixel_size_um": 0.5}).card
+    squashed = read_set(tmp_path / "s", progress=False, size=4, card={"pixel_size_um": 0.5}).card
     assert squashed.pixel_size_um is None  # no longer the same in both directions
     with pytest.raises(MedcoreError, match="a key of card must be one of"):
-        load(tmp_path / "s", card={"lisence": "CC0"})
+        read_set(tmp_path / "s", card={"lisence": "CC0"})
 
 
 def test_resize_is_the_default_for_mixed_sizes_and_says_so(tmp_path: Path, tmp_data: Path) -> None:
-    patches = load(folder(tmp_path / "s", [(8, 10), (30, 20)]), progress=False)
+    patches = read_set(folder(tmp_path / "s", [(8, 10), (30, 20)]), progress=False)
     assert patches.shape == (224, 224, 3)
     assert any("policy 'resize' made all of them 224×224" in text for text in patches.card.warnings)
     assert patches.column("source_height").tolist() == [8, 30] and patches.column("source_width").tolist() == [10, 20]
     recipe = patches.card.recipe
     assert (recipe["policy"], recipe["size"], recipe["source_size"]) == ("resize", [224, 224], [8, 10, 30, 20])
-    assert recipe["scaled_or_cut"] and not load(folder(tmp_path / "t"), progress=False).card.recipe["scaled_or_cut"]
+    assert recipe["scaled_or_cut"] and not read_set(folder(tmp_path / "t"), progress=False).card.recipe["scaled_or_cut"]
 
 
 def test_policies(tmp_path: Path, tmp_data: Path) -> None:
     root = folder(tmp_path / "s", [(8, 10), (30, 20)])
     raw = [np.asarray(Image.open(root / name)) for name in ("a/0.png", "b/1.png")]
-    padded = load(root, progress=False, policy="pad")
+    padded = read_set(root, progress=False, policy="pad")
     assert padded.shape == (30, 20, 3) and np.array_equal(padded.take([0])[0, :8, :10], raw[0])
     assert (padded.take([0])[0, 8:] == 255).all() and padded.column("height").tolist() == [8, 30]
-    cropped = load(root, progress=False, policy="crop")
+    cropped = read_set(root, progress=False, policy="crop")
     assert cropped.shape == (8, 10, 3) and np.array_equal(cropped.take([1])[0], raw[1][11:19, 5:15])
-    tiles = load(root, progress=False, policy="tile", size=8)
+    tiles = read_set(root, progress=False, policy="tile", size=8)
     assert len(tiles) == 2 + 4 * 3 and set(tiles.patients) == {"a/0.png", "b/1.png"}
     for row, tile in enumerate(tiles.take()):
         entry = tiles.table.iloc[row]
         source = raw[0] if entry["source"] == "a/0.png" else raw[1]
         assert np.array_equal(tile, source[entry.y : entry.y + 8, entry.x : entry.x + 8])
-    fitted = load(root, progress=False, policy="fit", size=16)
+    fitted = read_set(root, progress=False, policy="fit", size=16)
     assert fitted.column("height").tolist() == [13, 16] and fitted.column("width").tolist() == [16, 11]
 
 
 def test_policy_faults(tmp_path: Path, tmp_data: Path) -> None:
     root = folder(tmp_path / "s", [(8, 10), (30, 20)])
     with pytest.raises(MedcoreError, match=r"policy must be one of 'resize', 'fit'.*not 'squash'"):
-        load(root, policy="squash")
+        read_set(root, policy="squash")
     with pytest.raises(MedcoreError, match=r"image 'a/0\.png' is 10×8, smaller than the crop 12×12"):
-        load(root, progress=False, policy="crop", size=12)
+        read_set(root, progress=False, policy="crop", size=12)
     with pytest.raises(MedcoreError, match=r"image 'b/1\.png' is 20×30, larger than the padded size 25×25"):
-        load(root, progress=False, policy="pad", size=25)
-    assert len(load(root, progress=False, policy="pad", size=25, on_error="skip")) == 1
+        read_set(root, progress=False, policy="pad", size=25)
+    assert len(read_set(root, progress=False, policy="pad", size=25, on_error="skip")) == 1
     for size in (0, -3, 2.5, "64", (1, 2, 3), True):
         with pytest.raises(MedcoreError, match="size must be"):
-            load(root, size=size)
+            read_set(root, size=size)
     with pytest.raises(MedcoreError, match="overlap must be 0 to 7"):
-        load(root, progress=False, policy="tile", size=8, overlap=8)
+        read_set(root, progress=False, policy="tile", size=8, overlap=8)
     with pytest.raises(MedcoreError, match="channels must be one of"):
-        load(root, channels=2)
+        read_set(root, channels=2)
     with pytest.raises(MedcoreError, match="on_error must be"):
-        load(root, on_error="ignore")
+        read_set(root, on_error="ignore")
     assert not list(tmp_data.rglob("*.part"))
 
 
@@ -130,10 +130,10 @@ def test_sixteen_bit_sets_that_look_dark_say_so(tmp_path: Path, tmp_data: Path) 
     for name in ("a", "b"):
         (tmp_path / "d" / name).mkdir(parents=True)
         Image.fromarray((np.arange(64, dtype=np.uint16) * 60).reshape(8, 8)).save(tmp_path / "d" / name / "1.png")
-    patches = load(tmp_path / "d", progress=False)
+    patches = read_set(tmp_path / "d", progress=False)
     assert patches.shape == (8, 8, 1) and patches.card.conversions == {"uint16 values 0..65535 scaled to 0..255": 2}
     assert any("no deep image has a value above 3780" in text for text in patches.card.warnings)
-    ranged = load(tmp_path / "d", progress=False, value_range=(0, 4095))
+    ranged = read_set(tmp_path / "d", progress=False, value_range=(0, 4095))
     assert ranged.card.recipe["value_range"] == [0, 4095]
     assert ranged.take().max() == round(3780 * 255 / 4095) and not any("deep" in text for text in ranged.card.warnings)
 
@@ -142,25 +142,25 @@ def test_sources_that_do_not_exist(tmp_path: Path, tmp_data: Path) -> None:
     with pytest.raises(
         MedcoreError, match=r"'nowhere' is neither an existing file or folder nor a known set \(phantom-crc"
     ):
-        load("nowhere")
+        read_set("nowhere")
     with pytest.raises(MedcoreError, match=r"'ham10000' is not on this machine.*medcore data fetch ham10000"):
-        load("ham10000")
+        read_set("ham10000")
     with pytest.raises(MedcoreError, match=r"'glas' is not on this machine.*register at the homepage"):
-        load("glas")
+        read_set("glas")
     with pytest.raises(MedcoreError, match="source is empty"):
-        load("")
+        read_set("")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(MedcoreError, match=r"notes\.txt' is neither a folder, a \.csv nor a \.npz"):
-        load(tmp_path / "notes.txt")
+        read_set(tmp_path / "notes.txt")
     with pytest.raises(MedcoreError, match=r"option 'sise' does not belong.*patient_pattern"):
-        load(folder(tmp_path / "s"), sise=3)
+        read_set(folder(tmp_path / "s"), sise=3)
 
 
 def test_a_fetched_set_is_found_by_its_name(tmp_path: Path, tmp_data: Path) -> None:
     for name in ("CRC-VAL-HE-7K/ADI", "NCT-CRC-HE-100K/TUM"):
         folder(tmp_data / "nct-crc" / name, [(8, 8)])
         (tmp_data / "nct-crc" / name / "a/0.png").rename(tmp_data / "nct-crc" / name / "0.png")
-    assert sorted(load("nct-crc", progress=False).splits) == ["test", "train"]
+    assert sorted(read_set("nct-crc", progress=False).splits) == ["test", "train"]
 
 
 def test_a_phantom_is_made_once(tmp_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,14 +177,14 @@ def test_a_phantom_is_made_once(tmp_data: Path, monkeypatch: pytest.MonkeyPatch)
         )
 
     monkeypatch.setitem(phantoms.PHANTOMS, "phantom-crc", make)
-    assert load("phantom-crc", seed=4, size=6, patients=2).shape == (6, 6, 3)
-    assert load("phantom-crc", seed=4, size=6, patients=2).path is not None
-    load("phantom-crc")
+    assert read_set("phantom-crc", seed=4, size=6, patients=2).shape == (6, 6, 3)
+    assert read_set("phantom-crc", seed=4, size=6, patients=2).path is not None
+    read_set("phantom-crc")
     assert calls == [(2, 6, 4), (3, 8, 0)]
     with pytest.raises(
         MedcoreError, match="option 'patient' does not belong to phantom-crc; it takes patients, size, seed"
     ):
-        load("phantom-crc", patient=2)
+        read_set("phantom-crc", patient=2)
 
 
 def test_every_phantom_of_the_cards_can_be_made_or_is_listed(tmp_data: Path) -> None:
@@ -199,10 +199,10 @@ def test_a_failed_preparation_leaves_nothing_behind(tmp_path: Path, tmp_data: Pa
     content = (root / "b/199.png").read_bytes()
     (root / "b/199.png").write_bytes(content[:-40])
     with pytest.raises(MedcoreError, match=r"199\.png"):
-        load(root, progress=False)
+        read_set(root, progress=False)
     assert [path.suffix for path in tmp_data.rglob("*") if path.is_file()] == [".lock"]
     (root / "b/199.png").write_bytes(content)
-    assert len(load(root, progress=False)) == 200
+    assert len(read_set(root, progress=False)) == 200
 
 
 def test_a_killed_preparation_is_made_again(tmp_path: Path, tmp_data: Path) -> None:
@@ -215,12 +215,12 @@ def test_a_killed_preparation_is_made_again(tmp_path: Path, tmp_data: Path) -> N
     killed = subprocess.run([sys.executable, "-c", program], env={**os.environ, "MEDCORE_DATA": str(tmp_data)})
     assert killed.returncode == -9
     assert not list((tmp_data / "prepared").glob("*.npz"))
-    assert len(load(root, progress=False)) == 40
+    assert len(read_set(root, progress=False)) == 40
 
 
 def test_two_processes_that_need_one_set_share_it(tmp_path: Path, tmp_data: Path) -> None:
     root = folder(tmp_path / "s", [(8, 10)] * 60)
-    program = f"from medcore.data.load import load\nprint(load({str(root)!r}, progress=False).fingerprint)"
+    program = f"from medcore.data.load import read_set\nprint(read_set({str(root)!r}, progress=False).fingerprint)"
     environment = {**os.environ, "MEDCORE_DATA": str(tmp_data)}
     pair = [
         subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE) for _ in range(2)
@@ -235,22 +235,22 @@ def test_a_full_disk_is_refused_before_work(tmp_path: Path, tmp_data: Path, monk
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr(prepare_module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(MedcoreError, match="0.0 GB are free; make room"):
-        load(root, progress=False)
+        read_set(root, progress=False)
 
 
 def test_order_does_not_depend_on_threads(tmp_path: Path, tmp_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "s", [(8, 10)] * 100)
-    several = load(root, progress=False)
+    several = read_set(root, progress=False)
     monkeypatch.setattr(load_module, "_code_hash", lambda _: "another key")
     monkeypatch.setattr(prepare_module.os, "cpu_count", lambda: 1)
-    single = load(root, progress=False)
+    single = read_set(root, progress=False)
     assert single.path != several.path and single.fingerprint == several.fingerprint
 
 
 def test_resize_is_pillows_antialiased_bilinear(tmp_path: Path, tmp_data: Path) -> None:
     root = folder(tmp_path / "s", [(37, 50)] * 2)
     expected = np.asarray(Image.open(root / "a/0.png").resize((20, 11), Image.Resampling.BILINEAR))
-    assert np.array_equal(load(root, progress=False, size=(11, 20)).take([0])[0], expected)
+    assert np.array_equal(read_set(root, progress=False, size=(11, 20)).take([0])[0], expected)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -258,26 +258,26 @@ def test_a_pixel_bomb_in_a_folder_is_an_error_or_a_listed_exclusion(tmp_path: Pa
     root = folder(tmp_path / "s")
     Image.new("1", (10_000, 10_000)).save(root / "a/bomb.png")
     with pytest.raises(MedcoreError, match=r"bomb\.png' has 10000×10000 = 100 million pixels"):
-        load(root, progress=False)
-    card = load(root, progress=False, on_error="skip").card
+        read_set(root, progress=False)
+    card = read_set(root, progress=False, on_error="skip").card
     assert [entry["file"] for entry in card.excluded] == ["a/bomb.png"]
 
 
 def test_a_damaged_cache_file_is_made_again(tmp_path: Path, tmp_data: Path) -> None:
     root = folder(tmp_path / "s")
-    first = load(root, progress=False)
+    first = read_set(root, progress=False)
     assert first.path is not None
     expected = first.fingerprint
     first.path.write_bytes(first.path.read_bytes()[:-500])
-    assert load(root, progress=False).fingerprint == expected
+    assert read_set(root, progress=False).fingerprint == expected
 
 
 def test_arrays_follow_size_policy_and_channels(tmp_path: Path, tmp_data: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 9, 12), dtype=np.uint8)
     np.savez(tmp_path / "x.npz", images=images, labels=np.arange(5) % 2)
-    tiles = load(tmp_path / "x.npz", progress=False, size=6, policy="tile", channels=3)
+    tiles = read_set(tmp_path / "x.npz", progress=False, size=6, policy="tile", channels=3)
     assert tiles.shape == (6, 6, 3) and len(tiles) == 5 * 4
     assert tiles.card.conversions == {"grey repeated to three channels": 5}
     assert np.array_equal(tiles.where(source="000003", x=6, y=3).take()[0, ..., 1], images[3, 3:9, 6:12])
     with pytest.raises(MedcoreError, match="holds arrays, not image files"):
-        load(tmp_path / "x.npz", window=(40, 400))
+        read_set(tmp_path / "x.npz", window=(40, 400))

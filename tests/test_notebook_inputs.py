@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medcore.data.load import load
+from medcore.data.load import read_set
 from medcore.data.splits import assign_splits
 from medcore.reporting.results import read_results
 from medcore.reporting.runner import run_notebooks
@@ -41,9 +41,9 @@ def test_given_splits_are_honoured_and_missing_ones_made_by_patient(tmp_path: Pa
     table = slices(tmp_path / "ct")
     for name, columns in (("with", list(table)), ("without", list(table.columns[:4]))):
         table[columns].to_csv(tmp_path / "ct" / f"metadata-{name}.csv", index=False)
-    given = assign_splits(load(tmp_path / "ct" / "metadata-with.csv", progress=False))
+    given = assign_splits(read_set(tmp_path / "ct" / "metadata-with.csv", progress=False))
     assert given.splits.tolist() == table["split"].tolist() and given.shape == (32, 32, 1)
-    made = assign_splits(load(tmp_path / "ct" / "metadata-without.csv", progress=False), seed=3)
+    made = assign_splits(read_set(tmp_path / "ct" / "metadata-without.csv", progress=False), seed=3)
     sides = pd.DataFrame({"patient": made.patients, "side": made.splits}).groupby("patient")["side"].nunique()
     assert set(made.splits) == {"train", "val", "test"} and (sides == 1).all() and len(sides) == 30
 

@@ -35,7 +35,7 @@ def test_each_image_is_judged_once_by_the_last_epoch_without_its_patient(crossed
     torch.manual_seed(toy_config().seed)
     model = small()
     fit(model, Classification(2), train, held_out, toy_config(epochs=2), out=tmp_path, progress=False)
-    last = predict(checkpoint.load(tmp_path, "last").model, held_out)
+    last = predict(checkpoint.load_checkpoint(tmp_path, "last").model, held_out)
     np.testing.assert_allclose(result.scores.score[fold.validation], last, atol=1e-6)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medcore.data.card import Card
-from medcore.data.load import load
+from medcore.data.load import read_set
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 
@@ -22,7 +22,7 @@ def test_medmnist_with_its_class_names(tmp_path: Path, tmp_data: Path) -> None:
     images = {f"{split}_images": IMAGES[rows, ..., 0] for split, rows in parts.items()}
     labels = {f"{split}_labels": np.arange(7)[rows, None] % 2 for split, rows in parts.items()}
     np.savez_compressed(path, **images, **labels)
-    patches = load(path, progress=False)
+    patches = read_set(path, progress=False)
     assert np.array_equal(patches.take()[..., 0], IMAGES[..., 0])
     assert patches.classes == ["normal", "pneumonia"] and patches.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
     assert patches.splits.tolist() == ["train"] * 4 + ["val"] + ["test"] * 2
@@ -33,7 +33,7 @@ def test_medmnist_with_its_class_names(tmp_path: Path, tmp_data: Path) -> None:
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_any_part_may_be_alone(tmp_path: Path, tmp_data: Path, split: str) -> None:
     np.savez(tmp_path / "one.npz", **{f"{split}_images": IMAGES, f"{split}_labels": np.arange(7) % 3})
-    patches = load(tmp_path / "one.npz", progress=False)
+    patches = read_set(tmp_path / "one.npz", progress=False)
     assert set(patches.splits) == {split} and patches.classes == ["class 0", "class 1", "class 2"]
     assert np.array_equal(patches.take(), IMAGES)
 
@@ -41,7 +41,7 @@ def test_any_part_may_be_alone(tmp_path: Path, tmp_data: Path, split: str) -> No
 def test_plain_arrays_bring_their_columns(tmp_path: Path, tmp_data: Path) -> None:
     np.savez(tmp_path / "mine.npz", images=IMAGES, labels=np.array([0, 1, -1, 0, 1, 0, 1]), patients=np.arange(7) // 2,
              split=np.array(["train"] * 5 + ["valid"] * 2), age=np.linspace(20, 80, 7))  # fmt: skip
-    patches = load(tmp_path / "mine.npz", progress=False, classes=["no", "yes"])
+    patches = read_set(tmp_path / "mine.npz", progress=False, classes=["no", "yes"])
     assert patches.patients.tolist() == ["0", "0", "1", "1", "2", "2", "3"] and patches.card.patients_known
     assert patches.splits.tolist()[-1] == "val" and patches.labels[2] == -1
     assert patches.column("age")[0] == 20 and patches.classes == ["no", "yes"]
@@ -50,20 +50,20 @@ def test_plain_arrays_bring_their_columns(tmp_path: Path, tmp_data: Path) -> Non
 def test_arrays_with_masks_and_another_size(tmp_path: Path, tmp_data: Path) -> None:
     masks = RNG.integers(0, 2, (7, 5, 6), dtype=np.uint8)
     np.savez(tmp_path / "seg.npz", images=IMAGES, masks=masks)
-    patches = load(tmp_path / "seg.npz", progress=False)
+    patches = read_set(tmp_path / "seg.npz", progress=False)
     assert patches.card.task == "segmentation" and np.array_equal(patches.take_masks(), masks)
-    padded = load(tmp_path / "seg.npz", progress=False, size=8, policy="pad")
+    padded = read_set(tmp_path / "seg.npz", progress=False, size=8, policy="pad")
     assert np.array_equal(padded.take()[:, :5, :6], IMAGES) and (padded.take()[:, 5:] == 255).all()
     assert (padded.take_masks()[:, :, 6:] == 255).all() and padded.column("height").tolist() == [5] * 7
 
 
 def test_our_own_file_is_opened_in_place(tmp_path: Path, tmp_data: Path) -> None:
     made = PatchSet.from_arrays(IMAGES, {"label": [0] * 7}, Card("own", classes=["a"])).save(tmp_path / "own.npz")
-    patches = load(tmp_path / "own.npz", progress=False)
+    patches = read_set(tmp_path / "own.npz", progress=False)
     assert patches.path == tmp_path / "own.npz" and patches.fingerprint == made.fingerprint
     assert not (tmp_data / "prepared").exists()
     with pytest.raises(MedcoreError, match=r"prepared set of 6×5; prepare the original"):
-        load(tmp_path / "own.npz", size=3)
+        read_set(tmp_path / "own.npz", size=3)
 
 
 def test_what_is_refused(tmp_path: Path, tmp_data: Path) -> None:
@@ -85,10 +85,10 @@ def test_what_is_refused(tmp_path: Path, tmp_data: Path) -> None:
     for name, (arrays, message) in faults.items():
         np.savez(tmp_path / f"{name}.npz", **arrays)
         with pytest.raises(MedcoreError, match=message):
-            load(tmp_path / f"{name}.npz", progress=False)
+            read_set(tmp_path / f"{name}.npz", progress=False)
     (tmp_path / "text.npz").write_text("no zip")
     with pytest.raises(MedcoreError, match=r"text\.npz is not a readable"):
-        load(tmp_path / "text.npz", progress=False)
+        read_set(tmp_path / "text.npz", progress=False)
     assert list((tmp_data / "prepared").glob("*.npz")) == []
 
 
@@ -99,7 +99,7 @@ def test_a_damaged_compressed_member_is_named(tmp_path: Path, tmp_data: Path) ->
     content[300] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(MedcoreError, match=r"damaged\.npz"):
-        load(path, progress=False)
+        read_set(path, progress=False)
     assert not list(tmp_data.rglob("*.npz"))
 
 

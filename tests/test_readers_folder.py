@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medcore.data.datasets import CRC_CLASSES
-from medcore.data.load import load
+from medcore.data.load import read_set
 from medcore.errors import MedcoreError
 
 
@@ -23,7 +23,7 @@ def test_folders_are_classes_at_any_depth(tmp_path: Path, tmp_data: Path) -> Non
     root = tmp_path / "xray"
     for name in ("b/2.png", "b/deep/er/1.png", "a/1.jpg", "a/.hidden.png", "a/notes.txt", "a/slide.svs"):
         picture(root / name) if name.endswith(("png", "jpg")) else (root / name).write_text("x")
-    patches = load(root, progress=False)
+    patches = read_set(root, progress=False)
     assert patches.classes == ["a", "b"]
     assert patches.column("source").tolist() == ["a/1.jpg", "b/2.png", "b/deep/er/1.png"]
     assert not patches.card.patients_known
@@ -34,7 +34,7 @@ def test_folders_are_classes_at_any_depth(tmp_path: Path, tmp_data: Path) -> Non
 def test_split_folders_above_the_classes(tmp_path: Path, tmp_data: Path) -> None:
     for name in ("train/a/1.png", "train/b/2.png", "valid/a/3.png", "test/b/4.png"):
         picture(tmp_path / "s" / name)
-    patches = load(tmp_path / "s", progress=False)
+    patches = read_set(tmp_path / "s", progress=False)
     assert patches.splits.tolist() == ["test", "train", "train", "val"]
     assert patches.label_names.tolist() == ["b", "a", "b", "a"]
 
@@ -42,41 +42,41 @@ def test_split_folders_above_the_classes(tmp_path: Path, tmp_data: Path) -> None
 def test_the_patient_can_be_in_the_path(tmp_path: Path, tmp_data: Path) -> None:
     for name in ("a/P01_x.png", "b/P01_y.png", "b/P02_x.png"):
         picture(tmp_path / "p" / name)
-    patches = load(tmp_path / "p", progress=False, patient_pattern=r"(P\d+)_")
+    patches = read_set(tmp_path / "p", progress=False, patient_pattern=r"(P\d+)_")
     assert patches.patients.tolist() == ["P01", "P01", "P02"] and patches.card.patients_known
     with pytest.raises(MedcoreError, match=r"finds no patient in 'a/P01_x\.png'"):
-        load(tmp_path / "p", progress=False, patient_pattern=r"(Q\d+)_")
+        read_set(tmp_path / "p", progress=False, patient_pattern=r"(Q\d+)_")
     with pytest.raises(MedcoreError, match="exactly one group"):
-        load(tmp_path / "p", progress=False, patient_pattern=r"P\d+")
+        read_set(tmp_path / "p", progress=False, patient_pattern=r"P\d+")
     with pytest.raises(MedcoreError, match="not a regular expression"):
-        load(tmp_path / "p", progress=False, patient_pattern="(P")
+        read_set(tmp_path / "p", progress=False, patient_pattern="(P")
 
 
 def test_folder_faults(tmp_path: Path, tmp_data: Path) -> None:
     picture(tmp_path / "flat/1.png")
     with pytest.raises(MedcoreError, match=r"no class folders; put the images"):
-        load(tmp_path / "flat", progress=False)
+        read_set(tmp_path / "flat", progress=False)
     picture(tmp_path / "hole/a/1.png")
     (tmp_path / "hole/b").mkdir()
     with pytest.raises(MedcoreError, match=r"class folder '.*b' holds no image"):
-        load(tmp_path / "hole", progress=False)
-    assert len(load(tmp_path / "hole", progress=False, on_error="skip")) == 1
+        read_set(tmp_path / "hole", progress=False)
+    assert len(read_set(tmp_path / "hole", progress=False, on_error="skip")) == 1
     with pytest.raises(MedcoreError, match=r"folders a are not among the classes x, b"):
-        load(tmp_path / "hole", progress=False, classes=["x", "b"])
+        read_set(tmp_path / "hole", progress=False, classes=["x", "b"])
     (tmp_path / "hole/b/bad.png").write_bytes(b"GIF87a")
     with pytest.raises(MedcoreError, match=r"bad\.png.*on_error='skip'"):
-        load(tmp_path / "hole", progress=False)
+        read_set(tmp_path / "hole", progress=False)
 
 
 def test_grey_sets_have_one_channel_and_mixed_sets_three(tmp_path: Path, tmp_data: Path) -> None:
     picture(tmp_path / "g/a/1.png", shape=(6, 6))
     picture(tmp_path / "g/b/2.png", shape=(6, 6))
-    assert load(tmp_path / "g", progress=False).shape == (6, 6, 1)
+    assert read_set(tmp_path / "g", progress=False).shape == (6, 6, 1)
     picture(tmp_path / "g/b/3.png")
-    mixed = load(tmp_path / "g", progress=False)
+    mixed = read_set(tmp_path / "g", progress=False)
     assert mixed.shape == (6, 6, 3)
     assert mixed.card.conversions == {"grey repeated to three channels": 2}
-    assert load(tmp_path / "g", progress=False, channels=1).card.conversions == {"colour to grey": 1}
+    assert read_set(tmp_path / "g", progress=False, channels=1).card.conversions == {"colour to grey": 1}
 
 
 def test_nct_crc_subsets_become_splits(tmp_path: Path, tmp_data: Path) -> None:
@@ -84,14 +84,14 @@ def test_nct_crc_subsets_become_splits(tmp_path: Path, tmp_data: Path) -> None:
     picture(root / "NCT-CRC-HE-100K/ADI/ADI-AAAA.tif")
     picture(root / "CRC-VAL-HE-7K/TUM/TUM-TCGA-B.png")
     picture(root / "figure-crops/LYM/fig1.jpg")
-    patches = load(root, progress=False)
+    patches = read_set(root, progress=False)
     assert dict(zip(patches.column("subset"), patches.splits, strict=True)) == {
         "NCT-CRC-HE-100K": "train", "CRC-VAL-HE-7K": "test", "figure-crops": "train"}  # fmt: skip
     assert patches.classes == CRC_CLASSES and patches.label_names.tolist() == ["TUM", "ADI", "LYM"]
     assert patches.card.licence == "CC-BY-4.0" and not patches.card.patients_known
     assert patches.card.recipe["subset_to_split"]["figure-crops"] == "train"
-    one = load(root / "CRC-VAL-HE-7K", progress=False)
+    one = read_set(root / "CRC-VAL-HE-7K", progress=False)
     assert one.splits.tolist() == ["test"] and one.classes == CRC_CLASSES
     picture(root / "CRC-VAL-HE-7K/XXX/1.png")
     with pytest.raises(MedcoreError, match=r"XXX' is none of the classes"):
-        load(root, progress=False)
+        read_set(root, progress=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medcore.data.load import load
+from medcore.data.load import read_set
 from medcore.errors import MedcoreError
 
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
@@ -26,7 +26,7 @@ def folder(tmp_path: Path, rows: list[str] = ROWS) -> Path:
 
 def test_lesions_are_the_groups_and_columns_are_kept(tmp_path: Path, tmp_data: Path) -> None:
     root = folder(tmp_path)
-    patches = load(root, progress=False)
+    patches = read_set(root, progress=False)
     assert patches.patients.tolist() == ["HAM_1", "HAM_1", "HAM_2", "HAM_3"] and patches.card.group == "lesion"
     assert patches.label_names.tolist() == ["nv", "nv", "mel", "vasc"]
     assert patches.card.abnormal == ["akiec", "bcc", "mel"]
@@ -34,7 +34,7 @@ def test_lesions_are_the_groups_and_columns_are_kept(tmp_path: Path, tmp_data: P
     assert patches.column("dx_type").tolist()[3] == "consensus" and patches.column("localization")[2] == "face"
     assert np.isnan(patches.column("age")[2]) and patches.column("age")[0] == 45
     assert patches.take()[:, 0, 0, 0].tolist() == pytest.approx([20, 40, 60, 80], abs=2)
-    assert load(root / "HAM10000_metadata.csv", progress=False).fingerprint == patches.fingerprint
+    assert read_set(root / "HAM10000_metadata.csv", progress=False).fingerprint == patches.fingerprint
 
 
 def test_metadata_faults(tmp_path: Path, tmp_data: Path) -> None:
@@ -44,15 +44,15 @@ def test_metadata_faults(tmp_path: Path, tmp_data: Path) -> None:
         ("HAM_9,ISIC_4,naevus,histo,1,male,back", r"stands already|diagnosis 'naevus'"),
     ]):  # fmt: skip
         with pytest.raises(MedcoreError, match=message):
-            load(folder(tmp_path / str(k), [*ROWS, row]), progress=False)
+            read_set(folder(tmp_path / str(k), [*ROWS, row]), progress=False)
     with pytest.raises(MedcoreError, match="diagnosis 'naevus' is not among akiec"):
-        load(folder(tmp_path / "dx", [ROWS[0].replace("nv", "naevus")]), progress=False)
+        read_set(folder(tmp_path / "dx", [ROWS[0].replace("nv", "naevus")]), progress=False)
     with pytest.raises(MedcoreError, match="lesion_id is empty"):
-        load(folder(tmp_path / "lesion", [ROWS[0].replace("HAM_1", "")]), progress=False)
+        read_set(folder(tmp_path / "lesion", [ROWS[0].replace("HAM_1", "")]), progress=False)
 
 
 def test_images_without_a_row_are_listed(tmp_path: Path, tmp_data: Path) -> None:
-    patches = load(folder(tmp_path, ROWS[:3]), progress=False)
+    patches = read_set(folder(tmp_path, ROWS[:3]), progress=False)
     assert len(patches) == 3
     assert [entry["file"] for entry in patches.card.excluded] == ["HAM10000_images_part_2/ISIC_4.jpg"]
     assert any("1 image files have no row" in text for text in patches.card.warnings)
@@ -71,7 +71,7 @@ def table(path: Path, labels: list[int], side: int = 28, channels: int = 3) -> n
 def test_the_tabular_form_is_read_with_a_warning(tmp_path: Path, tmp_data: Path, side: int, channels: int) -> None:
     path = tmp_path / f"hmnist_{side}.csv"
     pixels = table(path, [4, 6, 5, 0], side, channels)
-    patches = load(path, progress=False)
+    patches = read_set(path, progress=False)
     assert np.array_equal(patches.take(), pixels)
     assert patches.label_names.tolist() == ["nv", "mel", "vasc", "akiec"]
     assert any(f"pixels of hmnist_{side}.csv are {side}×{side}" in text for text in patches.card.warnings)
@@ -81,13 +81,13 @@ def test_the_tabular_form_is_read_with_a_warning(tmp_path: Path, tmp_data: Path,
 def test_the_tabular_form_joins_lesions_only_when_every_row_agrees(tmp_path: Path, tmp_data: Path) -> None:
     root = folder(tmp_path)
     table(root / "hmnist_28_28_RGB.csv", [4, 4, 6, 5])
-    joined = load(root / "hmnist_28_28_RGB.csv", progress=False)
+    joined = read_set(root / "hmnist_28_28_RGB.csv", progress=False)
     assert joined.card.group == "lesion" and joined.patients.tolist() == ["HAM_1", "HAM_1", "HAM_2", "HAM_3"]
     assert joined.column("image").tolist() == ["ISIC_1", "ISIC_2", "ISIC_3", "ISIC_4"]
     table(root / "hmnist_28_28_RGB.csv", [4, 4, 5, 6])
-    assert not load(root / "hmnist_28_28_RGB.csv", progress=False).card.patients_known
+    assert not read_set(root / "hmnist_28_28_RGB.csv", progress=False).card.patients_known
     table(tmp_path / "alone/hmnist_28_28_RGB.csv", [4])
-    assert len(load(tmp_path / "alone", progress=False)) == 1  # a folder that only has the table
+    assert len(read_set(tmp_path / "alone", progress=False)) == 1  # a folder that only has the table
 
 
 def test_faults_of_the_table(tmp_path: Path, tmp_data: Path) -> None:
@@ -104,4 +104,4 @@ def test_faults_of_the_table(tmp_path: Path, tmp_data: Path) -> None:
     ]:
         path.write_text(text)
         with pytest.raises(MedcoreError, match=message):
-            load(path, progress=False)
+            read_set(path, progress=False)

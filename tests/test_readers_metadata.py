@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medcore.data.load import load
+from medcore.data.load import read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.readers.tables import read_table, typed
 from medcore.errors import MedcoreError
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, text: str = HEADER + ROWS, *, encoding: str = "utf-8"
 
 
 def read(root: Path, **options: object) -> PatchSet:
-    return load(root, progress=False, **options)
+    return read_set(root, progress=False, **options)
 
 
 def test_rows_become_the_table(tmp_path: Path, tmp_data: Path) -> None:

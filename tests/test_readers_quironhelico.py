@@ -8,7 +8,7 @@ import openpyxl
 import pytest
 from PIL import Image
 
-from medcore.data.load import load
+from medcore.data.load import read_set
 from medcore.errors import MedcoreError
 
 SHEET = [  # Pat_ID, Section_ID, Window_ID, i, j, h, w, Presence
@@ -48,7 +48,7 @@ def tree(
 
 
 def test_labels_sets_and_diagnoses(tmp_path: Path, tmp_data: Path) -> None:
-    patches = load(tree(tmp_path, csv="B22-3_1,B22-3,1,7,1\nB22-3_1,B22-3,1,99,\n"), progress=False)
+    patches = read_set(tree(tmp_path, csv="B22-3_1,B22-3,1,7,1\nB22-3_1,B22-3,1,99,\n"), progress=False)
     rows = patches.table.set_index("source")
     base = "CrossValidation/Annotated/"
     assert rows.label[[base + "B22-1_0/00012.png", base + "B22-1_0/13.png", base + "B22-3_1/00007.png"]].tolist() == [
@@ -67,7 +67,7 @@ def test_labels_sets_and_diagnoses(tmp_path: Path, tmp_data: Path) -> None:
 
 
 def test_ambiguous_and_contradictory_windows_are_excluded_and_counted(tmp_path: Path, tmp_data: Path) -> None:
-    card = load(tree(tmp_path), progress=False).card
+    card = read_set(tree(tmp_path), progress=False).card
     assert {entry["file"].rsplit("/", 1)[1]: entry["reason"] for entry in card.excluded} == {
         "00008.png": "ambiguous annotation (Presence 0) in sheet.xlsx, row 5",
         "00009.png": "contradictory annotations in sheet.xlsx, row 6 and sheet.xlsx, row 7"}  # fmt: skip
@@ -78,7 +78,7 @@ def test_copies_are_marked_and_reported(tmp_path: Path, tmp_data: Path) -> None:
     root = tree(tmp_path)
     twin = root / "CrossValidation/Cropped/B22-2_0/00002.png"
     twin.write_bytes((root / "CrossValidation/Annotated/B22-1_0/13.png").read_bytes())
-    patches = load(root, progress=False)
+    patches = read_set(root, progress=False)
     copies = {row.source: row.copy_of for row in patches.table.itertuples() if row.copy_of}
     base = "CrossValidation/Annotated/"
     assert copies == {
@@ -94,41 +94,43 @@ def test_copies_are_marked_and_reported(tmp_path: Path, tmp_data: Path) -> None:
 
 
 def test_warnings_about_holdout_and_contradictions(tmp_path: Path, tmp_data: Path) -> None:
-    both = load(tree(tmp_path, csv="f,B22-2,0,7,1\n", sheet=SHEET[:2]), progress=False).card.warnings
+    both = read_set(tree(tmp_path, csv="f,B22-2,0,7,1\n", sheet=SHEET[:2]), progress=False).card.warnings
     assert any("diagnosed NEGATIVA have positive windows (B22-2)" in text for text in both)
     root = tree(tmp_path / "b")
     (root / "HoldOut/B22-4_0/00001.png").rename(root / "HoldOut/x.png")
-    assert any("no HoldOut part" in text for text in load(root, progress=False).card.warnings)
+    assert any("no HoldOut part" in text for text in read_set(root, progress=False).card.warnings)
 
 
 def test_faults_are_named(tmp_path: Path, tmp_data: Path) -> None:
     few = {name: density for name, density in DIAGNOSES.items() if name != "B22-4"}
     with pytest.raises(MedcoreError, match=r"HoldOut/B22-4_0/00001\.png': patient 'B22-4' has no row"):
-        load(tree(tmp_path / "a", diagnoses=few), progress=False)
-    skipped = load(tree(tmp_path / "a2", diagnoses=few), progress=False, on_error="skip")
+        read_set(tree(tmp_path / "a", diagnoses=few), progress=False)
+    skipped = read_set(tree(tmp_path / "a2", diagnoses=few), progress=False, on_error="skip")
     assert "B22-4" not in skipped.patients and len(skipped.card.excluded) == 3
     with pytest.raises(MedcoreError, match=r"row 2: DENSITAT 'ALTO' is not one of NEGATIVA"):
-        load(tree(tmp_path / "b", diagnoses={"B22-1": "ALTO"}), progress=False)
+        read_set(tree(tmp_path / "b", diagnoses={"B22-1": "ALTO"}), progress=False)
     root = tree(tmp_path / "c")
     with open(root / "PatientDiagnosis.csv", "a") as file:
         file.write("B22-1,BAIXA\n")
     with pytest.raises(MedcoreError, match=r"row 7: patient 'B22-1' is BAIXA here and ALTA above"):
-        load(root, progress=False)
+        read_set(root, progress=False)
     with pytest.raises(MedcoreError, match=r"sheet\.xlsx, row 2: Presence 5 is not -1, 0 or 1"):
-        load(tree(tmp_path / "d", sheet=[("B22-1", 0, "12", 1, 2, 256, 256, 5)]), progress=False)
+        read_set(tree(tmp_path / "d", sheet=[("B22-1", 0, "12", 1, 2, 256, 256, 5)]), progress=False)
     with pytest.raises(MedcoreError, match=r"sheet\.xlsx, row 2: Window_ID 'left' is not a whole number"):
-        load(tree(tmp_path / "e", sheet=[("B22-1", 0, "left", 1, 2, 256, 256, 1)]), progress=False)
+        read_set(tree(tmp_path / "e", sheet=[("B22-1", 0, "left", 1, 2, 256, 256, 1)]), progress=False)
     root = tree(tmp_path / "f")
     (root / "sheet.xlsx").write_bytes(b"PK broken")
     with pytest.raises(MedcoreError, match=r"sheet\.xlsx is not a readable workbook"):
-        load(root, progress=False)
+        read_set(root, progress=False)
     root = tree(tmp_path / "g")
     (root / "HoldOut/B22-4_0/00001.png").rename(root / "HoldOut/B22-4_0/first.png")
     with pytest.raises(MedcoreError, match=r"window 'HoldOut/B22-4_0/first\.png' is not named"):
-        load(root, progress=False)
+        read_set(root, progress=False)
 
 
 def test_order_of_table_rows_changes_nothing(tmp_path: Path, tmp_data: Path) -> None:
-    first = load(tree(tmp_path / "a"), progress=False)
-    second = load(tree(tmp_path / "b", sheet=SHEET[::-1], diagnoses=dict(reversed(DIAGNOSES.items()))), progress=False)
+    first = read_set(tree(tmp_path / "a"), progress=False)
+    second = read_set(
+        tree(tmp_path / "b", sheet=SHEET[::-1], diagnoses=dict(reversed(DIAGNOSES.items()))), progress=False
+    )
     assert first.fingerprint == second.fingerprint

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medcore.data.load import load
+from medcore.data.load import read_set
 from medcore.data.readers.masks import IGNORE, MaskRule, apply, rule_from_options, settle
 from medcore.errors import MedcoreError
 
@@ -31,7 +31,7 @@ def folders(tmp_path: Path, mask: np.ndarray = HALF, *, masks: str = "mask") -> 
 
 @pytest.mark.parametrize("masks", ["mask", "masks"])
 def test_split_folders(tmp_path: Path, tmp_data: Path, masks: str) -> None:
-    patches = load(folders(tmp_path, masks=masks), progress=False)
+    patches = read_set(folders(tmp_path, masks=masks), progress=False)
     assert dict(zip(patches.column("image"), patches.splits, strict=True)) == {
         "a": "train", "b": "train", "c": "val", "d": "test"}  # fmt: skip
     assert patches.classes == ["background", "foreground"] and patches.card.task == "segmentation"
@@ -44,7 +44,7 @@ def test_sizes_that_differ_are_padded_and_ignored(tmp_path: Path, tmp_data: Path
     root = folders(tmp_path)
     picture(root / "train/images/big.png", size=(14, 11))
     picture(root / "train/mask/big.png", np.full((14, 11), 255, np.uint8))
-    patches = load(root, progress=False)
+    patches = read_set(root, progress=False)
     assert patches.shape == (14, 12, 3)
     row = patches.column("image").tolist().index("a")
     assert (patches.take([row])[0, 10:] == 255).all() and (patches.take_masks([row])[0, 10:] == IGNORE).all()
@@ -54,13 +54,13 @@ def test_sizes_that_differ_are_padded_and_ignored(tmp_path: Path, tmp_data: Path
 
 def test_scaled_masks_get_no_new_class(tmp_path: Path, tmp_data: Path) -> None:
     mask = (np.indices((10, 12)).sum(0) % 3).astype(np.uint8)
-    patches = load(folders(tmp_path, mask), progress=False, size=(23, 31))
+    patches = read_set(folders(tmp_path, mask), progress=False, size=(23, 31))
     assert set(np.unique(patches.take_masks())) == {0, 1, 2}
     assert patches.classes == ["background", "class 1", "class 2"]
 
 
 def test_tiles_cover_everything(tmp_path: Path, tmp_data: Path) -> None:
-    patches = load(folders(tmp_path), progress=False, policy="tile", size=8, overlap=2)
+    patches = read_set(folders(tmp_path), progress=False, policy="tile", size=8, overlap=2)
     one = patches.table[patches.table.image == "a"]
     assert sorted(zip(one.x, one.y, strict=True)) == [(0, 0), (0, 2), (4, 0), (4, 2)]
     tile = patches.where(image="a", x=4, y=2)
@@ -77,20 +77,22 @@ def test_glas_names_and_grades(tmp_path: Path, tmp_data: Path) -> None:
     (root / "Grade.csv").write_text("name, patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)\n"
                                     "train_1, 7, benign, adenomatous\ntestA_2, 8, malignant, x\n"
                                     "testB_3, 8, malignant, y\n")  # fmt: skip
-    patches = load(root, progress=False)
+    patches = read_set(root, progress=False)
     rows = patches.table.set_index("image")
     assert rows.split.to_dict() == {"testA_2": "test", "testB_3": "test", "train_1": "train"}
     assert rows.patient.to_dict() == {"testA_2": "8", "testB_3": "8", "train_1": "7"} and patches.card.patients_known
     assert rows.grade["train_1"] == "benign" and rows["grade_sirinukunwattana_et_al_2015"]["train_1"] == "adenomatous"
     assert patches.classes == ["background", "gland"] and np.array_equal(patches.take_masks()[0], objects > 0)
-    graded = load(root, progress=False, mask_classes="grade")
+    graded = read_set(root, progress=False, mask_classes="grade")
     assert graded.classes == ["background", "benign", "malignant"]
     assert set(np.unique(graded.where(image="train_1").take_masks())) == {0, 1}
     assert set(np.unique(graded.where(image="testA_2").take_masks())) == {0, 2}
     (root / "Grade.csv").write_text("name,patient,grade\ntrain_1,7,benign\n")
     with pytest.raises(MedcoreError, match=r"2 have none \(testA_2\.bmp, testB_3\.bmp\); complete Grade\.csv"):
-        load(root, progress=False, mask_classes="grade")
-    assert any("2 images have no row in the grade table" in text for text in load(root, progress=False).card.warnings)
+        read_set(root, progress=False, mask_classes="grade")
+    assert any(
+        "2 images have no row in the grade table" in text for text in read_set(root, progress=False).card.warnings
+    )
 
 
 def test_colour_masks_need_a_map(tmp_path: Path, tmp_data: Path) -> None:
@@ -98,14 +100,14 @@ def test_colour_masks_need_a_map(tmp_path: Path, tmp_data: Path) -> None:
     colours[:3, :, 0], colours[7:, :, 2] = 255, 255
     root = folders(tmp_path, colours)
     with pytest.raises(MedcoreError, match=r"in colours; say what they mean with mask_map"):
-        load(root, progress=False)
+        read_set(root, progress=False)
     named = {"#000000": "ground", "#ff0000": "gland", "#0000ff": "ignore"}
-    patches = load(root, progress=False, mask_map=named)
+    patches = read_set(root, progress=False, mask_map=named)
     assert patches.classes == ["ground", "gland"]
     expected = np.where(colours[..., 0] > 0, 1, np.where(colours[..., 2] > 0, IGNORE, 0))
     assert np.array_equal(patches.take_masks()[0], expected)
     with pytest.raises(MedcoreError, match=r"holds the value #0000ff|holds the value 255, which no class has"):
-        load(root, progress=False, mask_map={"#000000": "ground", "#ff0000": "gland"})
+        read_set(root, progress=False, mask_map={"#000000": "ground", "#ff0000": "gland"})
 
 
 def test_palette_masks_are_indexes(tmp_path: Path, tmp_data: Path) -> None:
@@ -115,7 +117,7 @@ def test_palette_masks_are_indexes(tmp_path: Path, tmp_data: Path) -> None:
         image = Image.fromarray(index).convert("P")
         image.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0])
         image.save(path)
-    patches = load(root, progress=False, classes=["ground", "benign", "malignant"])
+    patches = read_set(root, progress=False, classes=["ground", "benign", "malignant"])
     assert patches.classes[2] == "malignant" and np.array_equal(patches.take_masks()[0], index)
 
 
@@ -135,30 +137,30 @@ def test_each_fault_is_named_or_skipped(tmp_path: Path, tmp_data: Path, fault: s
     damage, message = FAULTS[fault]
     damage(root)
     with pytest.raises(MedcoreError, match=message):
-        load(root, progress=False)
+        read_set(root, progress=False)
     if fault != "same name twice":
-        patches = load(root, progress=False, on_error="skip")
+        patches = read_set(root, progress=False, on_error="skip")
         assert len(patches) == 3 and len(patches.card.excluded) == 1
 
 
 def test_images_without_foreground_are_named_and_one_class_is_refused(tmp_path: Path, tmp_data: Path) -> None:
     root = folders(tmp_path)
     picture(root / "train/mask/b.png", HALF * 0)
-    warnings = load(root, progress=False).card.warnings
+    warnings = read_set(root, progress=False).card.warnings
     assert any("1 images have no foreground in their mask (train/images/b.jpg)" in text for text in warnings)
     with pytest.raises(MedcoreError, match="all masks together hold only one class"):
-        load(folders(tmp_path / "none", HALF * 0), progress=False)
+        read_set(folders(tmp_path / "none", HALF * 0), progress=False)
 
 
 def test_unknown_mask_values(tmp_path: Path, tmp_data: Path) -> None:
     root = folders(tmp_path, (np.indices((10, 12)).sum(0) * 11).astype(np.uint8))
     with pytest.raises(MedcoreError, match=r"masks hold the values 0, 11, 22.*mask_map"):
-        load(root, progress=False)
+        read_set(root, progress=False)
     with pytest.raises(MedcoreError, match=r"holds the value 33"):
-        load(root, progress=False, mask_map={0: "ground", 11: "a", 22: "b"})
+        read_set(root, progress=False, mask_map={0: "ground", 11: "a", 22: "b"})
     index = folders(tmp_path / "i", (np.indices((10, 12)).sum(0) % 3).astype(np.uint8))
     with pytest.raises(MedcoreError, match=r"values 0, 1, 2, which do not fit 2 classes"):
-        load(index, progress=False, classes=["a", "b"])
+        read_set(index, progress=False, classes=["a", "b"])
 
 
 def test_rules_by_hand() -> None:

@@ -56,9 +56,9 @@ def prepare(
     value_range: tuple[float, float] | None, out: Path | None,
 ) -> None:  # fmt: skip
     """Read SOURCE (name, folder, metadata.csv or .npz) into one PatchSet file and print its card."""
-    from medcore.data.load import load
+    from medcore.data.load import read_set
 
-    patches = load(source, size=size, policy=policy, on_error=on_error, window=window, value_range=value_range)
+    patches = read_set(source, size=size, policy=policy, on_error=on_error, window=window, value_range=value_range)
     patches = patches.save(out) if out else patches
     click.echo(repr(patches))
     if patches.path:

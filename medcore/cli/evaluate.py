@@ -23,14 +23,14 @@ def command(checkpoint: Path, data: str, split: str, on_error: str, device: str,
     """Evaluate a classifier CHECKPOINT on the labelled images of --data."""
     import json
 
-    from medcore.data.load import load as load_set
+    from medcore.data.load import read_set as load_set
     from medcore.data.npzfile import atomic_path
     from medcore.evaluation.intervals import interval
-    from medcore.evaluation.predictor import load
+    from medcore.evaluation.predictor import load_predictor
     from medcore.evaluation.scores import Scores
     from medcore.training.device import choose_device
 
-    predictor = load(checkpoint, device=str(choose_device(device)))
+    predictor = load_predictor(checkpoint, device=str(choose_device(device)))
     height, width, channels = predictor.manifest["image_shape"]
     patches = load_set(data, size=(height, width), channels=channels, on_error=on_error)
     patches = same_split(predictor, patches, split)

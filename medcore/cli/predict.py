@@ -41,10 +41,10 @@ def command(
     from tqdm import tqdm
 
     from medcore.data.patchset import PatchSet
-    from medcore.evaluation.predictor import find_images, load
+    from medcore.evaluation.predictor import find_images, load_predictor
     from medcore.training.device import choose_device
 
-    predictor = load(checkpoint, device=str(choose_device(device)))
+    predictor = load_predictor(checkpoint, device=str(choose_device(device)))
     source: Any = find_images(images)
     if len(images) == 1 and images[0].endswith(".npz"):
         source = PatchSet.open(images[0])

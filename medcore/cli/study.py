@@ -26,13 +26,13 @@ FITS = {"classification": "classify", "anomaly": "anomaly", "diagnosis": "diagno
 def command(study: Path, data: str, task: str | None, seed: int) -> int:
     """Start STUDY: read --data once, audit its split, write STUDY/parameters.yaml, say what to run."""
     from medcore.data.audit.audit import audit
-    from medcore.data.load import load
+    from medcore.data.load import read_set
     from medcore.data.splits import assign_splits, split_table
 
     target = study / "parameters.yaml"
     if target.exists():
         raise MedcoreError(f"{target} exists: choose another name, or delete it")
-    patches = assign_splits(load(data, seed=seed), seed=seed)
+    patches = assign_splits(read_set(data, seed=seed), seed=seed)
     task = task or FITS[patches.card.task]
     check_fit(task, patches)
     click.echo(repr(patches) + "\n\n" + split_table(patches).to_string() + "\n")

@@ -84,7 +84,7 @@ def command(
 
     import numpy as np
 
-    from medcore.data.load import load
+    from medcore.data.load import read_set
     from medcore.data.splits import assign_splits
     from medcore.training.fit import fit
     from medcore.training.folds import cross_validate
@@ -94,7 +94,7 @@ def command(
         config = make_config(task, profile, fields)
     except MedcoreError as error:
         raise click.UsageError(str(error)) from None
-    patches = assign_splits(load(data, size=size, window=window, on_error=on_error), seed=config.seed)
+    patches = assign_splits(read_set(data, size=size, window=window, on_error=on_error), seed=config.seed)
     options: dict[str, Any] = {
         "model": model, "weights": weights, "codes": codes, "normal": normal, "class_weights": class_weights,
     }  # fmt: skip

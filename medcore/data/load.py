@@ -34,7 +34,7 @@ _CODE = ("images", "tiff", "dicom", "sizes", "prepare")
 _CARD_FIELDS = ("title", "licence", "citation", "homepage", "pixel_size_um", "abnormal", "task")
 
 
-def load(
+def read_set(
     source: str | os.PathLike[str],
     *,
     size: int | tuple[int, int] | None = None,

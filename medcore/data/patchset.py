@@ -41,7 +41,7 @@ __all__ = ["PatchSet", "PatchSetWriter"]
 class PatchSet:
     """A data set, or a view of some of its rows, with pixels left on the disk until asked for.
 
-    Make one with :meth:`open`, :meth:`from_arrays` or ``medcore.data.load.load``.
+    Make one with :meth:`open`, :meth:`from_arrays` or ``medcore.data.load.read_set``.
 
     Attributes:
         store: All pixels of the file, uint8. **Shape** ``(M, H, W, C)``, usually memory-mapped.

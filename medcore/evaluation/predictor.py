@@ -203,7 +203,7 @@ class Predictor:
             )
 
 
-def load(path: str | PathLike[str], which: str | int = "best", *, device: str | None = None) -> Predictor:
+def load_predictor(path: str | PathLike[str], which: str | int = "best", *, device: str | None = None) -> Predictor:
     """A classifier ready to predict.
 
     Args:
@@ -214,7 +214,7 @@ def load(path: str | PathLike[str], which: str | int = "best", *, device: str | 
     Raises:
         MedcoreError: Nothing is there, a byte changed, or it is not a classifier.
     """
-    return Predictor(checkpoint.load(Path(path), which), device)
+    return Predictor(checkpoint.load_checkpoint(Path(path), which), device)
 
 
 def equip(run: str | PathLike[str], model: Classifier, train: PatchSet, validation: PatchSet, **extra: Any) -> None:

@@ -67,7 +67,7 @@ def load_segmenter(path: str | Path, *, device: str | None = None, turns: int | 
     Raises:
         MedcoreError: Nothing is there, a byte changed, or it is no segmentation model.
     """
-    loaded = checkpoint.load(Path(path))
+    loaded = checkpoint.load_checkpoint(Path(path))
     if not isinstance(loaded.model, SegmentationModel):
         family = loaded.manifest["architecture"]["family"]
         raise MedcoreError(

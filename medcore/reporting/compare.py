@@ -328,12 +328,12 @@ def _pixels(run: Compared, rows: np.ndarray) -> np.ndarray:
     Raises:
         MedcoreError: The data cannot be read, or are not those that the run saw.
     """
-    from medcore.data.load import load
+    from medcore.data.load import read_set
 
     assert run.scores is not None and run.scores.ids is not None
     known = run.results["parameters"]
     options = {key: known[key] for key in ("size", "on_error", "seed") if known.get(key) is not None}
-    patches = load(known["data"], progress=False, **options)
+    patches = read_set(known["data"], progress=False, **options)
     ids = run.scores.ids
     if ids.max(initial=-1) >= len(patches.store):
         raise MedcoreError("the data have fewer images than when the run was made")

@@ -120,7 +120,7 @@ def _train_and_predict(
         torch.manual_seed(config.seed)
         model = make_model()
         fit(model, objective, train, held_out, config, out=folder, progress=False)
-        return predict(checkpoint.load(folder, "last").model.to(next(model.parameters()).device), held_out)
+        return predict(checkpoint.load_checkpoint(folder, "last").model.to(next(model.parameters()).device), held_out)
 
 
 def train_variant(

@@ -209,7 +209,7 @@ def annotate(path: str | Path, **extra: Any) -> None:
     os.replace(temporary, folder / MANIFEST)
 
 
-def load(path: str | Path, which: str | int = "best") -> Loaded:
+def load_checkpoint(path: str | Path, which: str | int = "best") -> Loaded:
     """The model of a checkpoint, ready to predict.
 
     Args:

@@ -105,7 +105,7 @@ DONE = "complete"
 
 
 def _found(folder: Path, *, reused: bool) -> Trained:
-    loaded = checkpoint.load(folder)
+    loaded = checkpoint.load_checkpoint(folder)
     written = (loaded.path / checkpoint.MODEL).stat().st_mtime
     made = datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")
     return Trained(loaded.model, reused, made, loaded.manifest["sha256"][checkpoint.MODEL], folder)
@@ -153,7 +153,7 @@ def fine_tune(path: str | Path, classes: Sequence[str], *, which: str | int = "b
     if "classes" not in spec["args"]:
         raise MedcoreError(f"{folder}: a {spec['family']} has no classes to replace; load() it and train on")
     if old == new:
-        loaded = checkpoint.load(folder)
+        loaded = checkpoint.load_checkpoint(folder)
         return loaded.model, f"all weights come from {folder}: the classes are the same ({', '.join(new)})"
     spec["args"]["classes"] = len(new)
     model = build(spec)

@@ -67,9 +67,9 @@ def audit_main(source: str | Path, fix: bool = False, out: str | Path | None = N
     Returns:
         Exit code: 0 when there is no leakage (any more), 1 when there is.
     """
-    from medcore.data.load import load
+    from medcore.data.load import read_set
 
-    ps = load(source)
+    ps = read_set(source)
     audited = audit(ps, step=lambda name: print(f"… {name}", flush=True))
     print(audited)
     if not fix:
