@@ -210,7 +210,7 @@ def test_a_killed_preparation_is_made_again(tmp_path: Path, tmp_data: Path) -> N
     program = (
         "import os\nfrom medcore.data import prepare\n"
         "prepare._flush = lambda *_: os.kill(os.getpid(), 9)\n"
-        f"from medcore.data.load import load\nload({str(root)!r}, progress=False)\n"
+        f"from medcore.data.load import read_set\nread_set({str(root)!r}, progress=False)\n"
     )
     killed = subprocess.run([sys.executable, "-c", program], env={**os.environ, "MEDCORE_DATA": str(tmp_data)})
     assert killed.returncode == -9

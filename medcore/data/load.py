@@ -1,6 +1,6 @@
 """``load``: from a set's name, a folder, a ``metadata.csv`` or a ``.npz`` to a PatchSet, prepared once and cached.
 
-python -c "from medcore.data.load import load; print(load('phantom-crc'))"
+python -c "from medcore.data.load import read_set; print(read_set('phantom-crc'))"
 
 A smaller set for a quick look, drawn fairly and said aloud.
 """
