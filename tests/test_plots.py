@@ -111,10 +111,10 @@ def test_style_file_palette_is_the_palette():
 
 
 def test_spread_keeps_order_and_distance():
-    placed = style.spread([0.5, 0.5, 0.51, 0.0], 0.1)
+    placed = style.spread_apart([0.5, 0.5, 0.51, 0.0], 0.1)
     assert np.allclose(sorted(placed), sorted([0.4033333, 0.5033333, 0.6033333, 0.0]))
     assert placed[3] == 0.0 and placed[0] < placed[1] < placed[2]
-    assert style.spread([], 0.1).size == 0
+    assert style.spread_apart([], 0.1).size == 0
 
 
 def test_scale_bar_has_its_true_length_and_none_without_a_pixel_size():
@@ -302,7 +302,7 @@ PLOTS = {
     "score_histograms": lambda: distributions.score_histograms(
         PROBABILITY[:, 0], TRUTH, classes=CLASSES, threshold=0.3, threshold_name="Youden on val"
     ),
-    "confusion_matrix": lambda: confusion.confusion_matrix(RNG.integers(0, 90, (9, 9)), classes=CLASSES),
+    "confusion_matrix": lambda: confusion.confusion_heatmap(RNG.integers(0, 90, (9, 9)), classes=CLASSES),
     "learning_curves": lambda: curves.learning_curves(history(), best_epoch=9),
     "roc_curves": lambda: curves.roc_curves(PROBABILITY, TRUTH, classes=CLASSES, groups=GROUPS, resamples=20),
     "precision_recall": lambda: curves.precision_recall_curves(PROBABILITY, TRUTH, classes=CLASSES, resamples=20),
@@ -337,10 +337,10 @@ PLOTS = {
     "dice_per_case": lambda: segmentation.dice_per_case(
         RNG.random(40), groups=[f"P{n % 9}" for n in range(40)], baselines={"all gland": 0.4}
     ),
-    "patient_scores": lambda: diagnosis.patient_scores(
+    "patient_scores": lambda: diagnosis.sorted_patient_scores(
         RNG.random(40), RNG.random(40) > 0.5, names=[f"B22-{n}" for n in range(40)], threshold=0.5
     ),
-    "patient_table": lambda: diagnosis.patient_table(
+    "patient_table": lambda: diagnosis.patient_gallery(
         PICTURES[:6].reshape(2, 3, 24, 24, 3), patient=["A", "B"], score=[0.1, 0.9], decision=["neg", "pos"],
         truth=["pos", "pos"], captions=[["0.1", "0.2", "0.3"]] * 2,
     ),
@@ -402,7 +402,7 @@ def test_every_plot_leaves_the_current_style_and_pyplot_alone(name):
 
 def test_plots_draw_into_the_axes_they_get():
     _, ax = plt.subplots()
-    assert confusion.confusion_matrix(np.eye(2, dtype=int), classes=["a", "b"], ax=ax) is ax
+    assert confusion.confusion_heatmap(np.eye(2, dtype=int), classes=["a", "b"], ax=ax) is ax
     assert data.class_counts(toy_set(), ax=plt.subplots()[1]) is not ax
     assert len(plt.get_fignums()) == 2
 
@@ -457,11 +457,11 @@ def test_calibration_error_is_written_for_both_curves():
 
 
 def test_confusion_matrix_writes_its_counts_and_never_rounds_to_0_or_100():
-    ax = confusion.confusion_matrix(np.array([[999, 1], [0, 5]]), classes=["a", "b"])
+    ax = confusion.confusion_heatmap(np.array([[999, 1], [0, 5]]), classes=["a", "b"])
     written = [text.get_text() for text in ax.texts]
     assert {"999", ">99", "1", "<1", "5", "100", "·", "n = 1,000"} <= set(written)
     with pytest.raises(MedcoreError, match="2 classes"):
-        confusion.confusion_matrix(np.eye(3), classes=["a", "b"])
+        confusion.confusion_heatmap(np.eye(3), classes=["a", "b"])
 
 
 def test_class_counts_add_up_to_the_set():

@@ -125,7 +125,7 @@ def _blocks(ax: Axes, left: float, stages: Sequence[tuple[int, int]], top: int, 
             left = edges[-1] + GAP
         height = 1.9 * float(np.sqrt(side / top))
         width = 0.16 + 0.05 * float(np.sqrt(channels))
-        ax.add_patch(Rectangle((left, -height / 2), width, height, color=style.lighter(colour, 0.25), ec="white", lw=1))
+        ax.add_patch(Rectangle((left, -height / 2), width, height, color=style.lighten(colour, 0.25), ec="white", lw=1))
         ax.text(left + width / 2, -height / 2 - 0.07, f"{side}²\n×{channels}", ha="center", va="top", fontsize=7.5)
         edges.append(left + width)
     return edges
@@ -134,7 +134,7 @@ def _blocks(ax: Axes, left: float, stages: Sequence[tuple[int, int]], top: int, 
 def _pill(ax: Axes, left: float, y: float, text: str) -> None:
     """The bottleneck, or one of its parts."""
     shape = FancyBboxPatch(
-        (left + 0.05, y - 0.19), PILL - 0.1, 0.38, boxstyle="round,pad=0.05", color=style.lighter(LATENT, 0.35)
+        (left + 0.05, y - 0.19), PILL - 0.1, 0.38, boxstyle="round,pad=0.05", color=style.lighten(LATENT, 0.35)
     )
     ax.add_patch(shape)
     ax.text(left + PILL / 2, y, text, ha="center", va="center", fontsize=7.5)
@@ -142,7 +142,7 @@ def _pill(ax: Axes, left: float, y: float, text: str) -> None:
 
 def _box(ax: Axes, x: float, y: float, width: float, colour: str, inside: str) -> None:
     """A level of the U with its channels."""
-    ax.add_patch(Rectangle((x - width / 2, y - 0.2), width, 0.4, color=style.lighter(colour, 0.35), ec="white"))
+    ax.add_patch(Rectangle((x - width / 2, y - 0.2), width, 0.4, color=style.lighten(colour, 0.35), ec="white"))
     ax.text(x, y, inside, ha="center", va="center", fontsize=8)
 
 

@@ -17,7 +17,7 @@ from medcore.plots import style
 
 
 @style.styled
-def confusion_matrix(
+def confusion_heatmap(
     matrix: np.ndarray, *, classes: Sequence[str], unit: str = "patch", ax: Axes | None = None
 ) -> Axes:
     """Counts with row shares; the diagonal is the sensitivity of each class.
@@ -34,7 +34,7 @@ def confusion_matrix(
     matrix = np.asarray(matrix)
     count = len(classes)
     if matrix.shape != (count, count):
-        raise MedcoreError(f"confusion_matrix: matrix has shape {matrix.shape}, but there are {count} classes.")
+        raise MedcoreError(f"confusion_heatmap: matrix has shape {matrix.shape}, but there are {count} classes.")
     totals = matrix.sum(axis=1)
     shares = matrix / np.maximum(totals, 1)[:, None]
     cell = float(np.clip(5.2 / count, 0.42, 0.85))
@@ -121,7 +121,7 @@ def operating_point(scores: Scores, *, threshold: float, positive: str | None = 
     left.plot([alarms, alarms, 0], [0, hits, hits], color=style.MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)
     left.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), box_aspect=1)
     left.set_title(f"threshold {threshold:.3g}: sensitivity {hits:.2f}, specificity {1 - alarms:.2f}", fontsize=8.5)
-    confusion_matrix(count_decisions(truth, decision, 2), classes=names, unit=scores.unit, ax=right)
+    confusion_heatmap(count_decisions(truth, decision, 2), classes=names, unit=scores.unit, ax=right)
     return np.array([left, right])
 
 
@@ -145,10 +145,3 @@ def against_the_rest(scores: Scores, positive: str | None) -> tuple[list[str], n
 def present(scores: Scores) -> list[str]:
     """Classes that have cases of their own and others to be told from, which a ROC curve needs."""
     return [name for number, name in enumerate(scores.classes) if 0 < (scores.truth == number).mean() < 1]
-
-
-def threshold_range(scores: Scores, positive: str | None = None) -> tuple[float, float]:
-    """Lowest and highest score, the ends of a slider over thresholds."""
-    _, _, score = against_the_rest(scores, positive)
-    low, high = float(score.min()), float(score.max())
-    return low, high if high > low else low + 1.0

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.curves import Band, mean_roc, precision_recall_band, precision_recall_curve, roc_band, roc_curve
+from medcore.evaluation.curves import Band, mean_roc, roc_band, roc_curve
 from medcore.evaluation.estimate import metric_name
 from medcore.evaluation.scores import Scores
 from medcore.plots import style
@@ -138,48 +138,6 @@ def roc_curves(
     _side_key(ax, "AUROC (95 % interval)" if estimates else "AUROC", labels)
     ax.set(
         xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), box_aspect=1, anchor="W"
-    )
-    return ax
-
-
-@style.styled
-def precision_recall_curves(
-    score: np.ndarray,
-    truth: np.ndarray,
-    *,
-    classes: Sequence[str],
-    groups: np.ndarray | None = None,
-    estimates: Mapping[str, str] | None = None,
-    resamples: int = 200,
-    seed: int = 0,
-    ax: Axes | None = None,
-) -> Axes:
-    """Precision over recall with 95 % bands over patients; a tick at the left marks each class's prevalence.
-
-    Args: as for `roc_curves`.
-    """
-    ax = style.new_axes(ax, width=6.4, height=3.7)
-    rows = _one_vs_rest(score, truth, classes)
-    labels = []
-    for name, positive, values in rows:
-        colour = style.line_colour(style.class_colours(classes)[name])
-        curve = precision_recall_curve(positive, values)
-        ax.step(curve.x, curve.y, where="pre", color=colour, lw=1.6)
-        if resamples:
-            band = precision_recall_band(_binary(name, positive, values, groups), resamples=resamples, seed=seed)
-            _shade(ax, band, colour, crowded=len(rows) > 3)
-        ax.axhline(positive.mean(), color=colour, lw=1, ls=(0, (2, 3)), zorder=0)
-        area = float(np.sum(np.diff(curve.x) * curve.y[1:]))
-        text = (estimates or {}).get(name) or f"{area:.2f}"
-        labels.append((f"{name}  {text}, prevalence {positive.mean():.0%}", colour))
-    _side_key(ax, "average precision", labels)
-    ax.set(
-        xlabel="recall (sensitivity)",
-        ylabel="precision (PPV)",
-        xlim=(-0.01, 1.01),
-        ylim=(-0.01, 1.02),
-        box_aspect=1,
-        anchor="W",
     )
     return ax
 

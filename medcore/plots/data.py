@@ -66,7 +66,7 @@ def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     counts = np.sort(pd.Series(group_names(ps)).value_counts().to_numpy())[::-1]
     ax = style.new_axes(ax, height=2.6)
     place = np.arange(1, len(counts) + 1)
-    ax.fill_between(place, counts, 0.8, step="mid", color=style.lighter(style.PALETTE[0], 0.75), lw=0)
+    ax.fill_between(place, counts, 0.8, step="mid", color=style.lighten(style.PALETTE[0], 0.75), lw=0)
     ax.step(place, counts, where="mid", color=style.PALETTE[0], lw=1.4)
     median = float(np.median(counts))
     ax.axhline(median, color=style.MUTED, lw=1, ls=(0, (4, 3)))
@@ -86,39 +86,6 @@ def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
         color="#333333",
     )
     ax.set_title(f"{len(counts):,} {unit}s, {counts.min():,} to {counts.max():,} images each")
-    return ax
-
-
-@style.styled
-def patients_per_class(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
-    """How many patients stand behind each class on each side: what an interval really rests on.
-
-    Args:
-        ps: the set.
-        ax: where to draw.
-    """
-    frame = pd.DataFrame({"label": ps.labels, "group": group_names(ps), "side": ps.splits})
-    sides = [side for side in SPLITS if (frame["side"] == side).any()] or [""]
-    table = np.array(
-        [
-            [frame[(frame["label"] == number) & (frame["side"] == side)]["group"].nunique() for side in sides]
-            for number in range(len(ps.classes))
-        ]
-    )
-    ax = style.new_axes(ax, width=1.6 + 0.75 * len(sides) + 1.2, height=0.7 + 0.28 * len(ps.classes))
-    shade = np.log1p(table) / np.log1p(max(table.max(), 1))
-    ax.pcolormesh(shade, cmap="Blues", vmin=0, vmax=1.6, edgecolors="white", linewidth=1.5)
-    for (row, column), count in np.ndenumerate(table):
-        colour = "#B2182B" if count == 0 else style.INK
-        ax.text(column + 0.5, row + 0.5, f"{count:,}", ha="center", va="center", fontsize=8.5, color=colour)
-    ax.set_xticks(np.arange(len(sides)) + 0.5, [side or "all" for side in sides])
-    ax.set_yticks(np.arange(len(ps.classes)) + 0.5, ps.classes)
-    ax.tick_params(length=0)
-    ax.invert_yaxis()
-    ax.xaxis.tick_top()
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    ax.set_title(f"{unit_of(ps)}s per class")
     return ax
 
 

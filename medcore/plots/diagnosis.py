@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from medcore.errors import MedcoreError
 from medcore.plots import style
@@ -20,7 +19,7 @@ RIGHT, WRONG = "#009E73", "#B2182B"
 
 
 @style.styled
-def patient_scores(
+def sorted_patient_scores(
     score: np.ndarray,
     truth: np.ndarray,
     *,
@@ -75,7 +74,7 @@ def _name_wrong(ax: Axes, places: np.ndarray, heights: np.ndarray, names: np.nda
     ax.set_yticks([tick for tick in ax.get_yticks() if low - 0.3 * room <= tick <= high + 0.3 * room])
     for part, level, side in ((places[~alarms], low - room, "top"), (places[alarms], high + room, "bottom")):
         for place, x in zip(
-            part, style.spread(part, len(heights) * (0.085 if len(part) <= STRAIGHT else 0.035)), strict=True
+            part, style.spread_apart(part, len(heights) * (0.085 if len(part) <= STRAIGHT else 0.035)), strict=True
         ):
             ax.plot([place, x], [heights[place], level], color=WRONG, lw=0.5, alpha=0.6, zorder=0)
             ax.text(
@@ -93,7 +92,7 @@ def _name_wrong(ax: Axes, places: np.ndarray, heights: np.ndarray, names: np.nda
 
 
 @style.styled
-def patient_table(
+def patient_gallery(
     windows: np.ndarray,
     *,
     patient: Sequence[str],
@@ -121,7 +120,7 @@ def patient_table(
     """
     rows, count = windows.shape[:2]
     if not rows == len(patient) == len(score) == len(decision) == len(truth):
-        raise MedcoreError(f"patient_table: {rows} rows of windows for {len(patient)} patients.")
+        raise MedcoreError(f"patient_gallery: {rows} rows of windows for {len(patient)} patients.")
     pictures = as_colour(windows.reshape(-1, *windows.shape[2:])).reshape(rows, count, *windows.shape[2:4], 3)
     if maps is not None:
         pictures = np.stack([pictures, maps], axis=2).reshape(rows, 2 * count, *pictures.shape[2:])
@@ -151,49 +150,6 @@ def patient_table(
                 ax.text(left + 0.5, top + 1.03, text, fontsize=6.5, ha="center", va="top", color="#555555")
     ax.set(xlim=(-0.02, width), ylim=(rows * step, -0.3), aspect="equal")
     style.bare(ax)
-    return ax
-
-
-@style.styled
-def density_levels(
-    score: np.ndarray,
-    level: np.ndarray,
-    *,
-    levels: Sequence[str],
-    cuts: Sequence[float] = (),
-    label: str = "patient score",
-    seed: int = 0,
-    ax: Axes | None = None,
-) -> Axes:
-    """Patient scores per level (such as negative, low, high): every patient, medians, and the cuts between levels.
-
-    Args:
-        score: (N,) patient scores.
-        level: (N,) level numbers.
-        levels: their names, in order.
-        cuts: thresholds between levels.
-        label: what the score is.
-        seed: of the sideways jitter.
-        ax: where to draw.
-    """
-    score, level = np.asarray(score, dtype=float), np.asarray(level)
-    rng = np.random.default_rng(seed)
-    colours = style.class_colours(levels)
-    ax = style.new_axes(ax, width=5.2, height=3.0)
-    for number, name in enumerate(levels):
-        values = score[level == number]
-        if len(values):
-            ax.plot(
-                number + rng.uniform(-0.2, 0.2, len(values)), values, "o", color=colours[name], ms=5, mew=0, alpha=0.65
-            )
-            ax.plot([number - 0.3, number + 0.3], [np.median(values)] * 2, color=style.INK, lw=2)
-    for cut in cuts:
-        ax.axhline(cut, color=style.MUTED, lw=1, ls=(0, (4, 2)), zorder=0)
-    counts = [int((level == number).sum()) for number in range(len(levels))]
-    ax.set_xticks(range(len(levels)), [f"{name}\nn = {count}" for name, count in zip(levels, counts, strict=True)])
-    ax.tick_params(axis="x", length=0)
-    ax.set(ylabel=label, xlim=(-0.6, len(levels) - 0.4))
-    ax.set_title("each dot a patient; bar: median; dashes: cuts between levels", fontweight="normal", fontsize=8.5)
     return ax
 
 
@@ -239,42 +195,4 @@ def fold_results(
     ax.tick_params(axis="x", length=0)
     ax.grid(axis="y")
     style.reference_lines(ax, lines)
-    return ax
-
-
-@style.styled
-def window_map(
-    x: np.ndarray,
-    y: np.ndarray,
-    value: np.ndarray,
-    *,
-    side: float,
-    label: str = "window score",
-    limits: tuple[float, float] = (0.0, 1.0),
-    ax: Axes | None = None,
-) -> Axes:
-    """Windows at their place on the slide, coloured by score.
-
-    Args:
-        x: (N,) left edges, pixels of the slide.
-        y: (N,) upper edges.
-        value: (N,) a score per window.
-        side: side of a window, pixels of the slide.
-        label: what the score is.
-        limits: of the colour scale.
-        ax: where to draw.
-    """
-    import matplotlib as mpl
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    ax = style.new_axes(ax, width=5.0, height=4.0)
-    scale = Normalize(*limits)
-    for left, top, one in zip(x, y, value, strict=True):
-        ax.add_patch(Rectangle((left, top), side, side, color=mpl.colormaps[style.SEQUENTIAL](scale(one)), lw=0))
-    ax.set(xlim=(min(x) - side, max(x) + 2 * side), ylim=(max(y) + 2 * side, min(y) - side), aspect="equal")
-    style.bare(ax)
-    bar = ax.figure.colorbar(ScalarMappable(scale, style.SEQUENTIAL), ax=ax, fraction=0.03, pad=0.02)
-    bar.set_label(label, fontsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
     return ax

@@ -78,52 +78,6 @@ def forest(
     return ax
 
 
-@style.styled
-def dumbbells(
-    pairs: Mapping[str, tuple[EstimateLike, EstimateLike]],
-    *,
-    names: tuple[str, str] = ("patient folds", "random folds"),
-    label: str | None = None,
-    chance: float | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Each method under two conditions, both with their intervals: how much one flatters against the other.
-
-    Args:
-        pairs: method to its two estimates, in the order of `names`.
-        names: the two conditions; the first is the one to believe.
-        label: what the value is; by default the metric's name.
-        chance: drawn as a dotted line.
-        ax: where to draw.
-
-    Raises:
-        MedcoreError: when there is nothing to draw.
-    """
-    if not pairs:
-        raise MedcoreError("dumbbells: needs at least one pair of estimates.")
-    ax = style.new_axes(ax, height=0.95 + 0.5 * len(pairs))
-    looks = ((style.PALETTE[0], 0.13), (style.PALETTE[1], -0.13))
-    for row, both in enumerate(pairs.values()):
-        for one, (colour, shift), name in zip(both, looks, names, strict=True):
-            if one.value is None:
-                continue
-            if one.low is not None and one.high is not None:
-                ax.plot([one.low, one.high], [row - shift] * 2, color=colour, lw=2.2, alpha=0.55, solid_capstyle="butt")
-            ax.plot(one.value, row - shift, "o", color=colour, ms=7, mec="white", label=name if row == 0 else None)
-        if both[0].value is not None and both[1].value is not None:
-            _right(ax, row, f"{_printed(both[0])} → {both[1].value:.2f}")
-    if chance is not None:
-        ax.axvline(chance, color=style.MUTED, lw=0.9, ls=(0, (2, 3)), zorder=0)
-    ax.set_yticks(range(len(pairs)), list(pairs))
-    ax.set_ylim(len(pairs) - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-    ax.spines["left"].set_visible(False)
-    ax.set_xlabel(label or metric_name(next(iter(pairs.values()))[0].name))
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, handletextpad=0.1)
-    return ax
-
-
 def _draw_baselines(
     ax: Axes, estimates: Sequence[EstimateLike], baselines: Mapping[str, Sequence[EstimateLike]]
 ) -> None:

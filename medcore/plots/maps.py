@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -145,45 +144,6 @@ def heat_overlays(
     )
     value_bar(ax, limit=limit, label=label)
     return ax
-
-
-@style.styled
-def tile_seams(
-    image: np.ndarray,
-    plain: np.ndarray,
-    blended: np.ndarray,
-    *,
-    seams: tuple[Sequence[int], Sequence[int]] | None = None,
-    names: tuple[str, str, str] = ("image", "tiles side by side", "tiles blended"),
-) -> np.ndarray:
-    """A probability map with and without blending of its tiles, with the seams marked in the margin.
-
-    Args:
-        image: **Shape** ``(H, W, C)``.
-        plain: probabilities from tiles put side by side. **Shape** ``(H, W)``.
-        blended: probabilities from overlapping, blended tiles. **Shape** ``(H, W)``.
-        seams: (rows, columns) where tiles of `plain` meet.
-        names: titles of the three panels.
-
-    Returns:
-        The three Axes.
-    """
-    height = style.WIDTH / 3 * image.shape[0] / image.shape[1] + 0.5
-    _, axes = plt.subplots(1, 3, figsize=(style.WIDTH, height))
-    for ax, picture, name in zip(axes, (image, plain, blended), names, strict=True):
-        if picture is image:
-            ax.imshow(as_colour(image[None])[0])
-        else:
-            ax.imshow(picture, cmap=style.SEQUENTIAL, vmin=0, vmax=1)
-        ax.set_title(name, fontsize=8.5)
-        style.bare(ax)
-    for rows, columns in [seams] if seams else []:
-        for place in rows:
-            axes[1].plot([-0.02, 0], [1 - place / image.shape[0]] * 2, **_tick(axes[1]))
-        for place in columns:
-            axes[1].plot([place / image.shape[1]] * 2, [-0.02, 0], **_tick(axes[1]))
-    value_bar(axes[2], limit=1, label="probability", colours=style.SEQUENTIAL)
-    return axes
 
 
 def coloured(values: np.ndarray, *, limit: float, colours: str = ERROR_MAP) -> np.ndarray:

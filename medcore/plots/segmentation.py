@@ -222,7 +222,7 @@ def dice_per_case(
     ax = style.new_axes(ax, height=2.8)
     for place, name in enumerate(order):
         values = dice[names == name]
-        ax.plot([place, place], [values.min(), values.max()], color=style.lighter(style.PALETTE[0]), lw=1.2, zorder=1)
+        ax.plot([place, place], [values.min(), values.max()], color=style.lighten(style.PALETTE[0]), lw=1.2, zorder=1)
         ax.plot(np.full(len(values), place), values, "o", color=style.PALETTE[0], ms=4, mew=0, alpha=0.75)
     crowded = len(order) > 24 or groups is None
     ax.set_xticks([] if crowded else range(len(order)), [] if crowded else order, rotation=60, ha="right", fontsize=7)

@@ -83,12 +83,12 @@ def class_colours(classes: Sequence[str]) -> dict[str, str]:
     for number, name in enumerate(classes):
         colour = PALETTE[number % len(PALETTE)]
         for _ in range(number // len(PALETTE)):
-            colour = lighter(colour, 0.45)
+            colour = lighten(colour, 0.45)
         colours[name] = colour
     return colours
 
 
-def lighter(colour: str, amount: float = 0.6) -> str:
+def lighten(colour: str, amount: float = 0.6) -> str:
     """Mix a colour with white; `amount` 0 leaves it, 1 is white."""
     mixed = np.asarray(to_rgb(colour)) * (1 - amount) + amount
     return "#" + "".join(f"{round(255 * part):02X}" for part in mixed)
@@ -130,7 +130,7 @@ def bare(ax: Axes) -> None:
         spine.set_visible(False)
 
 
-def spread(positions: Sequence[float], gap: float) -> np.ndarray:
+def spread_apart(positions: Sequence[float], gap: float) -> np.ndarray:
     """Move positions apart until neighbours are at least `gap` apart, as little as possible; order is kept."""
     wanted = np.asarray(positions, dtype=float)
     order = np.argsort(wanted, kind="stable")
@@ -164,7 +164,7 @@ def label_ends(
         gap: smallest distance between labels, as a share of the axis height.
     """
     low, high = ax.get_ylim()
-    places = spread([(height - low) / (high - low) for height in heights], gap)
+    places = spread_apart([(height - low) / (high - low) for height in heights], gap)
     places = places - max(0.0, places.max(initial=0) - 1.0)
     for text, place, colour in zip(labels, places, colours, strict=True):
         ax.annotate(
