@@ -17,14 +17,18 @@ from pathlib import Path
 
 # (notebook or "*", metric or "*") -> why it may differ from dd6de99
 DELIBERATE: dict[tuple[str, str], str] = {}
+IMAGES = ("image", "patch", "window")  # the set's card says which; a photograph was called a patch
 NEARLY = 1e-9
 
 
 def rows(results: dict) -> dict[tuple, dict]:
     """Every estimate of a run by what it says."""
     found: dict[tuple, dict] = {}
-    for row in [{"baseline": "", **row} for row in results["metrics"]] + results["baselines"]:
-        key = (row["baseline"], row["name"], row["unit"], row["split"], row["n"])
+    for row in [{**row, "baseline": ""} for row in results["metrics"] + results.get("differences", [])] + results[
+        "baselines"
+    ]:
+        unit = "image" if row["unit"] in IMAGES else row["unit"]
+        key = (row["baseline"], row["name"], unit, row["split"], row["n"])
         while key in found:
             key = (*key, "again")
         found[key] = row

@@ -12,6 +12,7 @@ from medcore.data.audit.audit import audit
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
+from medcore.evaluation.comparison import Comparison
 from medcore.evaluation.intervals import Estimate, interval
 from medcore.evaluation.scores import Scores
 from medcore.reporting.checklist import ITEMS
@@ -64,6 +65,31 @@ def test_a_whole_run_is_in_results_json(folder: Path) -> None:
     answered = {row["question"]: row["answered"] for row in found["checklist"]}
     assert answered["How was the decision threshold chosen?"] and not answered["Who was eligible?"]
     assert "Half are right" not in run.limits() and "synthetic" in run.limits()
+
+
+@pytest.mark.parametrize(("colour", "warned"), [(0.8, True), (0.55, False)])
+def test_a_comparison_is_recorded_in_one_call(folder: Path, colour: float, warned: bool) -> None:
+    """Chance is 0.5 with two classes: 0.8 goes more than half of the way from there to 0.9, 0.55 does not."""
+
+    def accuracy(value: float) -> Estimate:
+        return Estimate("balanced_accuracy", value, 0.4, 1.0, 8, "patch", "test", method="by hand")
+
+    run = Run.start(NOTEBOOK, {})
+    run.use(patches())
+    gain = Estimate("balanced_accuracy_difference", 0.1, 0.0, 0.2, 8, "patch", "test")
+    compared = Comparison(
+        [accuracy(0.9)], {"colour": [accuracy(colour)]}, {"peer": [accuracy(0.95)]}, {"colour": [gain]}, "colour"
+    )
+    assert run.result(compared) is compared
+    run.validated("val_loss", 0.5, "min")
+    found = run.finish("A sentence.")
+    assert [row["value"] for row in found["metrics"]] == [0.9]
+    assert [(row["baseline"], row["trivial"]) for row in found["baselines"]] == [("colour", True), ("peer", False)]
+    assert [(row["baseline"], row["value"]) for row in found["differences"]] == [("colour", 0.1)]
+    assert any("colour" in text for text in found["warnings"]) == warned
+    answers = {row["question"]: row["answer"] for row in found["checklist"]}
+    assert "val_loss" in answers["How was the final model selected?"]
+    assert "270" in answers["Was any subset of the data selected?"]  # the limit of the profile
 
 
 def test_saved_predictions_give_the_scores_back(folder: Path) -> None:

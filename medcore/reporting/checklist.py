@@ -117,7 +117,40 @@ def _baselines(results: Results) -> str:
 
 
 def _section(key: str) -> Callable[[Results], str]:
-    return lambda results: str(results.get("answers", {}).get(key, ""))
+    """What the notebook answered with ``run.answer``, else what the run knows by itself."""
+    return lambda results: str(results["answers"].get(key) or KNOWN.get(key, _nothing)(results))
+
+
+def _subset(results: Results) -> str:
+    limit = results["parameters"].get("limit")
+    return f"at most {limit} images (parameter limit)" if limit else ""
+
+
+def _training(results: Results) -> str:
+    names = ("model", "loss", "epochs", "images_seen", "batch_size", "lr", "schedule", "augment", "seed")
+    given = {name: results["parameters"].get(name) for name in names}
+    named = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+    return named if results["model"] and given["epochs"] else ""
+
+
+def _selection(results: Results) -> str:
+    validation = results["validation"]
+    return f"{validation['mode']}imum of {validation['name']}" if validation else ""
+
+
+def _calibration(results: Results) -> str:
+    rows = [row for row in results["metrics"] if row["name"].startswith(("ece", "brier", "calibration"))]
+    return ", ".join(f"{row['name'].replace('_', ' ')} {row['value']:.3f}" for row in rows if row["value"] is not None)
+
+
+KNOWN: dict[str, Callable[[Results], str]] = {
+    "subset": _subset,
+    "missing data": lambda results: _excluded(results),
+    "training": _training,
+    "selection": _selection,
+    "calibration": _calibration,
+    "subgroups": lambda results: ", ".join(results["parameters"].get("subgroups") or []),
+}
 
 
 def _software(results: Results) -> str:

@@ -101,8 +101,8 @@ def new_results(notebook: str, **values: Any) -> dict[str, Any]:
     empty: dict[str, Any] = {
         "schema": SCHEMA, "notebook": notebook, "title": notebook, "status": "running", "cell": None, "error": None,
         "parameters": {}, "changed": [], "summary": "", "data": {}, "model": {}, "metrics": [], "baselines": [],
-        "validation": {}, "audit": {}, "answers": {}, "checklist": [], "environment": {}, "command": "",
-        "warnings": [], "started": "", "seconds": 0.0, "peak_memory_bytes": 0,
+        "differences": [], "validation": {}, "audit": {}, "answers": {}, "checklist": [], "environment": {},
+        "command": "", "warnings": [], "started": "", "seconds": 0.0, "peak_memory_bytes": 0,
     }  # fmt: skip
     return empty | values
 

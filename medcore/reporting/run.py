@@ -33,6 +33,7 @@ from medcore.data.patchset import PatchSet
 from medcore.data.source import reports_home
 from medcore.data.splits import split_table
 from medcore.errors import MedcoreError, TestDataRefused
+from medcore.evaluation.comparison import Comparison, strongest
 from medcore.evaluation.estimate import cases_of, metric_name
 from medcore.evaluation.intervals import Estimate
 from medcore.evaluation.scores import Scores
@@ -42,6 +43,7 @@ from medcore.reporting.checklist import fill_checklist
 from medcore.reporting.front import limits_of
 from medcore.reporting.parameters import Parameters, did_you_mean, schema_for, validate
 from medcore.reporting.results import new_results, plain_json, write_results
+from medcore.reporting.wording import shortcut_warning
 from medcore.training.device import choose_device
 
 RESULTS_TYPE = "application/vnd.medcore.results+json"
@@ -155,6 +157,26 @@ class Run:
         facts = {"baseline": baseline, "trivial": trivial}
         self.results["baselines"] += [{**self._told(estimate), **facts} for estimate in estimates]
 
+    def result(self, comparison: Comparison) -> Comparison:
+        """Record a method beside its baselines and rivals, its paired differences to the reference, and what to fear.
+
+        A warning is recorded where the strongest baseline alone goes more than half of the way from chance to the
+        method. Returns the comparison.
+        """
+        self.record(*comparison.metrics)
+        for methods, trivial in ((comparison.baselines, True), (comparison.rivals, False)):
+            for name, estimates in methods.items():
+                self.compare(name, *estimates, trivial=trivial)
+        self.results["differences"] += [
+            {**self._told(difference), "baseline": comparison.reference} for difference in comparison.against_reference
+        ]
+        best = strongest(comparison.baselines)
+        if best:
+            classes = len(self.results["data"].get("classes", []))
+            warning = shortcut_warning(comparison.metrics[0], best, comparison.baselines[best][0], classes)
+            self.results["warnings"] += [warning] * bool(warning)
+        return comparison
+
     def _told(self, estimate: Estimate) -> dict[str, Any]:
         """The estimate as plain types; intervals speak of patients, and this set may have lesions or bare images."""
         facts = estimate.as_dict()
@@ -182,7 +204,8 @@ class Run:
         """Answer questions of the reporting guidelines, as in ``answer(threshold="Youden on validation")``.
 
         Known names: subset, missing_data, training, selection, threshold, calibration, robustness, explanation,
-        subgroups, external_test, failures.
+        subgroups, external_test, failures. All but threshold, robustness, explanation, external_test and failures are
+        filled from parameters, validation and metrics where nothing is said here.
         """
         self.results["answers"] |= {name.replace("_", " "): text for name, text in answers.items()}
 

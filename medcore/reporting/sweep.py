@@ -123,7 +123,7 @@ def sweep(
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     if trials is None:
-        from medcore.training.jobs import run_jobs
+        from medcore.training.distributed import run_jobs
 
         calls = [(notebook, values, fixed, out) for values in combinations]
         results: Iterator[dict[str, Any]] = (row for _, row in run_jobs(_trial, calls, engine=engine, jobs=jobs))

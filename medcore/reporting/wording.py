@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from medcore.evaluation.estimate import metric_name, printed_decimals
+from medcore.evaluation.estimate import Estimate, metric_name, printed_decimals
 
 __all__ = [
     "count", "duration", "estimate_text", "memory", "metric_name", "moment", "shown",
@@ -91,3 +91,16 @@ def count(number: Any) -> str:
     if not isinstance(number, int) or isinstance(number, bool):
         return shown(number)
     return f"{number:,}".replace(",", "\u202f") if abs(number) >= 10_000 else str(number)
+
+
+def shortcut_warning(headline: Estimate, name: str, baseline: Estimate, classes: int) -> str:
+    """A sentence where a baseline alone goes more than half of the way from chance to the method; else empty."""
+    chance = {"balanced_accuracy": 1 / max(1, classes), "auroc": 0.5}.get(headline.name)
+    if chance is None or headline.value is None or baseline.value is None:
+        return ""
+    if baseline.value - chance <= 0.5 * (headline.value - chance):
+        return ""
+    return (
+        f"A shortcut solves much of this set: {name} alone reaches a {metric_name(headline.name)} of "
+        f"{baseline.value:.2f}; guessing gives {chance:.2f}."
+    )
