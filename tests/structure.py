@@ -49,6 +49,12 @@ def definitions(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
     return [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
 
 
+def is_command(node: ast.FunctionDef | ast.ClassDef) -> bool:
+    """Whether click calls it: it is decorated by ``@….command(…)``."""
+    made = (d.func for d in node.decorator_list if isinstance(d, ast.Call))
+    return any(isinstance(maker, ast.Attribute) and maker.attr == "command" for maker in made)
+
+
 def notebook_sources() -> list[str]:
     """Code cells and Markdown (it holds the solutions of exercises) of every notebook."""
     cells = (json.loads(p.read_text(encoding="utf-8"))["cells"] for p in sorted((ROOT / "notebooks").glob("*.ipynb")))
@@ -104,7 +110,7 @@ def faults(trees: dict[str, ast.Module]) -> list[str]:
         for node in definitions(tree):
             if not node.name.startswith("_"):
                 homes[node.name].append(module)
-            if not words[node.name] and node.name not in ENTRY_POINTS:
+            if not words[node.name] and node.name not in ENTRY_POINTS and not is_command(node):
                 found.append(f"{module}.{node.name}: nothing uses it")
     found += [
         f"{name}: defined in {', '.join(at)}" for name, at in homes.items() if len(at) > 1 and name not in TWO_HOMES

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from medcore.data.card import Card
-from medcore.data.datasets import CARDS, card, describe, medmnist_card
+from medcore.data.datasets import CARDS, card, card_text, medmnist_card
 from medcore.errors import MedcoreError
 
 
@@ -40,10 +40,10 @@ def test_published_counts_add_up() -> None:
 
 
 def test_text_and_unknown_names() -> None:
-    text = describe("ham10000")
+    text = card_text("ham10000")
     assert "mel (melanoma)" in text and "CC-BY-NC-4.0" in text and "10.1038/sdata.2018.161" in text
     assert "md5:4639bfa73ab251610530a97c898e6e46" in text
-    assert "register" in describe("glas") and "[synthetic phantom]" in describe("phantom-crc")
+    assert "register" in card_text("glas") and "[synthetic phantom]" in card_text("phantom-crc")
     with pytest.raises(MedcoreError, match=r"no set is called 'ham1000'; did you mean 'ham10000'\?"):
         card("ham1000")
 
@@ -53,3 +53,14 @@ def test_medmnist_files_are_known_by_their_stem() -> None:
         facts = medmnist_card(stem)
         assert facts is not None and facts.name == "pathmnist"
     assert medmnist_card("mine") is None and medmnist_card("glas") is None
+
+
+def test_the_card_says_what_one_image_is_and_scores_speak_of_it() -> None:
+    """A photograph is no patch: dermatoscopic images are images, tiles of slides patches, IHC windows windows."""
+    expected = {"phantom-crc": "patch", "nct-crc": "patch", "pathmnist": "patch", "quironhelico": "window"}
+    expected |= {"phantom-helico": "window", "phantom-derm": "image", "ham10000": "image", "pneumoniamnist": "image"}
+    assert {name: datasets.card(name).as_card().case for name in expected} == expected
+    table = {"label": [0, 1], "patient": ["a", "b"], "split": ["test", "test"]}
+    for name in expected:
+        ps = PatchSet.from_arrays(np.zeros((2, 4, 4, 3), np.uint8), table, Card("toy", ["x", "y"], case=expected[name]))
+        assert Scores.from_set(ps, np.eye(2)).unit == expected[name]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medcore.data.load import read_set
-from medcore.data.readers.masks import IGNORE, MaskRule, apply, rule_from_options, settle
+from medcore.data.readers.masks import IGNORE, MaskRule, decide_rule, rule_from_options, to_classes
 from medcore.errors import MedcoreError
 
 HALF = np.zeros((10, 12), np.uint8)
@@ -165,16 +165,16 @@ def test_unknown_mask_values(tmp_path: Path, tmp_data: Path) -> None:
 
 def test_rules_by_hand() -> None:
     path = Path("m.png")
-    assert settle(MaskRule(), {0, 255}, "s").kind == "binary"
-    assert settle(MaskRule(), {0, 1}, "s").classes == ("background", "foreground")
+    assert decide_rule(MaskRule(), {0, 255}, "s").kind == "binary"
+    assert decide_rule(MaskRule(), {0, 1}, "s").classes == ("background", "foreground")
     with pytest.raises(MedcoreError, match="values 0, 7, which are no class indexes without gaps"):
-        settle(MaskRule(), {0, 7}, "s")
-    assert settle(MaskRule(), {0, 1, 2, 255}, "s").classes == ("background", "class 1", "class 2")
+        decide_rule(MaskRule(), {0, 7}, "s")
+    assert decide_rule(MaskRule(), {0, 1, 2, 255}, "s").classes == ("background", "class 1", "class 2")
     rule = rule_from_options(None, {0: "a", "2": "b", 255: "ignore"})
-    assert apply(rule, np.array([[0, 2, 255]]), path).tolist() == [[0, 1, 255]]
+    assert to_classes(rule, np.array([[0, 2, 255]]), path).tolist() == [[0, 1, 255]]
     with pytest.raises(MedcoreError, match="neither a mask value"):
         rule_from_options(None, {"red": "a"})
     with pytest.raises(MedcoreError, match="not among the classes a"):
         rule_from_options(["a"], {1: "b"})
     with pytest.raises(MedcoreError, match="value 3, which no class has"):
-        apply(settle(MaskRule(classes=("a", "b", "c")), {0, 1, 2}, "s"), np.array([[3]]), path)
+        to_classes(decide_rule(MaskRule(classes=("a", "b", "c")), {0, 1, 2}, "s"), np.array([[3]]), path)

@@ -7,7 +7,7 @@ from PIL import Image
 from medcore.data.card import Card
 from medcore.data.datasets import DERM_CLASSES
 from medcore.data.patchset import PatchSet
-from medcore.data.readers.hmnist import FILES, published_file, shrunk, tabular_form, write_table
+from medcore.data.readers.hmnist import FILES, published_file, shrunk, tabular_form, write_pixels_csv
 from medcore.errors import MedcoreError
 
 
@@ -35,7 +35,7 @@ def test_the_table_is_made_written_and_read_back(channels, tmp_data):
 def test_a_published_table_is_read_and_matched_by_name(tmp_path, tmp_data):
     patches = make_set()
     mark = np.full((20, 28, 28, 3), np.arange(20, dtype=np.uint8)[:, None, None, None])
-    write_table(PatchSet.from_arrays(mark, patches.table, patches.card), tmp_path)
+    write_pixels_csv(PatchSet.from_arrays(mark, patches.table, patches.card), tmp_path)
     some = patches.select([7, 3, 12])
     small, how = tabular_form(some, tmp_path)
     assert how == f"read from the published file {FILES[3]}"
@@ -52,6 +52,6 @@ def test_sets_without_such_a_file_are_only_shrunk(tmp_data):
 
 def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(MedcoreError, match="images of 40×40"):
-        write_table(make_set(), tmp_path)
+        write_pixels_csv(make_set(), tmp_path)
     with pytest.raises(MedcoreError, match="classes"):
-        write_table(shrunk(make_set(classes=["a", "b"])), tmp_path)
+        write_pixels_csv(shrunk(make_set(classes=["a", "b"])), tmp_path)

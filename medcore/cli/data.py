@@ -13,7 +13,7 @@ def command() -> None:
 
 
 @command.command("list")
-def list_sets() -> None:
+def _list() -> None:
     """All sets that medcore knows by name."""
     from medcore.data.datasets import CARDS
 
@@ -22,26 +22,26 @@ def list_sets() -> None:
         click.echo(f"{name:<{width}}  {card.title}")
 
 
-@command.command()
+@command.command("info")
 @click.argument("name")
-def info(name: str) -> None:
+def _info(name: str) -> None:
     """The card of a set: licence, citation, classes, where to get it; or of a prepared file."""
-    from medcore.data.datasets import describe
+    from medcore.data.datasets import card_text
     from medcore.data.patchset import PatchSet
 
-    click.echo(repr(PatchSet.open(name)) if name.endswith(".npz") and Path(name).is_file() else describe(name))
+    click.echo(repr(PatchSet.open(name)) if name.endswith(".npz") and Path(name).is_file() else card_text(name))
 
 
-@command.command()
+@command.command("fetch")
 @click.argument("name")
-def fetch(name: str) -> None:
+def _fetch(name: str) -> None:
     """Download a set that may be downloaded, check it and unpack it."""
-    from medcore.data.fetch import fetch as download
+    from medcore.data.fetch import fetch_set
 
-    click.echo(f"{name} is in {download(name)}")
+    click.echo(f"{name} is in {fetch_set(name)}")
 
 
-@command.command()
+@command.command("prepare")
 @click.argument("source")
 @click.option("--size", type=click.IntRange(8, 4096), help="Side length in pixels [default: as the images are].")
 @click.option(
@@ -51,7 +51,7 @@ def fetch(name: str) -> None:
 @click.option("--window", type=float, nargs=2, metavar="CENTRE WIDTH", help="DICOM window, in Hounsfield units for CT.")
 @click.option("--value-range", type=float, nargs=2, metavar="LOW HIGH", help="16-bit values that become 0 and 255.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PatchSet here.")
-def prepare(
+def _prepare(
     source: str, size: int | None, policy: str, on_error: str, window: tuple[float, float] | None,
     value_range: tuple[float, float] | None, out: Path | None,
 ) -> None:  # fmt: skip

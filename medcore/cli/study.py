@@ -38,7 +38,7 @@ def command(study: Path, data: str, task: str | None, seed: int) -> int:
     click.echo(repr(patches) + "\n\n" + split_table(patches).to_string() + "\n")
     found = audit(patches, seed=seed)
     click.echo(str(found))
-    write_study(target, data, task, seed)
+    write_parameters(target, data, task, seed)
     folder = shlex.quote(str(study))
     click.echo(f"\nwritten: {target}\nrun next:")
     click.echo(f"  medcore reports {' '.join(NOTEBOOKS[task])} -f {folder}/parameters.yaml --out {folder}/reports")
@@ -58,7 +58,7 @@ def check_fit(task: str, patches: object) -> None:
         raise MedcoreError(f"task {task} needs two classes at least, the set has {list(classes)}")
 
 
-def write_study(target: Path, data: str, task: str, seed: int) -> None:
+def write_parameters(target: Path, data: str, task: str, seed: int) -> None:
     """Write the parameter file with what may be changed, as comments."""
     from medcore.data.npzfile import atomic_path
 

@@ -1,16 +1,11 @@
-"""What a dataset card is, and the class names that several sets share.
-
-The cards of the MedMNIST sets with one label an image, 28×28 (file names, MD5, counts as published).
-
-The dataset cards: licence, citation, classes, counts and where to get each set. The only home of such facts.
-"""
+"""Facts about the sets that medcore knows by name: licence, citation, classes, counts, where to get each. Their only home."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
 
-from medcore.data.card import Card, Group, Task
+from medcore.data.card import Card, Case, Group, Task
 from medcore.errors import MedcoreError
 
 CRC_CLASSES = ["ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM"]
@@ -64,6 +59,7 @@ class DatasetCard:
         citation: Reference with DOI.
         homepage: Where it is published.
         group: The unit that must not stand on two sides of a split.
+        case: What one image is.
         patients_known: Whether the publisher says which images come from one patient.
         pixel_size_um: Micrometres a pixel.
         synthetic: True for phantoms.
@@ -83,6 +79,7 @@ class DatasetCard:
     citation: str = ""
     homepage: str = ""
     group: Group = "patient"
+    case: Case = "image"
     patients_known: bool = True
     pixel_size_um: float | None = None
     synthetic: bool = False
@@ -95,7 +92,8 @@ class DatasetCard:
         values = {
             "name": self.name, "title": self.title, "classes": list(self.classes), "abnormal": list(self.abnormal),
             "task": self.task, "licence": self.licence, "citation": self.citation, "homepage": self.homepage,
-            "pixel_size_um": self.pixel_size_um, "group": self.group, "patients_known": self.patients_known,
+            "pixel_size_um": self.pixel_size_um, "group": self.group, "case": self.case,
+            "patients_known": self.patients_known,
             "synthetic": self.synthetic,
         }  # fmt: skip
         return Card.from_dict(values | changes)
@@ -151,6 +149,7 @@ def medmnist_cards() -> list[DatasetCard]:
             citation=_CITATION,
             homepage="https://medmnist.com",
             group="image",
+            case="patch" if name == "pathmnist" else "image",
             patients_known=False,
             files=(RemoteFile(f"{name}.npz", f"{_URL}{name}.npz", f"md5:{md5}"),),
             layout=f"{name}.npz   (train_images, train_labels, val_..., test_...; any part may be missing)",
@@ -172,7 +171,7 @@ def card(name: str) -> DatasetCard:
     return CARDS[name]
 
 
-def describe(name: str) -> str:
+def card_text(name: str) -> str:
     """The card of a set as text for a terminal."""
     facts = card(name)
     titles = facts.class_titles or facts.classes
@@ -217,6 +216,7 @@ _PUBLIC = [
         "data doi:10.5281/zenodo.1214456",
         homepage="https://zenodo.org/records/1214456",
         group="image",
+        case="patch",
         patients_known=False,
         pixel_size_um=0.5,
         files=(
@@ -258,6 +258,7 @@ _PUBLIC = [
         ["no H. pylori in the window", "H. pylori in the window"],
         abnormal=["positive"],
         task="diagnosis",
+        case="window",
         licence="partly GPL-3.0, partly not stated: ask the authors before you pass it on",
         citation="Cano, Caravaca, Gil, Musulen 2023, arXiv:2309.16053; Cano, Musulen, Gil 2024, arXiv:2412.13857",
         homepage="https://arxiv.org/abs/2412.13857",
@@ -285,12 +286,13 @@ _PUBLIC = [
 ]  # fmt: skip
 _PHANTOMS = [
     DatasetCard("phantom-crc", "Phantom: colorectal tissue, H&E, nine classes", CRC_CLASSES, CRC_TITLES,
-                abnormal=["TUM"], licence="MIT", synthetic=True, how=_MADE_HERE),
+                abnormal=["TUM"], licence="MIT", synthetic=True, case="patch", how=_MADE_HERE),
     DatasetCard("phantom-derm", "Phantom: pigmented skin lesions, seven diagnoses, several images a lesion",
                 DERM_CLASSES, DERM_TITLES, abnormal=DERM_ABNORMAL, task="anomaly", licence="MIT", synthetic=True,
                 group="lesion", how=_MADE_HERE),
     DatasetCard("phantom-helico", "Phantom: immunohistochemistry windows with and without bacteria, per patient",
-                HELICO_CLASSES, abnormal=["positive"], task="diagnosis", licence="MIT", synthetic=True, how=_MADE_HERE),
+                HELICO_CLASSES, abnormal=["positive"], task="diagnosis", case="window", licence="MIT", synthetic=True,
+                how=_MADE_HERE),
     DatasetCard("phantom-glands", "Phantom: H&E images with gland masks, benign and malignant", GLAND_GRADES,
                 task="segmentation", licence="MIT", synthetic=True, how=_MADE_HERE),
 ]  # fmt: skip

@@ -1,8 +1,6 @@
-"""``load``: from a set's name, a folder, a ``metadata.csv`` or a ``.npz`` to a PatchSet, prepared once and cached.
+"""``read_set``: from a set's name, a folder, a ``metadata.csv`` or a ``.npz`` to a PatchSet, prepared once and cached.
 
 python -c "from medcore.data.load import read_set; print(read_set('phantom-crc'))"
-
-A smaller set for a quick look, drawn fairly and said aloud.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from filelock import FileLock
 from medcore.data import readers, sizes
 from medcore.data.images import DecodeOptions
 from medcore.data.patchset import PatchSet
-from medcore.data.prepare import prepare
+from medcore.data.prepare import prepare_set
 from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.listing import Listing, Problems
 from medcore.data.source import data_home, find_source, is_phantom
@@ -71,7 +69,7 @@ def read_set(
         MedcoreError: The source does not exist or is bad; the message names file, row and remedy.
     """
     options = {name: value for name, value in options.items() if value is not None or name not in _DECODING}
-    sizes.check_size(size) if size is not None else None
+    sizes.parse_size(size) if size is not None else None
     _check_choice("policy", policy, sizes.POLICIES)
     _check_choice("channels", channels, (None, 1, 3))
     Problems(on_error)
@@ -81,7 +79,7 @@ def read_set(
     if path.suffix.lower() == ".npz" and path.is_file() and is_patchset(path):
         return _open_own(path, size, policy, options)
     decoding = DecodeOptions(**{name: options.pop(name) for name in _DECODING if name in options})
-    listing = readers.read(path, Problems(on_error), options)
+    listing = readers.list_images(path, Problems(on_error), options)
     listing.card = _with_facts(listing.card, card)
     given = {name: list(value) for name in ("value_range", "window") if (value := getattr(decoding, name))}
     listing.card = replace(listing.card, recipe={**listing.card.recipe, **given})
@@ -94,7 +92,7 @@ def read_set(
         cached = _cached(target)
         if cached is not None:
             return cached
-        return prepare(
+        return prepare_set(
             listing,
             target,
             policy=policy,
@@ -113,7 +111,7 @@ def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def _open_own(path: Path, size: Any, policy: str, options: dict[str, Any]) -> PatchSet:
     patches = PatchSet.open(path)
-    if size is not None and sizes.check_size(size) != patches.shape[:2]:
+    if size is not None and sizes.parse_size(size) != patches.shape[:2]:
         raise MedcoreError(
             f"{path} is a prepared set of {patches.shape[1]}×{patches.shape[0]}; prepare the original images "
             f"again with size={size!r} instead of scaling it a second time"

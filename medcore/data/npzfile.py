@@ -1,11 +1,8 @@
-"""Uncompressed ``.npz`` files: members memory-mapped in place, written as a stream and atomically.
+"""A PatchSet on the disk: members of an uncompressed ``.npz``, mapped in place, checked, and written in chunks.
 
-An uncompressed zip member is a plain ``.npy`` at an offset, so ``numpy.memmap`` can show it without reading
-the file. Nothing here ever unpickles: an object array is refused by name.
-
-The table of a PatchSet as plain numpy columns, and the rules that every set must keep.
-
-Writing PatchSets: members in a fixed order, in chunks, atomically.
+- An uncompressed zip member is a plain ``.npy`` at an offset, so ``numpy.memmap`` shows it without reading the file.
+- Nothing here ever unpickles: an object array is refused by name.
+- A file takes its name only when it is whole.
 """
 
 from __future__ import annotations
@@ -26,7 +23,6 @@ import numpy as np
 import pandas as pd
 from numpy.lib import format as npy
 
-from medcore.data import npzfile
 from medcore.data.card import Card
 from medcore.errors import MedcoreError
 
@@ -258,7 +254,7 @@ class PatchSetWriter:
         masks = _spooled(self._spools[1], (count, *self.shape[:2])) if self.masks else None
         columns = columns_from(pd.DataFrame(self._table), count)
         check_set(images, columns, masks, self.card, str(self.path))
-        with npzfile.atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             write_members(archive, count, images, masks, None, columns, self.card, None)
 
 
@@ -273,7 +269,7 @@ def _hash_chunks(images: np.ndarray, masks: np.ndarray | None, rows: np.ndarray 
         if array is not None:
             count = len(array) if rows is None else len(rows)
             digest.update(repr((count, *array.shape[1:])).encode())
-            for chunk in npzfile.row_chunks(array, rows):
+            for chunk in row_chunks(array, rows):
                 digest.update(np.ascontiguousarray(chunk).data)
     return digest.hexdigest()
 
@@ -299,10 +295,10 @@ def write_members(
     archive.writestr(zipfile.ZipInfo("meta.json"), json.dumps(meta, ensure_ascii=False, indent=1))
     for name, values in columns.items():
         member = "labels" if name == "label" else f"table/{name}"
-        npzfile.write_array(archive, member, [np.asarray(values)], (count,), np.asarray(values).dtype)
+        write_array(archive, member, [np.asarray(values)], (count,), np.asarray(values).dtype)
     for name, array in (("masks", masks), ("images", images)):
         if array is not None:
-            npzfile.write_array(archive, name, npzfile.row_chunks(array, rows), (count, *array.shape[1:]), array.dtype)
+            write_array(archive, name, row_chunks(array, rows), (count, *array.shape[1:]), array.dtype)
 
 
 def _spooled(path: Path, shape: tuple[int, ...]) -> np.ndarray:

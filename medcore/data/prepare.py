@@ -19,7 +19,7 @@ from medcore.data.images import Decoded, DecodeOptions, Header, as_channels, dec
 from medcore.data.npzfile import PatchSetWriter
 from medcore.data.patchset import PatchSet
 from medcore.data.readers import masks as mask_rules
-from medcore.data.readers.listing import Item, Listing, listed
+from medcore.data.readers.listing import ImageRow, Listing, listed
 from medcore.errors import MedcoreError
 
 _BATCH = 64  # images written at once
@@ -37,7 +37,7 @@ class Plan:
     overlap: int = 0
 
 
-def prepare(
+def prepare_set(
     listing: Listing,
     target: Path,
     *,
@@ -114,7 +114,7 @@ def _probe_all(listing: Listing, decoding: DecodeOptions, progress: bool) -> lis
     return headers
 
 
-def _report(listing: Listing, item: Item, error: MedcoreError) -> None:
+def _report(listing: Listing, item: ImageRow, error: MedcoreError) -> None:
     prefix = f"{item.place}: " if item.place else ""
     row = int(item.place.rsplit(" ", 1)[1]) if item.place else None
     listing.problems.bad(f"{prefix}{error}", file=item.columns["source"], row=row)
@@ -167,14 +167,14 @@ def _settle_masks(listing: Listing, decoding: DecodeOptions, progress: bool) -> 
                 found |= values
                 usable.append(item)
         listing.items = usable
-        rule = mask_rules.settle(rule, found, listing.card.name)
+        rule = mask_rules.decide_rule(rule, found, listing.card.name)
     recipe = {**listing.card.recipe, "mask_rule": rule.describe()}
     classes = listing.card.classes or list(rule.classes)
     listing.card = replace(listing.card, classes=classes, recipe=recipe)
     return rule
 
 
-def _mask_values(item: Item, decoding: DecodeOptions) -> set[int]:
+def _mask_values(item: ImageRow, decoding: DecodeOptions) -> set[int]:
     if item.mask is None:
         raise MedcoreError(f"image '{item.columns['source']}' has no mask")
     return set(np.unique(mask_rules.grey_values(decode_mask(item.mask, decoding), item.mask)).tolist())
@@ -221,7 +221,7 @@ def _write(
 
 
 def _load_item(
-    item: Item, rule: mask_rules.MaskRule | None, plan: Plan, decoding: DecodeOptions, varied: bool
+    item: ImageRow, rule: mask_rules.MaskRule | None, plan: Plan, decoding: DecodeOptions, varied: bool
 ) -> tuple[Decoded, list[sizes.Piece]]:
     decoded = as_channels(
         decode(item.file, decoding, at_least=plan.size if plan.policy == "resize" else None), plan.channels
@@ -241,7 +241,7 @@ def _load_item(
     return decoded, parts
 
 
-def _load_mask(item: Item, rule: mask_rules.MaskRule, size: tuple[int, int], decoding: DecodeOptions) -> np.ndarray:
+def _load_mask(item: ImageRow, rule: mask_rules.MaskRule, size: tuple[int, int], decoding: DecodeOptions) -> np.ndarray:
     if item.mask is None:
         raise MedcoreError(f"image '{item.columns['source']}' has no mask")
     values = decode_mask(item.mask, decoding)
@@ -250,7 +250,7 @@ def _load_mask(item: Item, rule: mask_rules.MaskRule, size: tuple[int, int], dec
             f"mask '{item.mask}' is {values.shape[1]}×{values.shape[0]}, but its image is {size[1]}×{size[0]}; "
             "export the mask at the size of the image"
         )
-    return mask_rules.apply(rule, values, item.mask, item.mask_label)
+    return mask_rules.to_classes(rule, values, item.mask, item.mask_label)
 
 
 def _flush(writer: PatchSetWriter, batch: list[sizes.Piece]) -> None:
@@ -283,7 +283,7 @@ class _Notes:
         self.highest: list[float] = []
         self.classes: set[int] = set()
 
-    def look(self, item: Item, decoded: Decoded, parts: list[sizes.Piece]) -> None:
+    def look(self, item: ImageRow, decoded: Decoded, parts: list[sizes.Piece]) -> None:
         source = item.columns["source"]
         if decoded.pixels.min() == decoded.pixels.max():
             self.constant.append(source)
@@ -317,7 +317,7 @@ def _prepare_arrays(
 ) -> PatchSet:
     rows = listing.rows
     assert rows is not None
-    goal = rows.shape[:2] if size is None else sizes.check_size(size)
+    goal = rows.shape[:2] if size is None else sizes.parse_size(size)
     depth = channels or rows.shape[2]
     recipe = {
         "policy": policy,

@@ -1,6 +1,6 @@
-"""Where prepared sets, downloads and runs live on this machine.
+"""Where sets, downloads and runs live on this machine, and which file or folder a data source means.
 
-What a data source names: a set that is known, or a file or folder that is there. Light: no arrays, no PyTorch.
+Light: no arrays, no PyTorch.
 """
 
 from __future__ import annotations

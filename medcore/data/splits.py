@@ -4,8 +4,6 @@
 * ``StratifiedGroupKFold`` draws the groups; several draws are compared, because its greedy order can leave
   a rare class out of a side when the patients are few.
 * A published split is honoured: its test part is kept, and only a missing part is made, out of train.
-
-Splits for sets of few, large images: shares are counted in patients, not in images.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Closed shapes in polar form: the outlines of glands and skin lesions.
-
-Nuclei and glandular epithelium, shared by the phantoms that show them.
-"""
+"""Outlines of glands and lesions in polar form, nuclei, and glandular epithelium: shared by several phantoms."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from medcore.data.datasets import CRC_CLASSES
 from medcore.data.patchset import PatchSet
-from medcore.data.phantoms.crc_tissues import compose, habit_of
+from medcore.data.phantoms.crc_tissues import compose_tissue, habit_of
 from medcore.data.phantoms.optics import Slide, photograph, stain_slide
 from medcore.data.phantoms.tissue import Field, check_range, generator, names, phantom_card
 from medcore.data.stain import REFERENCE_STAINING
@@ -61,7 +61,7 @@ def make_crc(
         labels = labels_of(seed, patient, images_per_patient, class_focus)
         for index, label in enumerate(labels.tolist()):
             rng = generator(seed, "crc", patient, index)
-            maps, purity = compose(rng, field, habit, CRC_CLASSES[label], mixing)
+            maps, purity = compose_tissue(rng, field, habit, CRC_CLASSES[label], mixing)
             images.append(photograph(rng, list(maps), slide, field, size))
             rows.append(
                 {"label": label, **names(f"P{patient + 1:03d}", f"P{patient + 1:03d}-{index:04d}"), "purity": purity}

@@ -294,7 +294,9 @@ NEIGHBOURS = {
 }
 
 
-def compose(rng: np.random.Generator, field: Field, habit: Habit, tissue: str, mixing: float) -> tuple[Maps, float]:
+def compose_tissue(
+    rng: np.random.Generator, field: Field, habit: Habit, tissue: str, mixing: float
+) -> tuple[Maps, float]:
     """A patch of one tissue, with probability ``mixing`` beside a smaller piece of a neighbouring one.
 
     Returns:

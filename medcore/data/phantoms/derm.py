@@ -1,10 +1,8 @@
-"""The seven lesions of phantom-derm as maps of four absorbers in skin.
+"""phantom-derm: dermatoscopic images of seven kinds of lesion, with the names and the imbalance of HAM10000.
 
-Melanin near the surface looks brown, deep melanin blue-grey (its red light is lost on the way), blood red, keratin
+A lesion is four maps of absorbers in skin: melanin near the surface looks brown, deep melanin blue-grey (its red light is lost on the way), blood red, keratin
 yellowish. Lengths are micrometres on the skin. What makes a lesion suspicious here is disorder (lobes, patches of
 several colours, crooked vessels, crusts), not a colour: nevi come in every colour of the other classes.
-
-phantom-derm: dermatoscopic images of seven kinds of lesion, with the names and the imbalance of HAM10000.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Gastric mucosa under immunohistochemistry: pale blue tissue, a border, a lumen, brown rods and brown nuisances.
+"""phantom-helico: windows of gastric biopsies, immunohistochemistry against *H. pylori*, with patients' diagnoses.
 
-Maps are haematoxylin, DAB (brown) and black pigment, each ``(P, P)`` float32.
-
-phantom-helico: windows of gastric biopsies, immunohistochemistry against *H. pylori*, with patients' diagnoses.
+Pale blue tissue, a border, a lumen, brown rods and brown nuisances, drawn as maps of haematoxylin, DAB (brown) and
+black pigment, each ``(P, P)`` float32.
 """
 
 from __future__ import annotations

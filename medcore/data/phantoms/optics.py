@@ -6,13 +6,12 @@ patient. That is what makes memorising patients pay, and why a split must never 
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
+from medcore.data.images import compress_jpeg
 from medcore.data.phantoms.tissue import Field
 
 WARMTH = np.array([0.6, 0.1, -1.0])  # how a lamp's channels move when it gets warmer
@@ -97,17 +96,10 @@ def photograph(
     light = ndimage.gaussian_filter(light, (focus, focus, 0), truncate=3)
     light = _shrunk(light, field.pixels // size) * slide.lamp.astype(np.float32)
     light += slide.grain * rng.standard_normal(light.shape, dtype=np.float32)
-    return jpeg(np.clip(light + 0.5, 0, 255).astype(np.uint8), slide.quality)
+    return compress_jpeg(np.clip(light + 0.5, 0, 255).astype(np.uint8), slide.quality, subsampling=0)
 
 
 def _shrunk(light: np.ndarray, factor: int) -> np.ndarray:
     """Means over squares of ``factor`` by ``factor`` pixels: what one sensor pixel collects."""
     parts = [light[row::factor, column::factor] for row in range(factor) for column in range(factor)]
     return np.asarray(sum(parts) / np.float32(factor * factor))
-
-
-def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """The image after JPEG compression, without colour subsampling. **Shape** ``(H, W, 3)`` uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "jpeg", quality=quality, subsampling=0)
-    return np.asarray(Image.open(buffer))

@@ -3,10 +3,9 @@
 - Every image has its own generator, keyed by (seed, set, patient, index): any subset can be drawn again alone.
 - Lengths are micrometres; a ``Field`` says how many canvas pixels one takes, so a larger image is a sharper one.
 - Noise is cut out of a few cached, tileable textures: a cut costs microseconds, and no image depends on another.
+- Maps are float32 of **shape** ``(P, P)``, P = side of the canvas in pixels.
 
-Maps are float32 of **shape** ``(P, P)``, P = side of the canvas in pixels.
-
-What the four makers share besides drawing: the card, the names of images, the check of parameters.
+Also what the four makers share besides drawing: the card, the names of images, the check of parameters.
 """
 
 from __future__ import annotations
@@ -246,6 +245,7 @@ def phantom_card(name: str, *, pixel_size_um: float, recipe: dict[str, Any]) -> 
         licence=LICENCE,
         pixel_size_um=pixel_size_um,
         group=facts.group,
+        case=facts.case,
         synthetic=True,
         recipe={"reader": "phantom", **recipe},
     )

@@ -58,7 +58,7 @@ def _detect_folder(folder: Path) -> tuple[Reader, Path]:
     return read_folder, folder
 
 
-def read(source: Path, problems: Problems, options: dict[str, Any]) -> Listing:
+def list_images(source: Path, problems: Problems, options: dict[str, Any]) -> Listing:
     """List the images of a file or folder.
 
     Args:

@@ -9,7 +9,7 @@ from medcore.data.card import Card
 from medcore.data.images import probe
 from medcore.data.readers.listing import (
     NO_PATIENTS,
-    Item,
+    ImageRow,
     Listing,
     Problems,
     image_files,
@@ -79,12 +79,12 @@ def _class_names(root: Path, found: list[str], wanted: list[str] | None) -> list
     return names
 
 
-def _item(file: Path, root: Path, label: int, split: str) -> Item:
+def _item(file: Path, root: Path, label: int, split: str) -> ImageRow:
     source = file.relative_to(root).as_posix()
-    return Item(file, {"label": label, "patient": source, "split": split, "source": source, "image": file.name})
+    return ImageRow(file, {"label": label, "patient": source, "split": split, "source": source, "image": file.name})
 
 
-def _fill_patients(items: list[Item], pattern: str | None, problems: Problems) -> bool:
+def _fill_patients(items: list[ImageRow], pattern: str | None, problems: Problems) -> bool:
     """Set the patient column from the pattern or from DICOM headers; False when no patient is known."""
     if pattern is not None:
         regex = _compiled(pattern)
@@ -100,7 +100,7 @@ def _fill_patients(items: list[Item], pattern: str | None, problems: Problems) -
     return False
 
 
-def fill_dicom_patients(items: list[Item], problems: Problems) -> bool:
+def fill_dicom_patients(items: list[ImageRow], problems: Problems) -> bool:
     """Set the patients of DICOM files; False when the files are not all DICOM or do not all name a patient.
 
     Patients are numbered in the order of their identifiers, so that no identifier leaves the files.

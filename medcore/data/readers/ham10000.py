@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medcore.data.datasets import card as facts_of
-from medcore.data.readers.listing import Item, Listing, Problems, image_files, listed
+from medcore.data.readers.listing import ImageRow, Listing, Problems, image_files, listed
 from medcore.data.readers.tables import Table, read_table, require, typed
 from medcore.errors import MedcoreError
 
@@ -40,7 +40,7 @@ def read_ham10000(root: Path, problems: Problems) -> Listing:
     table = read_metadata_table(path)
     files = {file.stem: file for file in image_files(root, problems)}
     extra = {name: typed(table.column(name)) for name in table.header if name not in _OWN}
-    items: list[Item] = []
+    items: list[ImageRow] = []
     seen: dict[str, int] = {}
     for index, row in enumerate(table.rows):
         values = dict(zip(table.header, row, strict=True))
@@ -55,7 +55,9 @@ def read_ham10000(root: Path, problems: Problems) -> Listing:
             "source": files[image].relative_to(root).as_posix(), "image": image,
         }  # fmt: skip
         items.append(
-            Item(files[image], columns | {name: values[index].item() for name, values in extra.items()}, None, place)
+            ImageRow(
+                files[image], columns | {name: values[index].item() for name, values in extra.items()}, None, place
+            )
         )
     unnamed = sorted(set(files) - set(table.column("image_id")))
     for name in unnamed:

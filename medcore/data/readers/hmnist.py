@@ -20,6 +20,7 @@ from medcore.data.patchset import PatchSet
 from medcore.data.readers.ham10000 import METADATA, as_labels, metadata_file, read_metadata_table
 from medcore.data.readers.listing import NO_PATIENTS, ArrayRows, Listing, Problems
 from medcore.data.readers.tables import typed
+from medcore.data.sizes import resize
 from medcore.data.source import data_home
 from medcore.errors import MedcoreError
 
@@ -150,7 +151,7 @@ def tabular_form(patches: PatchSet, source: str | Path = "") -> tuple[PatchSet, 
     small = shrunk(patches)
     if set(patches.classes) == set(CODES):
         with tempfile.TemporaryDirectory() as folder:
-            file = write_table(small, Path(folder))
+            file = write_pixels_csv(small, Path(folder))
             return with_pixels(
                 patches, pixels_of(file)
             ), f"made from the images ({reason}), written as CSV and read back"
@@ -185,7 +186,7 @@ def pixels_of(file: Path) -> np.ndarray:
     return np.concatenate(list(rows.chunks()))
 
 
-def write_table(small: PatchSet, folder: Path) -> Path:
+def write_pixels_csv(small: PatchSet, folder: Path) -> Path:
     """Write a set of 28×28 images as the published file does, with the metadata of the lesions beside it.
 
     Raises:
@@ -193,7 +194,7 @@ def write_table(small: PatchSet, folder: Path) -> Path:
     """
     if small.shape[:2] != (SIDE, SIDE) or set(small.classes) != set(CODES):
         raise MedcoreError(
-            f"write_table: images of {small.shape[0]}×{small.shape[1]} with classes {small.classes}; the table holds "
+            f"write_pixels_csv: images of {small.shape[0]}×{small.shape[1]} with classes {small.classes}; the table holds "
             f"{SIDE}×{SIDE} pixels and the classes {sorted(CODES)}"
         )
     pixels = small.take().reshape(len(small), -1)
@@ -212,9 +213,7 @@ def write_table(small: PatchSet, folder: Path) -> Path:
 
 def shrunk(patches: PatchSet, side: int = SIDE) -> PatchSet:
     """All images at another size (bicubic), in memory."""
-    small = [np.asarray(_picture(image).resize((side, side), Image.Resampling.BICUBIC)) for chunk in patches.chunks()
-             for image in chunk]  # fmt: skip
-    return with_pixels(patches, np.stack(small).reshape(len(small), side, side, -1))
+    return with_pixels(patches, np.concatenate([resize(c, (side, side), "bicubic") for c in patches.chunks()]))
 
 
 def with_pixels(patches: PatchSet, images: np.ndarray) -> PatchSet:

@@ -29,7 +29,7 @@ _SPLIT_NAMES = {
 
 
 @dataclass
-class Item:
+class ImageRow:
     """One image file and its row of the table.
 
     Attributes:
@@ -73,7 +73,7 @@ class Listing:
 
     root: Path
     card: Card
-    items: list[Item] = field(default_factory=list)
+    items: list[ImageRow] = field(default_factory=list)
     rows: ArrayRows | None = None
     mask_rule: Any = None
     problems: Problems = field(default_factory=lambda: Problems("raise"))

@@ -60,7 +60,7 @@ def rule_from_options(classes: list[str] | None, mask_map: dict[Any, str] | None
     return MaskRule("map", names, lookup)
 
 
-def settle(rule: MaskRule, values: set[int], name: str) -> MaskRule:
+def decide_rule(rule: MaskRule, values: set[int], name: str) -> MaskRule:
     """Decide an ``auto`` rule by all values that occur in a set's masks.
 
     Raises:
@@ -83,7 +83,7 @@ def settle(rule: MaskRule, values: set[int], name: str) -> MaskRule:
     return MaskRule("index", tuple(names))
 
 
-def apply(rule: MaskRule, values: np.ndarray, path: Path, mask_label: int | None = None) -> np.ndarray:
+def to_classes(rule: MaskRule, values: np.ndarray, path: Path, mask_label: int | None = None) -> np.ndarray:
     """Class indexes (255 = ignore) of one mask.
 
     Args:

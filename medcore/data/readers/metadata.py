@@ -9,7 +9,7 @@ import numpy as np
 
 from medcore.data.card import Card
 from medcore.data.readers.folder import fill_dicom_patients
-from medcore.data.readers.listing import NO_PATIENTS, Item, Listing, Problems, listed, split_name
+from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, listed, split_name
 from medcore.data.readers.masks import rule_from_options
 from medcore.data.readers.tables import Table, read_table, require, typed
 from medcore.errors import MedcoreError
@@ -76,7 +76,7 @@ def _class_names(table: Table, classes: list[str] | None) -> list[str]:
     return found if numbers.dtype.kind == "U" else [found[k] for k in np.argsort(numbers)]
 
 
-def _items(table: Table, problems: Problems, names: list[str], segmented: bool) -> list[Item]:
+def _items(table: Table, problems: Problems, names: list[str], segmented: bool) -> list[ImageRow]:
     extra = _extra_columns(table, segmented)
     first_seen: dict[str, int] = {}
     items = []
@@ -96,7 +96,7 @@ def _items(table: Table, problems: Problems, names: list[str], segmented: bool) 
     return items
 
 
-def _item(table: Table, values: dict[str, str], place: str, names: list[str], segmented: bool) -> Item:
+def _item(table: Table, values: dict[str, str], place: str, names: list[str], segmented: bool) -> ImageRow:
     root = table.path.parent
     file = _find(root, values["image"], place, "image")
     label = values.get("label", "")
@@ -113,7 +113,7 @@ def _item(table: Table, values: dict[str, str], place: str, names: list[str], se
         "patient": values.get("patient", source), "split": split, "source": source, "image": file.name,
     }  # fmt: skip
     mask = _find(root, values["mask"], place, "mask") if segmented else None
-    return Item(file, columns, mask, place)
+    return ImageRow(file, columns, mask, place)
 
 
 def _find(root: Path, name: str, place: str, what: str) -> Path:
@@ -147,7 +147,7 @@ def _extra_columns(table: Table, segmented: bool) -> dict[str, np.ndarray]:
     return extra
 
 
-def _check_classes(path: Path, names: list[str], items: list[Item], problems: Problems) -> None:
+def _check_classes(path: Path, names: list[str], items: list[ImageRow], problems: Problems) -> None:
     used = {item.columns["label"] for item in items}
     empty = [name for index, name in enumerate(names) if index not in used]
     if empty:

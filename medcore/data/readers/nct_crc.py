@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medcore.data.datasets import card as facts_of
-from medcore.data.readers.listing import NO_PATIENTS, Item, Listing, Problems, image_files, listed, subfolders
+from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, image_files, listed, subfolders
 from medcore.errors import MedcoreError
 
 _SPLITS = {"nct-crc-he-100k": "train", "nct-crc-he-100k-nonorm": "train", "crc-val-he-7k": "test"}
@@ -37,7 +37,7 @@ def read_nct_crc(root: Path, problems: Problems) -> Listing:
     facts = facts_of("nct-crc")
     single = root.resolve().name.lower() in _SPLITS
     subsets = [root] if single else subfolders(root)
-    items: list[Item] = []
+    items: list[ImageRow] = []
     for subset in subsets:
         items += _subset(root, subset, facts.classes, problems)
     if not items:
@@ -55,7 +55,7 @@ def _split(subset: Path) -> str:
     return _SPLITS.get(subset.resolve().name.lower(), "train")
 
 
-def _subset(root: Path, subset: Path, classes: list[str], problems: Problems) -> list[Item]:
+def _subset(root: Path, subset: Path, classes: list[str], problems: Problems) -> list[ImageRow]:
     items = []
     for folder in subfolders(subset):
         if folder.name not in classes:
@@ -67,5 +67,5 @@ def _subset(root: Path, subset: Path, classes: list[str], problems: Problems) ->
             source = file.relative_to(root).as_posix()
             columns = {"label": classes.index(folder.name), "patient": source, "split": _split(subset),
                        "source": source, "image": file.name, "subset": subset.resolve().name}  # fmt: skip
-            items.append(Item(file, columns))
+            items.append(ImageRow(file, columns))
     return items

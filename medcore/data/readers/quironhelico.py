@@ -15,7 +15,7 @@ from typing import Any
 
 from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.datasets import card as facts_of
-from medcore.data.readers.listing import Item, Listing, Problems, image_files, listed, subfolders
+from medcore.data.readers.listing import ImageRow, Listing, Problems, image_files, listed, subfolders
 from medcore.data.readers.tables import read_table, require
 from medcore.errors import MedcoreError
 
@@ -179,7 +179,7 @@ def read_quironhelico(root: Path, problems: Problems) -> Listing:
     return Listing(root, card, items, problems=problems, also=[root / _DIAGNOSIS, *tables])
 
 
-def _windows(root: Path, set_name: str, problems: Problems) -> list[Item]:
+def _windows(root: Path, set_name: str, problems: Problems) -> list[ImageRow]:
     """The windows of one set, from ``<Pat_ID>_<Section_ID>/<Window_ID>[_AugN]``."""
     folder = root / _SETS[set_name]
     items = []
@@ -199,11 +199,11 @@ def _windows(root: Path, set_name: str, problems: Problems) -> list[Item]:
                 "image": file.stem, "set": set_name, "section": int(section), "window": int(match[1]),
                 "augmented": int(match[2] or 0), "copy_of": "",
             }  # fmt: skip
-            items.append(Item(file, columns))
+            items.append(ImageRow(file, columns))
     return items
 
 
-def _diagnose(items: list[Item], diagnoses: dict[str, str], problems: Problems) -> list[Item]:
+def _diagnose(items: list[ImageRow], diagnoses: dict[str, str], problems: Problems) -> list[ImageRow]:
     kept = []
     for item in items:
         patient = item.columns["patient"]
@@ -218,7 +218,7 @@ def _diagnose(items: list[Item], diagnoses: dict[str, str], problems: Problems) 
     return kept
 
 
-def _annotate(items: list[Item], annotations: dict[Key, Annotation], problems: Problems) -> list[Item]:
+def _annotate(items: list[ImageRow], annotations: dict[Key, Annotation], problems: Problems) -> list[ImageRow]:
     """Labels from the tables; ambiguous windows leave the set, listed."""
     kept, ambiguous, contradictory = [], 0, 0
     for item in items:
@@ -244,18 +244,18 @@ def _annotate(items: list[Item], annotations: dict[Key, Annotation], problems: P
     return kept
 
 
-def _key(item: Item) -> Key:
+def _key(item: ImageRow) -> Key:
     return item.columns["patient"], item.columns["section"], item.columns["window"]
 
 
-def _mark_copies(items: list[Item], annotations: dict[Key, Annotation], problems: Problems) -> None:
+def _mark_copies(items: list[ImageRow], annotations: dict[Key, Annotation], problems: Problems) -> None:
     """Fill ``copy_of`` for augmented copies and for one window under two patients; warn about both."""
     _mark_augmented(items, problems)
     _mark_shared_places(items, annotations, problems)
     _mark_equal_files(items, problems)
 
 
-def _mark_augmented(items: list[Item], problems: Problems) -> None:
+def _mark_augmented(items: list[ImageRow], problems: Problems) -> None:
     originals = {(item.columns["set"], *_key(item)): item.columns["source"] for item in items
                  if not item.columns["augmented"]}  # fmt: skip
     copies = [item for item in items if item.columns["augmented"]]
@@ -268,7 +268,7 @@ def _mark_augmented(items: list[Item], problems: Problems) -> None:
         problems.warn(f"{len(copies)} windows are augmented copies (_AugN) of {count} others; unlabelled, with copy_of")
 
 
-def _mark_shared_places(items: list[Item], annotations: dict[Key, Annotation], problems: Problems) -> None:
+def _mark_shared_places(items: list[ImageRow], annotations: dict[Key, Annotation], problems: Problems) -> None:
     """Windows that the tables list under two patients with the same number at the same place of the slide."""
     places: dict[tuple[int, tuple[int, int]], list[Key]] = defaultdict(list)
     for key, entry in annotations.items():
@@ -292,14 +292,14 @@ def _mark_shared_places(items: list[Item], annotations: dict[Key, Annotation], p
     )
 
 
-def _mark_equal_files(items: list[Item], problems: Problems) -> None:
+def _mark_equal_files(items: list[ImageRow], problems: Problems) -> None:
     """Files with equal bytes; only files of equal size are read."""
-    sizes: dict[int, list[Item]] = defaultdict(list)
+    sizes: dict[int, list[ImageRow]] = defaultdict(list)
     for item in items:
         sizes[item.file.stat().st_size].append(item)
     equal, across = 0, set()
     for candidates in sizes.values():
-        first: dict[str, Item] = {}
+        first: dict[str, ImageRow] = {}
         for item in candidates if len(candidates) > 1 else []:
             original = first.setdefault(hashlib.sha256(item.file.read_bytes()).hexdigest(), item)
             if original is not item:
@@ -312,7 +312,7 @@ def _mark_equal_files(items: list[Item], problems: Problems) -> None:
         problems.warn(f"{equal} windows are files with the same bytes as an earlier one{under}; they carry copy_of")
 
 
-def _warn_about_patients(items: list[Item], diagnoses: dict[str, str], problems: Problems) -> None:
+def _warn_about_patients(items: list[ImageRow], diagnoses: dict[str, str], problems: Problems) -> None:
     present = {item.columns["patient"] for item in items}
     absent = sorted(set(diagnoses) - present)
     if absent:

@@ -15,7 +15,7 @@ from medcore.data.datasets import GLAND_CLASSES, GLAND_GRADES
 from medcore.data.datasets import card as facts_of
 from medcore.data.readers.listing import (
     NO_PATIENTS,
-    Item,
+    ImageRow,
     Listing,
     Problems,
     image_files,
@@ -135,7 +135,7 @@ def read_segmentation(
 
 
 def _rule(
-    items: list[Item], glas: bool, classes: list[str] | None, mask_map: dict[Any, str] | None, mask_classes: str
+    items: list[ImageRow], glas: bool, classes: list[str] | None, mask_map: dict[Any, str] | None, mask_classes: str
 ) -> MaskRule:
     if mask_classes == "grade":
         missing = [item.columns["source"] for item in items if item.columns.get("grade") not in GLAND_GRADES[1:]]
@@ -166,7 +166,7 @@ def _pair_folders(root: Path) -> list[tuple[Path, Path, str]]:
     return found
 
 
-def _paired_items(root: Path, problems: Problems) -> list[Item]:
+def _paired_items(root: Path, problems: Problems) -> list[ImageRow]:
     items = []
     for images, masks, split in _pair_folders(root):
         by_stem = _by_stem(image_files(masks, problems), masks)
@@ -195,7 +195,7 @@ def _by_stem(files: list[Path], folder: Path, *, strip: bool = True) -> dict[str
     return stems
 
 
-def _anno_items(root: Path, problems: Problems) -> list[Item]:
+def _anno_items(root: Path, problems: Problems) -> list[ImageRow]:
     files = {file.stem: file for file in image_files(root, problems, recursive=False)}
     items = []
     for stem, file in files.items():
@@ -211,15 +211,15 @@ def _anno_items(root: Path, problems: Problems) -> list[Item]:
     return items
 
 
-def _item(root: Path, file: Path, mask: Path, split: str) -> Item:
+def _item(root: Path, file: Path, mask: Path, split: str) -> ImageRow:
     source = file.relative_to(root).as_posix()
     columns: dict[str, Any] = {"label": -1, "patient": source, "split": split, "source": source, "image": file.stem}
     if file.stem.startswith(("testA", "testB")):
         columns["subset"] = file.stem.split("_")[0]
-    return Item(file, columns, mask)
+    return ImageRow(file, columns, mask)
 
 
-def _join(items: list[Item], grades: dict[str, Grade], problems: Problems) -> None:
+def _join(items: list[ImageRow], grades: dict[str, Grade], problems: Problems) -> None:
     """Patient and grade by image name; images without a row are named in a warning."""
     missing = []
     for item in items:
