@@ -1,7 +1,8 @@
 """The shape of the package in figures, and what may not be: `python tests/structure.py` (part of `make lint`).
 
-Fails on: circles of imports, files over 400 lines, folders with more than 20 files, functions over 60 lines, public names
-with two homes (but for ``TWO_HOMES``), and definitions that nothing in the package, the notebooks or the exercises uses.
+Fails on: circles of imports, files over 400 lines, folders with more than 20 files, functions over 60 lines, public
+names with two homes (but for ``TWO_HOMES``), and definitions that nothing in the package, the notebooks or the
+exercises uses.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def figures(trees: dict[str, ast.Module]) -> str:
         rooms[path.relative_to(ROOT / "medcore").parts[0]].append(path.read_text(encoding="utf-8").count("\n"))
     unused, optional = never_passed(trees)
     table = ", ".join(f"{room} {len(sizes)}/{sum(sizes):,}" for room, sizes in sorted(rooms.items()))
-    return f"{len(sources)} files, {lines:,} lines ({table}); {unused} of {optional} optional keyword parameters never passed"
+    return f"{len(sources)} files, {lines:,} lines ({table}); {unused} of {optional} optional keywords never passed"
 
 
 if __name__ == "__main__":

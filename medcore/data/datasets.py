@@ -1,4 +1,4 @@
-"""Facts about the sets that medcore knows by name: licence, citation, classes, counts, where to get each. Their only home."""
+"""The only home of facts about the sets that medcore knows: licence, citation, classes, counts, where to get each."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """phantom-derm: dermatoscopic images of seven kinds of lesion, with the names and the imbalance of HAM10000.
 
-A lesion is four maps of absorbers in skin: melanin near the surface looks brown, deep melanin blue-grey (its red light is lost on the way), blood red, keratin
-yellowish. Lengths are micrometres on the skin. What makes a lesion suspicious here is disorder (lobes, patches of
-several colours, crooked vessels, crusts), not a colour: nevi come in every colour of the other classes.
+A lesion is four maps of absorbers in skin: melanin near the surface looks brown, deep melanin blue-grey (its red light
+is lost on the way), blood red, keratin yellowish. Lengths are micrometres on the skin. What makes a lesion suspicious
+here is disorder (lobes, patches of several colours, crooked vessels, crusts), not a colour: nevi come in every colour
+of the other classes.
 """
 
 from __future__ import annotations

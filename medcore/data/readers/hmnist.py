@@ -194,8 +194,8 @@ def write_pixels_csv(small: PatchSet, folder: Path) -> Path:
     """
     if small.shape[:2] != (SIDE, SIDE) or set(small.classes) != set(CODES):
         raise MedcoreError(
-            f"write_pixels_csv: images of {small.shape[0]}×{small.shape[1]} with classes {small.classes}; the table holds "
-            f"{SIDE}×{SIDE} pixels and the classes {sorted(CODES)}"
+            f"write_pixels_csv: images of {small.shape[0]}×{small.shape[1]} with classes {small.classes}; the table "
+            f"holds {SIDE}×{SIDE} pixels and the classes {sorted(CODES)}"
         )
     pixels = small.take().reshape(len(small), -1)
     codes = np.array([CODES.index(name) for name in small.label_names])
