@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from medcore.data.datasets import DatasetCard, RemoteFile
-from medcore.data.fetch import download, fetch, fetch_card, unpack
+from medcore.data.fetch import download, fetch_card, fetch_set, unpack
 from medcore.errors import MedcoreError
 
 CONTENT = bytes(range(256)) * 4000
@@ -178,11 +178,11 @@ def test_a_card_over_budget_is_refused_before_the_download(server: Server, tmp_p
 
 def test_names_that_cannot_be_fetched(tmp_data: Path) -> None:
     with pytest.raises(MedcoreError, match=r"glas may not be downloaded by a program: register"):
-        fetch("glas")
+        fetch_set("glas")
     with pytest.raises(MedcoreError, match="is a phantom"):
-        fetch("phantom-crc")
+        fetch_set("phantom-crc")
     with pytest.raises(MedcoreError, match="did you mean 'glas'"):
-        fetch("glass")
+        fetch_set("glass")
 
 
 def link(name: str, target: str) -> Callable[[Path], None]:

@@ -10,6 +10,7 @@ from medcore.errors import MedcoreError
 
 Task = Literal["classification", "segmentation", "anomaly", "diagnosis"]
 Group = Literal["patient", "lesion", "image"]
+Case = Literal["image", "patch", "window"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Card:
         homepage: Where the set is published.
         pixel_size_um: Physical pixel size in micrometres, None when unknown.
         group: What the ``patient`` column holds: the unit that must not stand on two sides of a split.
+        case: What one image of the set is: a whole image, a patch cut out of a slide, an IHC window.
         patients_known: False when no patient is known and each source image stands for itself.
         synthetic: True for phantoms.
         recipe: How it was made: reader, policy, size, seed, ...
@@ -45,6 +47,7 @@ class Card:
     homepage: str = ""
     pixel_size_um: float | None = None
     group: Group = "patient"
+    case: Case = "image"
     patients_known: bool = True
     synthetic: bool = False
     recipe: dict[str, Any] = field(default_factory=dict)

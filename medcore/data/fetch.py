@@ -4,7 +4,7 @@
 
 - Every file has the size and checksum of its card; one that differs is deleted and never unpacked.
 - A dropped connection is taken up where it ended (HTTP Range), in this run or in a later one.
-- Archives are unpacked by ``unpack.py`` into a folder beside, then moved into place.
+- Archives are unpacked into a folder beside, then moved into place.
 
 Unpack a zip or tar that somebody else made: no path outside, no link, no device, no more bytes than agreed.
 """
@@ -42,7 +42,7 @@ _TIMEOUT_S = (15, 60)  # connect, read
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
-def fetch(name: str, *, progress: bool = True, budget: int | None = None) -> Path:
+def fetch_set(name: str, *, progress: bool = True, budget: int | None = None) -> Path:
     """Download all files of a set below ``data_home()`` and unpack them; what is there already is kept.
 
     Args:
@@ -70,7 +70,7 @@ def fetch(name: str, *, progress: bool = True, budget: int | None = None) -> Pat
 def fetch_card(
     facts: DatasetCard, folder: Path, *, progress: bool = True, budget: int | None = None, pause_s: float = 2.0
 ) -> Path:
-    """Download and unpack the files of a card into a folder; see :func:`fetch`.
+    """Download and unpack the files of a card into a folder; see :func:`fetch_set`.
 
     Args:
         facts: The card.

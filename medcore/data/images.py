@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -189,6 +190,14 @@ def as_channels(decoded: Decoded, channels: int) -> Decoded:
     else:
         pixels, what = np.asarray(Image.fromarray(decoded.pixels).convert("L"))[..., None], "colour to grey"
     return Decoded(pixels, (*decoded.conversions, what), decoded.size, decoded.highest)
+
+
+def compress_jpeg(pixels: np.ndarray, quality: int, *, subsampling: int = -1) -> np.ndarray:
+    """Pixels after JPEG of quality 1 to 95, colours halved as usual (-1) or not (0). **Shape** ``(H, W, 1 or 3)``."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    picture.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(buffer, formats=("JPEG",))).reshape(pixels.shape)
 
 
 def _decode_pillow(path: Path, options: DecodeOptions, at_least: tuple[int, int] | None) -> Decoded:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -25,7 +25,11 @@ from PIL import Image
 from medcore.data.patchset import PatchSet, PatchSetWriter
 from medcore.errors import MedcoreError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Policy = Literal["resize", "fit", "crop", "pad", "tile"]
+Filter = Literal["nearest", "bilinear", "bicubic"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 IGNORE = 255  # mask value that no loss and no metric looks at
 WHITE = 255
@@ -48,7 +52,7 @@ def target_size(sizes: np.ndarray, policy: str, size: int | tuple[int, int] | No
     if policy not in POLICIES:
         raise MedcoreError(f"policy {policy!r} is not known; choose one of {', '.join(POLICIES)}")
     if size is not None:
-        return check_size(size)
+        return parse_size(size)
     height, width = (int(side) for side in sizes[0])
     if (sizes == sizes[0]).all():
         return height, width
@@ -59,7 +63,7 @@ def target_size(sizes: np.ndarray, policy: str, size: int | tuple[int, int] | No
     return DEFAULT_SIZE, DEFAULT_SIZE
 
 
-def check_size(size: Any) -> tuple[int, int]:
+def parse_size(size: Any) -> tuple[int, int]:
     """A side or a (height, width) as two whole numbers of at least 1."""
     pair = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
     whole = all(isinstance(side, (int, np.integer)) and not isinstance(side, bool) for side in pair)
@@ -103,16 +107,32 @@ def pieces(
         yield pad(pixels, mask, size)
 
 
-def resize(pixels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Scale with an antialiasing bilinear filter. **Shape** ``(H, W, C)`` to ``(*size, C)``."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    scaled = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return scaled[..., None] if scaled.ndim == 2 else scaled
+def resize(pixels: np.ndarray, size: tuple[int, ...], filter: Filter = "bilinear") -> np.ndarray:
+    """Scale an image, antialiased where it becomes smaller; ``nearest`` invents no new value.
+
+    **Shape** ``(H, W)``, ``(H, W, C)`` or ``(N, H, W, C)`` to the same with ``size`` as height and width.
+    """
+    if pixels.ndim == 4:
+        return np.stack([resize(image, size, filter) for image in pixels])
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+    scaled = np.asarray(image.resize((size[1], size[0]), Image.Resampling[filter.upper()]))
+    return scaled[..., None] if scaled.ndim < pixels.ndim else scaled
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Scale by nearest neighbour, so that no new class appears. **Shape** ``(H, W)`` to ``size``."""
-    return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
+    return resize(mask, size, "nearest")
+
+
+def resize_maps(maps: Tensor, size: tuple[int, ...], *, antialias: bool = False, mode: str = "bilinear") -> Tensor:
+    """Scale a batch of maps or float images where they are, as on a GPU. **Shape** ``(B, C, H, W)``."""
+    from torch.nn import functional as F
+
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    if mode == "area":
+        return F.interpolate(maps, size=tuple(size), mode=mode)
+    return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False, antialias=antialias)
 
 
 def pad(pixels: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]) -> Piece:
@@ -194,10 +214,5 @@ def rescaled(ps: PatchSet, factor: float, path: str | Path | None = None) -> Pat
 
 
 def factor_for(ps: PatchSet, longest: int | None) -> float:
-    """The factor that brings the longer side to at most ``longest`` pixels; 1 where it is already.
-
-    Args:
-        ps: The set.
-        longest: Pixels; None keeps the size.
-    """
+    """The factor that brings the longer side to at most ``longest`` pixels; 1 where it is already, or for None."""
     return 1.0 if longest is None else min(1.0, longest / max(ps.shape[:2]))

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from medcore.data.sizes import resize_maps
 from medcore.errors import MedcoreError
 from medcore.models.classifier import Classifier
 
@@ -47,7 +48,7 @@ def grad_cam(model: Classifier, pixels: np.ndarray, classes: np.ndarray) -> np.n
         chosen = model.classify_maps(maps).gather(1, torch.as_tensor(np.asarray(classes), device=device)[:, None])
         (gradient,) = torch.autograd.grad(chosen.sum(), maps)
     heat = F.relu((gradient.mean((2, 3), keepdim=True) * maps.detach()).sum(1, keepdim=True))
-    heat = F.interpolate(heat, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    heat = resize_maps(heat, images.shape[2:])[:, 0]
     return _scaled(heat).cpu().numpy()
 
 
@@ -96,7 +97,7 @@ def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(spearmanr(one.ravel(), other.ravel()).statistic)
 
 
-def overlay(model: Classifier, pixels: np.ndarray, classes: np.ndarray, *, opacity: float = 0.5) -> np.ndarray:
+def heatmap_overlay(model: Classifier, pixels: np.ndarray, classes: np.ndarray, *, opacity: float = 0.5) -> np.ndarray:
     """Images under their maps, for files. **Shape** ``(B, H, W, C) -> (B, H, W, 3)`` uint8."""
     from matplotlib import colormaps
 

@@ -26,12 +26,11 @@ from typing import IO
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from medcore.data.npzfile import atomic_path
 from medcore.errors import MedcoreError
-from medcore.evaluation.predict import PIXELS_PER_BATCH, settle
+from medcore.evaluation.predict import PIXELS_PER_BATCH, place_model
 from medcore.models.unet import SegmentationModel
 
 DIHEDRAL = 8  # flips and quarter turns of a square
@@ -203,7 +202,7 @@ def round_up(length: int, multiple: int) -> int:
 
 def logits_function(model: SegmentationModel, window: Window) -> Callable[[np.ndarray], np.ndarray]:
     """Tiles ``(B, h, w, C)`` uint8 -> logits ``(B, K, h, w)`` float32, averaged over the window's turns."""
-    place = settle(model, window.device, window.precision)
+    place = place_model(model, window.device, window.precision)
 
     def answer(images: Tensor) -> Tensor:
         variants = range(window.turns) if window.turns != 2 else (0, 4)
@@ -236,14 +235,14 @@ def at_scale(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, f
     Returns:
         **Shape** ``(K, H, W)`` float32, interpolated bilinearly.
     """
-    from medcore.data.sizes import resize
+    from medcore.data.sizes import resize, resize_maps
 
     height, width = pixels.shape[:2]
     if factor == 1:
         return function(pixels)
     inner = (max(1, round(height * factor)), max(1, round(width * factor)))
     answer = torch.from_numpy(function(resize(np.ascontiguousarray(pixels), inner)))[None]
-    return F.interpolate(answer, size=(height, width), mode="bilinear", align_corners=False)[0].numpy()
+    return resize_maps(answer, (height, width))[0].numpy()
 
 
 def tile_starts(length: int, tile: int, step: int) -> list[int]:

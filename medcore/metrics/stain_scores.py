@@ -23,6 +23,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from medcore.data.patchset import PatchSet
+from medcore.data.sizes import resize
 from medcore.data.stain import HAEMATOXYLIN_DAB, optical_density
 from medcore.errors import MedcoreError
 
@@ -47,9 +48,8 @@ def red_share(images: np.ndarray) -> np.ndarray:
 
 
 def _reddish(image: np.ndarray) -> np.ndarray:
-    picture = Image.fromarray(image)
-    if picture.size != (RULE_SIDE, RULE_SIDE):
-        picture = picture.resize((RULE_SIDE, RULE_SIDE))
+    side = (RULE_SIDE, RULE_SIDE)
+    picture = Image.fromarray(image if image.shape[:2] == side else resize(image, side, "bicubic"))
     hue, saturation = np.moveaxis(np.asarray(picture.convert("HSV"))[..., :2], -1, 0)  # 0 to 255, red at both ends
     return ((hue < 28) | (hue > 242)) & (saturation > 40)
 

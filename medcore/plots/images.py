@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from medcore.data.patchset import PatchSet
+from medcore.data.sizes import resize
 from medcore.errors import MedcoreError
 from medcore.plots import style
 
@@ -188,7 +189,8 @@ def processing_steps(
     names = list(steps)
     stacks = [as_colour(steps[name]) for name in names]
     shape = stacks[0].shape
-    stacks = [_resized(stack, shape[1], shape[2]) for stack in stacks]
+    # nearest neighbour: pixels of a small step stay visible as pixels
+    stacks = [resize(stack, shape[1:3], "nearest") for stack in stacks]
     tiles = np.stack(stacks, axis=1).reshape(-1, *shape[1:])
     return image_grid(
         tiles,
@@ -253,13 +255,6 @@ def _check_lengths(count: int, **sequences: Sequence | np.ndarray | None) -> Non
     for name, values in sequences.items():
         if values is not None and len(values) != count:
             raise MedcoreError(f"plots: {name} has {len(values)} entries for {count} images.")
-
-
-def _resized(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Nearest-neighbour resize, so that pixels of a small step stay visible as pixels."""
-    rows = np.arange(height) * images.shape[1] // height
-    columns = np.arange(width) * images.shape[2] // width
-    return images[:, rows][:, :, columns]
 
 
 def _frame(ax: Axes, x: float, y: float, width: float, height: float, colour: str) -> None:

@@ -198,10 +198,10 @@ MANIPULATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]
     "flipped or turned": _flipped_or_turned,
     "JPEG quality 30": lambda images, rng: duplicates.recompressed(images, 30),
     "JPEG quality 75": lambda images, rng: duplicates.recompressed(images, 75),
-    "resized to half": lambda images, rng: duplicates.rescaled(images, 0.5),
-    "resized to double": lambda images, rng: duplicates.rescaled(images, 2.0),
+    "resized to half": lambda images, rng: duplicates.scaled_and_back(images, 0.5),
+    "resized to double": lambda images, rng: duplicates.scaled_and_back(images, 2.0),
     "5 grey levels brighter or darker": _brightened,
     "flipped, halved and JPEG 50": lambda images, rng: duplicates.recompressed(
-        duplicates.rescaled(_flipped_or_turned(images, rng), 0.5), 50
+        duplicates.scaled_and_back(_flipped_or_turned(images, rng), 0.5), 50
     ),
 }

@@ -19,7 +19,6 @@ This does what a perceptual hash does, vectorised over the set, and separates be
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,6 +27,8 @@ import pandas as pd
 from PIL import Image
 
 from medcore.data.audit.hashing import low_frequencies, transform_frequencies
+from medcore.data.images import compress_jpeg
+from medcore.data.sizes import resize
 
 AGREEMENT = 0.75  # cosine that a copy reaches; unrelated images stay below 0.6
 DIFFERENCE = 0.5  # what remains between copies, in units of √(detail · noise); unrelated images leave more than 1
@@ -72,7 +73,7 @@ def learn_comparer(frequencies: np.ndarray, sample: np.ndarray, sample_rows: np.
         sample_rows: their rows. **Shape** ``(n,)``.
     """
     keep = frequencies.shape[1]
-    copies = [low_frequencies(copy, keep) for copy in (recompressed(sample, 30), rescaled(sample, 0.5))]
+    copies = [low_frequencies(copy, keep) for copy in (recompressed(sample, 30), scaled_and_back(sample, 0.5))]
     errors = np.concatenate([copy - frequencies[sample_rows] for copy in copies])
     pixel = 0.5 / np.prod(sample.shape[1:3])  # rounding alone: half a grey level a pixel
     mean = np.mean([_turned(frequencies, k).mean(axis=0, dtype=np.float64) for k in range(8)], axis=0)
@@ -128,23 +129,14 @@ def recognised(comparer: Comparer, originals: np.ndarray, copies: np.ndarray, de
 
 def recompressed(images: np.ndarray, quality: int) -> np.ndarray:
     """The images after JPEG at `quality` (1…95). **Shape** ``(N, H, W, 1 or 3)``."""
-    result = np.empty_like(images)
-    for number, image in enumerate(images):
-        buffer = io.BytesIO()
-        _picture(image).save(buffer, "JPEG", quality=quality)
-        result[number] = np.asarray(Image.open(buffer)).reshape(image.shape)
-    return result
+    return np.stack([compress_jpeg(image, quality) for image in images])
 
 
-def rescaled(images: np.ndarray, factor: float) -> np.ndarray:
+def scaled_and_back(images: np.ndarray, factor: float) -> np.ndarray:
     """The images after scaling by `factor` and back to their size. **Shape** ``(N, H, W, 1 or 3)``."""
     height, width = images.shape[1:3]
-    small = (max(1, round(width * factor)), max(1, round(height * factor)))
-    result = np.empty_like(images)
-    for number, image in enumerate(images):
-        there = _picture(image).resize(small, Image.Resampling.BILINEAR)
-        result[number] = np.asarray(there.resize((width, height), Image.Resampling.BILINEAR)).reshape(image.shape)
-    return result
+    small = (max(1, round(height * factor)), max(1, round(width * factor)))
+    return resize(resize(images, small), (height, width))
 
 
 def _candidates(units: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

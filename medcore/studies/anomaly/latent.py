@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from medcore.data.patchset import PatchSet
+from medcore.data.sizes import resize_maps
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import stream
 from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
@@ -157,7 +158,7 @@ def _small_set(ps: PatchSet) -> np.ndarray:
 
 def _small(images: Tensor) -> Tensor:
     side = min(SIDE, *images.shape[2:])
-    return torch.nn.functional.interpolate(images.float(), size=(side, side), mode="area")
+    return resize_maps(images.float(), (side, side), mode="area")
 
 
 def _pictures(model: VAE, codes: Tensor) -> np.ndarray:

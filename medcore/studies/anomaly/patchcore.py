@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medcore.data.patchset import PatchSet
+from medcore.data.sizes import resize_maps
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import stream
 from medcore.models.classifier import Classifier
@@ -61,7 +62,7 @@ class PatchMemory:
     def error_map(self, images: Tensor) -> Tensor:
         """Distances brought to the picture's size. **Shape**: (B, C, H, W) in [0, 1] -> (B, H, W)."""
         distances = self.distances(images).unsqueeze(1)
-        return F.interpolate(distances, size=images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
+        return resize_maps(distances, images.shape[-2:]).squeeze(1)
 
     def as_score(self) -> ScoreFunction:
         """The score with the signature of all anomaly scores: (model, images) -> (B,)."""
@@ -133,10 +134,7 @@ def patch_features(model: Classifier, images: Tensor, levels: tuple[int, ...]) -
     pyramid = model.pyramid(images)
     maps = [F.avg_pool2d(pyramid[level].float(), 3, stride=1, padding=1) for level in levels]
     size = max((level.shape[-2:] for level in maps), key=lambda hw: hw[0] * hw[1])
-    resized = [
-        m if m.shape[-2:] == size else F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps
-    ]
-    return torch.cat(resized, dim=1).permute(0, 2, 3, 1)
+    return torch.cat([resize_maps(m, size) for m in maps], dim=1).permute(0, 2, 3, 1)
 
 
 @torch.no_grad()

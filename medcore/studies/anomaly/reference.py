@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medcore.data.audit.hashing import content_images
 from medcore.data.patchset import PatchSet
+from medcore.data.sizes import resize, resize_maps
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import stream
 from medcore.metrics.similarity import gaussian_blur
@@ -67,9 +66,9 @@ class LinearPainter(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         components, mean = self.get_buffer("components"), self.get_buffer("mean")
-        flat = _shrunk(images.float(), self.shape[1:]).flatten(1) - mean
+        flat = resize_maps(images.float(), self.shape[1:], antialias=True).flatten(1) - mean
         painted = (flat @ components.T @ components + mean).unflatten(1, self.shape)
-        return _resized(painted, (images.shape[-2], images.shape[-1])).clamp(0, 1)
+        return resize_maps(painted, images.shape[-2:]).clamp(0, 1)
 
 
 def fit_linear(normal: PatchSet, components: int, *, seed: int = 0) -> LinearPainter:
@@ -88,22 +87,12 @@ def fit_linear(normal: PatchSet, components: int, *, seed: int = 0) -> LinearPai
     height, width, channels = normal.shape
     size = (min(SIDE, height), min(SIDE, width))
     rows = np.random.default_rng(seed).permutation(len(normal))[:MOST_PICTURES]
-    pixels = stream(lambda images: _shrunk(images.float(), size).flatten(1), normal.select(np.sort(rows)))
+    pixels = stream(
+        lambda images: resize_maps(images.float(), size, antialias=True).flatten(1), normal.select(np.sort(rows))
+    )
     found = PCA(min(components, *pixels.shape), svd_solver="randomized", random_state=seed).fit(pixels)
     mean, matrix = (torch.from_numpy(array.astype(np.float32)) for array in (found.mean_, found.components_))
     return LinearPainter(mean, matrix, (channels, *size))
-
-
-def _shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(images.shape[-2:]) == tuple(size):
-        return images
-    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-
-
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(images.shape[-2:]) == size:
-        return images
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
 MOST_TRAINING_IMAGES = 5_000
@@ -152,11 +141,5 @@ def _pixels(ps: PatchSet, rows: np.ndarray, side: int) -> np.ndarray:
     images = content_images(ps, rows)
     height, width = (min(side, length) for length in images.shape[1:3])
     if (height, width) != images.shape[1:3]:
-        images = np.stack([_made_small(image, (width, height)) for image in images])
+        images = resize(images, (height, width), "bicubic")
     return images.reshape(len(images), -1).astype(np.float32) / 255
-
-
-def _made_small(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    grey = image.shape[2] == 1
-    small = np.asarray(Image.fromarray(image[..., 0] if grey else image).resize(size, Image.Resampling.BICUBIC))
-    return small[..., None] if grey else small

@@ -6,7 +6,6 @@ Hendrycks & Dietterich 2019, arXiv:1903.12261, with the changes that happen in a
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from medcore.data import stain
+from medcore.data.images import compress_jpeg
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import interval
@@ -48,13 +48,7 @@ def hue(images: np.ndarray, turn: float) -> np.ndarray:
 
 def jpeg(images: np.ndarray, quality: float) -> np.ndarray:
     """Compress as JPEG of ``quality`` 1 to 95."""
-    return np.stack([_recompressed(image, int(quality)) for image in images])
-
-
-def _recompressed(image: np.ndarray, quality: int) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer)).reshape(image.shape)
+    return np.stack([compress_jpeg(image, int(quality)) for image in images])
 
 
 def stain_shift(images: np.ndarray, factor: float) -> np.ndarray:

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from medcore.data.patchset import PatchSet
+from medcore.data.sizes import resize_maps
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import stream
 from medcore.models.autoencoder import ConvAutoencoder
@@ -309,6 +309,6 @@ def smaller(patches: PatchSet, side: int) -> PatchSet:
     parts = []
     for images in patches.chunks(256):
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-        reduced = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+        reduced = resize_maps(pixels, (side, side), antialias=True)
         parts.append(reduced.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy())
     return PatchSet.from_arrays(np.concatenate(parts), patches.table, patches.card)

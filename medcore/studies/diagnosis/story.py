@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from medcore.data.patchset import PatchSet
+from medcore.data.sizes import resize
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval, paired_difference
 from medcore.evaluation.thresholds import operating_curve
@@ -293,13 +293,9 @@ def windows_and_errors(
         if own.any():
             excluded = np.isin(learner.cohort.names, part.names)
             found = learner.error_maps(rows[own], excluded, "l1")
-            pictures[own] = [_resized(image, side) for image in patches.take(rows[own])]
-            errors[own] = [_resized(error, side) for error in found]
+            pictures[own] = resize(patches.take(rows[own]), (side, side), "bicubic")
+            errors[own] = [resize(error, (side, side), "bicubic") for error in found]
     return pictures, _coloured(errors, rows >= 0)
-
-
-def _resized(image: np.ndarray, side: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((side, side)))
 
 
 def _coloured(errors: np.ndarray, there: np.ndarray) -> np.ndarray:
