@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 import medcore.plots.display as display_module
 from medcore.data.audit.audit import audit
@@ -295,17 +295,15 @@ PLOTS = {
     "image_pairs": lambda: images.image_pairs(PICTURES, PICTURES, captions=["a pair"] * 8),
     "class_counts": lambda: data.class_counts(toy_set()),
     "images_per_patient": lambda: data.images_per_patient(toy_set()),
-    "patients_per_class": lambda: data.patients_per_class(toy_set()),
     "colour_by_class": lambda: distributions.colour_by_class(toy_set()),
     "colour_by_class_grey": lambda: distributions.colour_by_class(toy_set(channels=1)),
     "stain_by_patient": lambda: distributions.stain_by_patient(toy_set()),
     "score_histograms": lambda: distributions.score_histograms(
         PROBABILITY[:, 0], TRUTH, classes=CLASSES, threshold=0.3, threshold_name="Youden on val"
     ),
-    "confusion_matrix": lambda: confusion.confusion_heatmap(RNG.integers(0, 90, (9, 9)), classes=CLASSES),
+    "confusion_heatmap": lambda: confusion.confusion_heatmap(RNG.integers(0, 90, (9, 9)), classes=CLASSES),
     "learning_curves": lambda: curves.learning_curves(history(), best_epoch=9),
     "roc_curves": lambda: curves.roc_curves(PROBABILITY, TRUTH, classes=CLASSES, groups=GROUPS, resamples=20),
-    "precision_recall": lambda: curves.precision_recall_curves(PROBABILITY, TRUTH, classes=CLASSES, resamples=20),
     "robustness": lambda: curves.robustness_curves(corruptions(), chance=0.1),
     "reliability": lambda: calibration.reliability_diagram(CONFIDENCE, CORRECT),
     "before_after": lambda: calibration.calibration_before_after(CONFIDENCE, CONFIDENCE**0.5, CORRECT),
@@ -314,14 +312,9 @@ PLOTS = {
         [estimate(), estimate("accuracy"), estimate("ap", None, None, None, note="one class only")],
         baselines={"majority": [estimate("accuracy", 0.5)], "mean colour": [estimate(value=0.7)]},
     ),
-    "dumbbells": lambda: intervals.dumbbells(
-        {"colour histogram": (estimate(), estimate(value=0.85)), "small CNN": (estimate(), estimate(value=0.9))},
-        chance=0.5,
-    ),
     "copies_found": lambda: copies(),
     "reconstruction_rows": lambda: maps.reconstruction_rows(PICTURES, PICTURES[::-1], titles=["nv 0.1"] * 8),
     "heat_overlays": lambda: maps.heat_overlays(PICTURES, RNG.random((8, 24, 24)), titles=["nv"] * 8),
-    "tile_seams": lambda: maps.tile_seams(IMAGE, RNG.random((60, 80)), RNG.random((60, 80)), seams=([30], [40])),
     "latent_space": lambda: embedding.latent_space(POINTS, labels=LABELS, classes=CLASSES, groups=LABELS.astype(str)),
     "latent_traversal": lambda: embedding.latent_traversal(
         RNG.random((3, 5, 16, 16, 1)), dimensions=["z1", "z2", "z3"], values=[-2, -1, 0, 1, 2]
@@ -344,14 +337,10 @@ PLOTS = {
         PICTURES[:6].reshape(2, 3, 24, 24, 3), patient=["A", "B"], score=[0.1, 0.9], decision=["neg", "pos"],
         truth=["pos", "pos"], captions=[["0.1", "0.2", "0.3"]] * 2,
     ),
-    "density_levels": lambda: diagnosis.density_levels(
-        RNG.random(30), RNG.integers(0, 3, 30), levels=["NEGATIVA", "BAIXA", "ALTA"], cuts=[0.3, 0.6]
-    ),
     "fold_results": lambda: diagnosis.fold_results(
         pd.DataFrame({"fold": [1, 2, 3], "auroc": [0.8, 0.9, 0.7], "low": [0.7, 0.8, 0.6], "high": [0.9, 0.95, 0.8]}),
         value="auroc", baselines={"majority": 0.5},
     ),
-    "window_map": lambda: diagnosis.window_map(np.arange(9) * 50, np.arange(9) * 30, RNG.random(9), side=50),
     "autoencoder": lambda: architecture.autoencoder_diagram([(3, 64), (32, 32), (64, 16)], latent=32),
     "vae": lambda: architecture.autoencoder_diagram([(3, 64), (32, 32), (64, 16)], latent=120, variational=True),
     "unet": lambda: architecture.unet_diagram([(32, 256), (64, 128), (128, 64)], classes=2, deep_supervision=1),
@@ -378,8 +367,10 @@ def words(figure: Figure):
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_no_word_is_cut_or_hidden_by_another(name):
+def test_no_word_is_cut_or_hidden_by_another_and_the_current_style_stays(name):
+    before = dict(plt.rcParams)
     figure = display_module.figure_of(PLOTS[name]())
+    assert dict(plt.rcParams) == before and len(plt.get_fignums()) == 1
     width, height = figure.canvas.get_width_height()
     shown = list(words(figure))
     for text, box in shown:
@@ -390,14 +381,6 @@ def test_no_word_is_cut_or_hidden_by_another(name):
         if name == "latent_space" and one in CLASSES and other in CLASSES:
             continue  # random points have their classes in one place
         assert across <= 2 or along <= 2, f"{one!r} and {other!r} overlap"
-
-
-@pytest.mark.parametrize("name", PLOTS)
-def test_every_plot_leaves_the_current_style_and_pyplot_alone(name):
-    before = dict(plt.rcParams)
-    PLOTS[name]()
-    assert dict(plt.rcParams) == before
-    assert len(plt.get_fignums()) == 1
 
 
 def test_plots_draw_into_the_axes_they_get():
@@ -430,13 +413,6 @@ def test_roc_draws_scikit_learns_curve_and_area():
     assert f"LYM  {roc_auc_score(positive, score):.2f}" in [text.get_text() for text in ax.texts]
 
 
-def test_precision_recall_names_average_precision_and_prevalence():
-    positive = (TRUTH == 3).astype(int)
-    ax = curves.precision_recall_curves(PROBABILITY[:, 3], positive, classes=["rest", "LYM"], resamples=0)
-    area = average_precision_score(positive, PROBABILITY[:, 3])
-    assert f"LYM  {area:.2f}, prevalence {positive.mean():.0%}" in [text.get_text() for text in ax.texts]
-
-
 def test_band_is_over_patients_when_they_are_given():
     def width(groups):
         ax = curves.roc_curves(PROBABILITY[:, 0], (TRUTH == 0).astype(int), classes=["rest", "ADI"], groups=groups)
@@ -456,12 +432,29 @@ def test_calibration_error_is_written_for_both_curves():
     assert written[0].endswith(f"{calibration_error(CONFIDENCE, CORRECT):.3f}")
 
 
-def test_confusion_matrix_writes_its_counts_and_never_rounds_to_0_or_100():
+def test_the_confusion_heatmap_writes_its_counts_and_never_rounds_to_0_or_100():
     ax = confusion.confusion_heatmap(np.array([[999, 1], [0, 5]]), classes=["a", "b"])
     written = [text.get_text() for text in ax.texts]
-    assert {"999", ">99", "1", "<1", "5", "100", "·", "n = 1,000"} <= set(written)
+    assert {"999\n>99 %", "1\n<1 %", "5\n100 %", "·", "n = 1,000"} <= set(written)
     with pytest.raises(MedcoreError, match="2 classes"):
         confusion.confusion_heatmap(np.eye(3), classes=["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["Ba$$in", "$10 \\alpha_1$", "a_b^c", "$x_{$", "x" * 120])
+def test_names_are_drawn_as_text_and_never_as_formulas(name, notebook, recwarn):
+    ax = confusion.confusion_heatmap(np.eye(2, dtype=int), classes=[name, "plain"])
+    assert name in [label.get_text() for label in ax.get_xticklabels()]
+    show(ax, alt="two classes")
+    assert "svg" in next(iter(notebook[0][0])) and not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_names_that_no_font_can_draw_become_numbers_that_the_description_explains(notebook, recwarn, monkeypatch):
+    latin = frozenset(range(0x250)) | frozenset(map(ord, "·−"))
+    monkeypatch.setattr(display_module, "characters", lambda: latin)
+    show(confusion.confusion_heatmap(np.eye(2, dtype=int), classes=["良性", "恶性"]), alt="two classes")
+    ((bundle, _),) = notebook
+    assert "1] = 良性" in bundle["text/plain"] and "2] = 恶性" in bundle["text/plain"]
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
 
 
 def test_class_counts_add_up_to_the_set():

@@ -15,7 +15,7 @@ from medcore.errors import MedcoreError
 from medcore.evaluation.scores import Scores
 from medcore.plots import Choice, Slider, explore, interactive, maps
 from medcore.plots import display as display_module
-from medcore.plots.confusion import operating_point, present, threshold_range
+from medcore.plots.confusion import operating_point, present
 from medcore.plots.embedding import latent_step
 from medcore.plots.segmentation import mask_overlays
 from medcore.reporting.report import report_page
@@ -121,7 +121,7 @@ def test_the_point_and_the_counts_are_those_of_the_threshold(threshold: float) -
     expected = confusion_matrix(TRUTH, SCORES.score >= threshold, labels=[0, 1])
     point = [line.get_xydata()[0] for line in left.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(point, [expected[:, 1] / expected.sum(1)])
-    texts = [text.get_text() for text in right.texts]
+    texts = [text.get_text().split("\n")[0] for text in right.texts]
     assert all(f"{number:,}" in texts for number in expected.ravel() if number)
 
 
@@ -131,7 +131,6 @@ def test_one_of_several_classes_is_set_against_the_rest() -> None:
     point = next(line.get_xydata()[0] for line in left.lines if line.get_marker() == "o")
     called = many.score[:, 1] >= 0.4
     np.testing.assert_allclose(point, (called[many.truth != 1].mean(), called[many.truth == 1].mean()))
-    assert threshold_range(many, "b") == (many.score[:, 1].min(), many.score[:, 1].max())
     assert present(many) == ["a", "b", "c"]
     assert present(many.select(many.truth != 1)) == ["a", "c"] and present(many.select(many.truth == 1)) == []
     for wrong in (None, "d"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 
 from medcore.errors import MedcoreError
@@ -39,48 +39,27 @@ def confusion_heatmap(
     shares = matrix / np.maximum(totals, 1)[:, None]
     cell = float(np.clip(5.2 / count, 0.42, 0.85))
     ax = style.new_axes(ax, width=cell * count + 2.2, height=cell * count + 1.0)
-    colours = mpl.colormaps["Blues"]
-    ax.pcolormesh(shares, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=1)
-    size = float(np.clip(cell * 13, 6.5, 10))
-    for (row, column), number in np.ndenumerate(matrix):
-        if number == 0:
-            ax.text(column + 0.5, row + 0.5, "·", ha="center", va="center", color="#BBBBBB", fontsize=size)
-            continue
-        ink = style.text_colour(colours(shares[row, column]))
-        ax.text(
-            column + 0.5,
-            row + 0.5,
-            f"{number:,}",
-            ha="center",
-            va="bottom",
-            color=ink,
-            fontsize=size,
-            fontweight="bold",
-        )
-        ax.text(
-            column + 0.5,
-            row + 0.54,
-            _percent(shares[row, column]),
-            ha="center",
-            va="top",
-            color=ink,
-            fontsize=size * 0.82,
-        )
+    size = float(np.clip(cell * 11, 6, 9))
+    written = [
+        [f"{n:,}\n{_percent(s)} %" if n else "·" for n, s in zip(*row, strict=True)]
+        for row in zip(matrix, shares, strict=True)
+    ]
+    sns.heatmap(
+        shares, annot=np.array(written, dtype=object), fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
+        linewidths=1, linecolor="white", annot_kws={"fontsize": size, "linespacing": 1.1}, ax=ax,
+    )  # fmt: skip
     for row, total in enumerate(totals):
         ax.text(count + 0.12, row + 0.5, f"n = {total:,}", va="center", fontsize=8, color="#555555")
     places = np.arange(count) + 0.5
     long = max(len(name) for name in classes) * 0.08 > cell
     ax.set_xticks(places, classes, rotation=40 if long else 0, ha="right" if long else "center", rotation_mode="anchor")
-    ax.set_yticks(places, classes)
+    ax.set_yticks(places, classes, rotation=0)
     for name, tick_x, tick_y in zip(classes, ax.get_xticklabels(), ax.get_yticklabels(), strict=True):
         for tick in (tick_x, tick_y):
             tick.set_color(style.line_colour(style.class_colours(classes)[name]))
             tick.set_fontweight("bold")
     ax.tick_params(length=0)
-    ax.set(xlabel="predicted", ylabel="true", aspect="equal")
-    ax.set_ylim(count, 0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.set(xlabel="predicted", ylabel="true")
     many = f"{unit}es" if unit.endswith("ch") else f"{unit}s"
     ax.set_title(f"{matrix.sum():,} {many}; share of the true class in %", fontweight="normal", fontsize=8.5)
     return ax

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
 
 from medcore.data.audit.audit import Audit
 from medcore.data.audit.hashing import SYMMETRIES, apply_symmetry
@@ -71,6 +72,7 @@ def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     median = float(np.median(counts))
     ax.axhline(median, color=style.MUTED, lw=1, ls=(0, (4, 3)))
     ax.set(yscale="log", ylim=(0.8, counts.max() * 1.6), xlim=(0.5, len(counts) + 0.5))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.set(xlabel=f"{unit}s, sorted by number of images", ylabel="images (log scale)")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_minor_formatter(lambda value, _: "")

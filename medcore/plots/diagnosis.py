@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 
 from medcore.errors import MedcoreError
@@ -180,7 +181,8 @@ def fold_results(
     places = np.arange(len(table))
     if {"low", "high"} <= set(table):
         ax.vlines(places, table["low"], table["high"], color=style.PALETTE[0], lw=2, alpha=0.6)
-    ax.plot(places, table[value], "o", color=style.PALETTE[0], ms=7, mec="white", mew=1)
+    sns.stripplot(x=places, y=table[value].to_numpy(), color=style.PALETTE[0], size=7, jitter=False, edgecolor="white",
+                  linewidth=1, ax=ax)  # fmt: skip
     counts = [f"\nn = {count:,}" for count in table["n"]] if "n" in table else [""] * len(table)
     ax.set_xticks(places, [f"fold {fold}{count}" for fold, count in zip(table["fold"], counts, strict=True)])
     ax.set(xlim=(-0.6, len(table) - 0.4), ylabel=label or value.replace("_", " "))

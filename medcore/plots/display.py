@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.text import Text
 
 from medcore.errors import MedcoreError
 from medcore.plots import style
@@ -91,10 +95,17 @@ def encode(figure: Figure) -> tuple[str, bytes]:
 
 
 def bundle_of(thing: Any, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A figure as a notebook output: content by MIME type, and facts (description, shown size) by MIME type."""
+    """A figure as a notebook output: content by MIME type, and facts (description, shown size) by MIME type.
+
+    Names that no font of this machine can draw are numbers in the figure and stand in full in the description.
+    """
     figure = figure_of(thing)
+    numbered = number_undrawable(figure)
     mime, content = encode(figure)
     alt = " ".join(alt.split())
+    if numbered:
+        names = ", ".join(f"{number} = {name}" for name, number in numbered.items())
+        alt += f" (No font of this machine can draw these names; they stand as numbers: {names}.)"
     facts: dict[str, Any] = {"alt": alt}
     if mime == "image/svg+xml":
         data = content.decode()
@@ -103,6 +114,46 @@ def bundle_of(thing: Any, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
         width, height = figure.get_size_inches() * figure.dpi
         facts |= {"width": round(width), "height": round(height)}
     return {mime: data, "text/plain": alt}, {mime: facts}
+
+
+@style.styled
+def number_undrawable(figure: Figure) -> dict[str, str]:
+    """Replace texts with characters that no font can draw by numbers in brackets; returns text to its number."""
+    numbers: dict[str, str] = {}
+
+    def drawable(text: str) -> str:
+        if drawn_by_a_font(text):
+            return text
+        return numbers.setdefault(text, f"[{len(numbers) + 1}]")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # glyphs that are missing: what is looked for here
+        axes = [axis for ax in figure.findobj(Axes) for axis in (ax.xaxis, ax.yaxis)]
+        for axis in axes:
+            labels = [label.get_text() for label in axis.get_ticklabels()]
+            if not all(drawn_by_a_font(label) for label in labels):
+                axis.set_ticks(axis.get_ticklocs(), [drawable(label) for label in labels])
+        for text in figure.findobj(Text):
+            text.set_text(drawable(text.get_text()))
+    return numbers
+
+
+def drawn_by_a_font(text: str) -> bool:
+    """Whether the fonts of the house style have every character."""
+    return text.isascii() or all(ord(character) < 128 or ord(character) in characters() for character in text)
+
+
+@cache
+def characters() -> frozenset[int]:
+    """Code points that the installed fonts of the house style can draw."""
+    found: set[int] = set()
+    for family in style.house_style()["font.sans-serif"]:
+        try:
+            path = font_manager.findfont(family, fallback_to_default=False)
+        except ValueError:
+            continue
+        found |= set(font_manager.get_font(path).get_charmap())
+    return frozenset(found)
 
 
 def front_end() -> Callable[..., Any] | None:
