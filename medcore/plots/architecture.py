@@ -30,9 +30,7 @@ def autoencoder_diagram(
     Args:
         stages: (channels, side in pixels) of the input and after each encoder stage, as in
             ``[(3, 64), (32, 32), (64, 16), (128, 8)]``; the decoder is drawn as the mirror image.
-        latent: numbers in the bottleneck.
         variational: draw mean and log-variance and the sampling step.
-        ax: where to draw.
     """
     ax = style.new_axes(ax, height=2.9)
     top = max(side for _, side in stages)
@@ -70,10 +68,7 @@ def unet_diagram(
 
     Args:
         levels: (channels, side) of each level, finest first, as in ``[(32, 256), (64, 128), (128, 64), (256, 32)]``.
-        classes: channels of the output.
-        in_channels: channels of the input.
         deep_supervision: how many coarser levels give an auxiliary output.
-        ax: where to draw.
     """
     depth = len(levels)
     ax = style.new_axes(ax, height=0.78 * depth + 0.5)

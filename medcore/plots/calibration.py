@@ -32,7 +32,6 @@ def reliability_diagram(
         outcome: (N,) whether it was so (positive, or predicted correctly).
         bins: number of bins, each with about the same number of cases.
         label: name of this curve, written beside it.
-        colour: its colour.
         ax: where to draw; call again on the same Axes to compare.
 
     Raises:
@@ -80,11 +79,8 @@ def calibration_before_after(
 
     Args:
         before: (N,) probabilities of the raw model.
-        after: (N,) probabilities after calibration.
         outcome: (N,) what happened, for both.
         names: what the two are called.
-        bins: number of equal-mass bins.
-        ax: where to draw.
     """
     ax = reliability_diagram(before, outcome, bins=bins, label=names[0], colour=style.PALETTE[1], ax=ax)
     return reliability_diagram(after, outcome, bins=bins, label=names[1], colour=style.PALETTE[0], ax=ax)
@@ -96,7 +92,6 @@ def decision_curves(found: Mapping[str, DecisionCurve], *, ax: Axes | None = Non
 
     Args:
         found: method to its ``evaluation.curves.decision_curve``, all of the same cases and thresholds.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when there is nothing to draw.

@@ -25,8 +25,6 @@ def confusion_heatmap(
     Args:
         matrix: counts, rows = truth, columns = prediction. **Shape** ``(K, K)``.
         classes: K class names; their colours mark the axes.
-        unit: what is counted.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when the matrix does not fit the classes.

@@ -31,7 +31,6 @@ def learning_curve(
         table: one row per epoch with ``epoch`` and any of ``train_<value>``, ``val_<value>``, ``test_<value>``.
         value: which quantity, such as ``"loss"``.
         best_epoch: the epoch whose checkpoint was kept; a line marks it.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when no column holds this quantity.
@@ -77,7 +76,6 @@ def learning_curves(table: pd.DataFrame, *, metric: str | None = None, best_epoc
     """Loss and the validation metric over the epochs, side by side.
 
     Args:
-        table: as for `learning_curve`.
         metric: which one; the first further ``val_<metric>`` column by default.
         best_epoch: the epoch whose checkpoint was kept.
 
@@ -109,14 +107,10 @@ def roc_curves(
 
     Args:
         score: (N,) score of the last class, or (N, K) one score per class.
-        truth: (N,) class numbers.
-        classes: K names.
         groups: (N,) patients; resampled as wholes. Without them the band is over single images.
         estimates: class to printed AUROC with interval, such as ``"0.93 (0.90–0.95)"``; else the plain AUROC.
         operating_point: for a binary score, the threshold in use; marked by a dot.
         resamples: bootstrap resamples of the band; 0 draws none.
-        seed: of the resampling.
-        ax: where to draw.
     """
     ax = style.new_axes(ax, width=6.4, height=3.7)
     ax.plot([0, 1], [0, 1], color=style.MUTED, lw=0.8, ls=(0, (2, 3)), zorder=0)
@@ -207,9 +201,7 @@ def robustness_curves(
     Args:
         table: columns ``corruption``, ``severity`` (0 = untouched), `value`; optionally ``low``, ``high``, ``model``.
         value: the column that is drawn.
-        label: what the value is.
         chance: drawn as a dotted line.
-        columns: panels side by side.
 
     Returns:
         The Axes, one per corruption.
@@ -249,7 +241,6 @@ def fold_roc_curves(folds: Sequence[Scores], *, estimate: str = "", ax: Axes | N
     Args:
         folds: Scores of each fold's held-out patients, both kinds in each.
         estimate: printed AUROC with its interval.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when there is no fold, or one with a single kind of patient.

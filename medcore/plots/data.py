@@ -26,7 +26,6 @@ def class_counts(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
 
     Args:
         ps: the set; unlabelled images are a bar of their own.
-        ax: where to draw.
     """
     names = [*ps.classes, *(["unlabelled"] if (ps.labels < 0).any() else [])]
     labels = np.where(ps.labels < 0, len(ps.classes), ps.labels)
@@ -58,10 +57,6 @@ def class_counts(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
 @style.styled
 def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     """How many images each patient gives: every patient a dot on a log scale, sorted, with the median.
-
-    Args:
-        ps: the set.
-        ax: where to draw.
     """
     unit = unit_of(ps)
     counts = np.sort(pd.Series(group_names(ps)).value_counts().to_numpy())[::-1]
@@ -97,9 +92,6 @@ def copies_found(ps: PatchSet, audited: Audit, *, limit: int = 9, ax: Axes | Non
 
     Args:
         ps: the set that was audited.
-        audited: its audit.
-        limit: pairs shown.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when the audit found no pair.

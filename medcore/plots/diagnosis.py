@@ -37,11 +37,7 @@ def sorted_patient_scores(
         score: (N,) a score per patient.
         truth: (N,) whether the patient is positive.
         names: (N,) patient names, written at the wrong ones.
-        threshold: the decision threshold.
-        threshold_name: how it was chosen.
         classes: what negative and positive are called.
-        label: what the score is.
-        ax: where to draw.
     """
     score, truth = np.asarray(score, dtype=float), np.asarray(truth, dtype=bool)
     order = np.argsort(score, kind="stable")
@@ -108,13 +104,9 @@ def patient_gallery(
 
     Args:
         windows: the most suspicious windows of each patient. **Shape** ``(P, K, H, W, C)``; all-white = none.
-        patient: P names.
-        score: P patient scores.
-        decision: P decisions.
         truth: P true diagnoses; a decision that differs is red.
         captions: P × K texts below the windows, such as their scores.
         maps: a coloured map beside each window. **Shape** ``(P, K, H, W, 3)`` uint8.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when the lengths differ.
@@ -169,8 +161,6 @@ def fold_results(
         table: columns ``fold``, `value`, and optionally ``low``, ``high`` and ``n``.
         value: the column that is drawn.
         baselines: name to value, drawn as lines.
-        label: what the value is.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when the column is missing.

@@ -26,8 +26,6 @@ def colour_by_class(ps: PatchSet, *, seed: int = 0, ax: Axes | None = None) -> A
 
     Args:
         ps: the set; at most 4,000 random images are read.
-        seed: which images.
-        ax: where to draw.
     """
     ps = _sample(ps, seed)
     means = np.concatenate([chunk.mean(axis=(1, 2), dtype=np.float32) for chunk in ps.chunks(256)])
@@ -68,8 +66,6 @@ def stain_by_patient(
         ps: a set of RGB images; at most 4,000 random images are read.
         matrix: stain vectors, **Shape** ``(2 or 3, 3)``.
         names: what the first two stains are called.
-        seed: which images.
-        ax: where to draw.
     """
     ps = _sample(ps, seed)
     amounts = []
@@ -107,14 +103,9 @@ def score_histograms(
     """The score's distribution in each class, one above the other, with the threshold across.
 
     Args:
-        score: (N,) the model's score.
-        truth: (N,) class numbers.
-        classes: class names.
         threshold: the operating point, in the score's units.
         threshold_name: how it was chosen, as in ``"Youden on val"``.
-        label: what the score is.
         bins: number of bins over the range of all scores.
-        ax: where to draw.
     """
     score, truth = np.asarray(score, dtype=float), np.asarray(truth)
     present = [number for number in range(len(classes)) if (truth == number).any()]

@@ -32,9 +32,7 @@ def latent_scatter(
     Args:
         points: two coordinates an image. **Shape** ``(N, 2)``.
         labels: class numbers, −1 for unlabelled (grey). **Shape** ``(N,)``.
-        classes: all class names.
         axis_names: what the axes are; for t-SNE, whose distances mean little, say so.
-        ax: where to draw.
     """
     _check_points(points, labels)
     ax = style.new_axes(ax, width=4.4, height=4.0)
@@ -61,11 +59,7 @@ def latent_by_group(
     """The same points, coloured by patient: do images of one patient lie together?
 
     Args:
-        points: **Shape** ``(N, 2)``.
         groups: patient of each point; those with the most points get a colour, the others are grey. **Shape** ``(N,)``.
-        unit: what a group is.
-        axis_names: what the axes are.
-        ax: where to draw.
     """
     _check_points(points, groups)
     ax = style.new_axes(ax, width=4.4, height=4.0)
@@ -117,9 +111,7 @@ def latent_traversal(
 
     Args:
         images: decoded. **Shape** ``(D, S, H, W, C)``.
-        dimensions: a name per row.
         values: the latent value of each column, in standard deviations.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when names and values do not fit the images.
@@ -156,7 +148,6 @@ def latent_step(
         values: the latent value of each column, in standard deviations; the one nearest to zero is the mean code.
         dimension: which one to walk along.
         value: how far, in standard deviations; the nearest column is shown.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when `dimension` is none of `dimensions`.
@@ -194,7 +185,6 @@ def samples_with_neighbours(
         neighbours: the nearest training image of each. **Shape** ``(N, H, W, C)``.
         captions: a text per sample, such as its distance.
         columns: pairs side by side; the rest goes below.
-        ax: where to draw.
     """
     generated, nearest = as_colour(samples), as_colour(neighbours)
     if generated.shape != nearest.shape:

@@ -42,10 +42,8 @@ def image_grid(
         column_titles: a name above each column.
         row_labels: a name at the left of each row.
         row_colours: a colour chip for each row label.
-        columns: tiles a row.
         pixel_size_um: micrometres a pixel; draws a scale bar into the last tile.
         width: inches, for a new figure.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when there is no image, or the captions do not fit the images.
@@ -100,9 +98,6 @@ def class_examples(ps: PatchSet, *, per_class: int = 8, seed: int = 0, ax: Axes 
 
     Args:
         ps: the set; classes without an image are left out.
-        per_class: tiles a row.
-        seed: which examples.
-        ax: where to draw.
     """
     rng = np.random.default_rng(seed)
     colours = style.class_colours(ps.classes)
@@ -146,13 +141,8 @@ def worst_mistakes(
 
     Args:
         images: **Shape** ``(N, H, W, C)``, worst first.
-        truth: (N,) true class names.
-        predicted: (N,) predicted class names.
         confidence: (N,) probability given to the predicted class, 0…1.
         classes: all classes of the set, for the colours.
-        columns: tiles a row.
-        pixel_size_um: micrometres a pixel.
-        ax: where to draw.
     """
     _check_lengths(len(images), truth=truth, predicted=predicted, confidence=confidence)
     colours = style.class_colours(classes)
@@ -184,7 +174,6 @@ def processing_steps(
         steps: step name to its images; every entry **Shape** ``(n, H, W, C)``; sizes are brought to the first's.
         row_labels: a name for each of the n images.
         pixel_size_um: micrometres a pixel of the first step.
-        ax: where to draw.
     """
     names = list(steps)
     stacks = [as_colour(steps[name]) for name in names]
@@ -212,9 +201,6 @@ def image_pairs(
     Args:
         left: **Shape** ``(N, H, W, C)``.
         right: the partner of each, same shape.
-        captions: a text per pair.
-        columns: pairs a row.
-        ax: where to draw.
     """
     left, right = as_colour(left), as_colour(right)
     _check_lengths(len(left), right=right, captions=captions)

@@ -43,7 +43,6 @@ def forest(
         baselines: baseline name to its estimates; they are matched by metric name (and unit).
         labels: row names, by default the metric's name, unit and split.
         limits: of the axis; by default 0…1 when all values lie there.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when there is nothing to draw.

@@ -34,14 +34,10 @@ def reconstruction_rows(
 
     Args:
         images: uint8 or float 0…1. **Shape** ``(N, H, W, C)``.
-        reconstructions: the same shape.
         errors: a value per pixel; by default the mean absolute difference over channels. **Shape** ``(N, H, W)``.
         titles: a caption per image, such as its class and score.
         colours: a frame colour per image, such as its class's.
-        error_label: what the map shows.
         limit: value at the top of the scale; by default the 99.5th percentile, the same for all images.
-        pixel_size_um: micrometres a pixel.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when the shapes differ.
@@ -80,10 +76,8 @@ def errors_above(
 
     Args:
         images: uint8 or float 0…1. **Shape** ``(N, H, W, C)``.
-        reconstructions: the same shape.
         threshold: mean absolute difference over the channels, 0…1.
         titles: a caption per image; the share of marked pixels is added below.
-        ax: where to draw.
 
     Raises:
         MedcoreError: when the shapes differ.
@@ -124,12 +118,9 @@ def heat_overlays(
     Args:
         images: **Shape** ``(N, H, W, C)``.
         maps: 0 (nothing) upwards. **Shape** ``(N, H, W)``.
-        titles: a caption per image.
         row_label: name of the second row.
-        label: what the map shows.
         limit: value at the top of the scale, by default the largest.
         opacity: of the strongest value, 0…1; weaker ones are more transparent.
-        ax: where to draw.
     """
     inputs = as_colour(images)
     limit = float(np.max(maps)) or 1.0 if limit is None else limit

@@ -36,10 +36,7 @@ def mask_overlay(
     Args:
         image: uint8. **Shape** ``(H, W, C)``.
         mask: class numbers, 255 = ignored. **Shape** ``(H, W)``.
-        classes: all class names.
         background: the class that is left clear.
-        opacity: of the tint, 0…1.
-        ax: where to draw.
     """
     _check_mask(image, mask)
     shown = as_colour(image[None])[0].astype(float)
@@ -67,9 +64,7 @@ def mask_overlays(
     Args:
         image: uint8. **Shape** ``(H, W, C)``.
         masks: name to mask, each as for `mask_overlay`.
-        classes: all class names.
         background: the class that is left clear.
-        opacity: of the tint, 0…1.
 
     Returns:
         The Axes: the image alone, then one per mask.
@@ -97,8 +92,6 @@ def masked_examples(
     Args:
         images: each **Shape** ``(H, W, C)``; sizes may differ.
         masks: a mask per image, as for `mask_overlay`.
-        classes: all class names.
-        titles: a name per image.
         background: the class that is left clear.
 
     Returns:
@@ -124,11 +117,9 @@ def signed_error(
     """One image, grey: what was missed in orange, added in blue, called another class in purple; true outline in green.
 
     Args:
-        image: **Shape** ``(H, W, C)``.
         truth: class numbers, 255 = ignored. **Shape** ``(H, W)``.
         prediction: class numbers. **Shape** ``(H, W)``.
         background: the class that is not looked for.
-        ax: where to draw.
     """
     _check_mask(image, truth)
     _check_mask(image, prediction)
@@ -158,9 +149,6 @@ def segmentation_rows(
 
     Args:
         images: each **Shape** ``(H, W, C)``; sizes may differ.
-        truths: a mask per image.
-        predictions: a mask per image.
-        classes: all class names.
         titles: a name per case, such as its file and Dice.
         pixel_size_um: micrometres a pixel, for a scale bar in the first column.
 
@@ -210,10 +198,7 @@ def dice_per_case(
     Args:
         dice: (N,) a value per case, 0…1.
         groups: (N,) patients; by default every case stands for itself.
-        unit: what a group is.
         baselines: name to value, drawn as lines.
-        label: what the value is.
-        ax: where to draw.
     """
     dice = np.asarray(dice, dtype=float)
     names = np.asarray(groups if groups is not None else [f"case {n}" for n in range(len(dice))])

@@ -158,9 +158,7 @@ def label_ends(
 
     Args:
         ax: where; its y limits must be final.
-        labels: one text per line.
         heights: y (data units) where each line ends.
-        colours: one per label.
         gap: smallest distance between labels, as a share of the axis height.
     """
     low, high = ax.get_ylim()
