@@ -2,11 +2,14 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from medcore.data.card import Card
 from medcore.data.datasets import CARDS, card, card_text, medmnist_card
+from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
+from medcore.evaluation.scores import Scores
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -59,7 +62,7 @@ def test_the_card_says_what_one_image_is_and_scores_speak_of_it() -> None:
     """A photograph is no patch: dermatoscopic images are images, tiles of slides patches, IHC windows windows."""
     expected = {"phantom-crc": "patch", "nct-crc": "patch", "pathmnist": "patch", "quironhelico": "window"}
     expected |= {"phantom-helico": "window", "phantom-derm": "image", "ham10000": "image", "pneumoniamnist": "image"}
-    assert {name: datasets.card(name).as_card().case for name in expected} == expected
+    assert {name: card(name).as_card().case for name in expected} == expected
     table = {"label": [0, 1], "patient": ["a", "b"], "split": ["test", "test"]}
     for name in expected:
         ps = PatchSet.from_arrays(np.zeros((2, 4, 4, 3), np.uint8), table, Card("toy", ["x", "y"], case=expected[name]))

@@ -33,7 +33,7 @@ def cases_of(number: int, unit: str) -> str:
     return f"{shown} {unit}{plural}"
 
 
-UNITS = ("patch", "image", "pixel", "case", *(unit for unit in get_args(Group) if unit != "image"))
+UNITS = ("patch", "image", "window", "pixel", "case", *(unit for unit in get_args(Group) if unit != "image"))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Scores:
         split: ``train``, ``val``, ``test`` or ``""``. **Shape** ``(N,)`` str.
         classes: K names; for a one-column score the second is the positive one.
         ids: Rows of the set's store, None when unknown. **Shape** ``(N,)`` int64.
-        unit: What one case is: ``patch``, ``image``, ``patient``, ``lesion``.
+        unit: What one case is: ``image``, ``patch``, ``window``, ``patient``, ``lesion``.
 
     Raises:
         MedcoreError: Lengths, classes or values do not fit together.
@@ -78,17 +78,18 @@ class Scores:
             )
 
     @classmethod
-    def from_set(cls, ps: PatchSet, score: np.ndarray, *, unit: str = "patch") -> Scores:
+    def from_set(cls, ps: PatchSet, score: np.ndarray, *, unit: str | None = None) -> Scores:
         """Join a model's scores with truth, patients and splits of the set they were computed on.
 
-        Images without a patient are taken as the splits take them: each source image stands for itself.
+        Images without a patient are taken as the splits take them: each source image stands for itself. ``unit`` is what
+        the set's card says of its images where it is not given.
         """
         patient = ps.patients
         if not ps.card.patients_known or (patient == "").any():
             from medcore.data.splits import group_names  # brings scikit-learn, which this file does not need else
 
             patient = group_names(ps)
-        return cls(ps.labels, score, patient, ps.splits, tuple(ps.classes), ids=ps.index, unit=unit)
+        return cls(ps.labels, score, patient, ps.splits, tuple(ps.classes), ids=ps.index, unit=unit or ps.card.case)
 
     def __len__(self) -> int:
         return len(self.truth)

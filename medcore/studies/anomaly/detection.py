@@ -26,7 +26,7 @@ DECIDED = ("balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1"
 
 
 def abnormal_scores(
-    ps: PatchSet, score: np.ndarray, *, abnormal: Sequence[str] | None = None, unit: str = "image"
+    ps: PatchSet, score: np.ndarray, *, abnormal: Sequence[str] | None = None, unit: str | None = None
 ) -> Scores:
     """Scores of a detector as a question with two answers.
 
@@ -34,7 +34,7 @@ def abnormal_scores(
         ps: Labelled images.
         score: Higher = more unusual. **Shape** ``(N,)``.
         abnormal: Which classes count as abnormal; by default those of the set's card.
-        unit: What one image is.
+        unit: What one image is; by default what the set's card says.
 
     Raises:
         MedcoreError: No class is abnormal, a class does not exist, or an image has no label.
@@ -47,7 +47,7 @@ def abnormal_scores(
         raise MedcoreError(f"{(ps.labels < 0).sum()} images of {ps.card.name!r} have no label; leave them out before")
     given = Scores.from_set(ps, np.eye(len(ps.classes))[ps.labels], unit=unit)
     truth = np.isin(ps.label_names, names).astype(np.int64)
-    return Scores(truth, score, given.patient, given.split, KINDS, ids=given.ids, unit=unit)
+    return Scores(truth, score, given.patient, given.split, KINDS, ids=given.ids, unit=given.unit)
 
 
 def detector_estimates(scores: Scores, point: OperatingPoint, *, level: float = 0.95) -> list[Estimate]:
