@@ -79,6 +79,7 @@ def calibration_before_after(
 
     Args:
         before: (N,) probabilities of the raw model.
+        after: (N,) probabilities after calibration.
         outcome: (N,) what happened, for both.
         names: what the two are called.
     """

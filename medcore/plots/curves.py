@@ -107,6 +107,7 @@ def roc_curves(
 
     Args:
         score: (N,) score of the last class, or (N, K) one score per class.
+        truth: (N,) class numbers.
         groups: (N,) patients; resampled as wholes. Without them the band is over single images.
         estimates: class to printed AUROC with interval, such as ``"0.93 (0.90–0.95)"``; else the plain AUROC.
         operating_point: for a binary score, the threshold in use; marked by a dot.

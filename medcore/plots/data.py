@@ -56,8 +56,7 @@ def class_counts(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
 
 @style.styled
 def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
-    """How many images each patient gives: every patient a dot on a log scale, sorted, with the median.
-    """
+    """How many images each patient gives: every patient a dot on a log scale, sorted, with the median."""
     unit = unit_of(ps)
     counts = np.sort(pd.Series(group_names(ps)).value_counts().to_numpy())[::-1]
     ax = style.new_axes(ax, height=2.6)

@@ -103,6 +103,8 @@ def score_histograms(
     """The score's distribution in each class, one above the other, with the threshold across.
 
     Args:
+        score: (N,) the model's score.
+        truth: (N,) class numbers.
         threshold: the operating point, in the score's units.
         threshold_name: how it was chosen, as in ``"Youden on val"``.
         bins: number of bins over the range of all scores.
@@ -112,46 +114,28 @@ def score_histograms(
     colours = style.class_colours(classes)
     edges = np.linspace(score.min(), score.max() if np.ptp(score) else score.min() + 1, bins + 1)
     ax = style.new_axes(ax, height=0.9 + 0.62 * len(present))
-    for row, number in enumerate(present):
-        values = score[truth == number]
+    for base, number in enumerate(reversed(present)):
+        values, colour = score[truth == number], colours[classes[number]]
         heights = np.histogram(values, edges)[0] / len(values)
-        base = len(present) - 1 - row
-        ax.stairs(
-            base + 0.85 * heights / max(heights.max(), 1e-12),
-            edges,
-            baseline=base,
-            fill=True,
-            color=colours[classes[number]],
-            alpha=0.8,
-        )
+        ridge = base + 0.85 * heights / max(heights.max(), 1e-12)
+        ax.stairs(ridge, edges, baseline=base, fill=True, color=colour, alpha=0.8)
         ax.axhline(base, color=style.FAINT, lw=0.8, zorder=0)
         above = "" if threshold is None else f"\n{(values >= threshold).mean():.0%} above"
-        ax.annotate(
-            f"{classes[number]} (n = {len(values):,}){above}",
-            (1.0, base + 0.12),
-            xycoords=("axes fraction", "data"),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="bottom",
-            fontsize=8,
-            color=style.line_colour(colours[classes[number]]),
-            fontweight="bold",
-        )
+        _beside(ax, f"{classes[number]} (n = {len(values):,}){above}", base + 0.12, style.line_colour(colour))
     if threshold is not None:
         ax.axvline(threshold, color=style.INK, lw=1.2, ls=(0, (4, 2)))
-        ax.annotate(
-            f"{threshold_name}: {threshold:.3g}",
-            (threshold, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, 2),
-            textcoords="offset points",
-            ha="left" if threshold < edges.mean() else "right",
-            va="bottom",
-            fontsize=8,
-        )
+        side = "left" if threshold < edges.mean() else "right"
+        ax.annotate(f"{threshold_name}: {threshold:.3g}", (threshold, 1.0), xycoords=("data", "axes fraction"),
+                    xytext=(4, 2), textcoords="offset points", ha=side, va="bottom", fontsize=8)  # fmt: skip
     ax.set(yticks=[], ylim=(0, len(present)), xlabel=label, ylabel="share of class")
     ax.spines["left"].set_visible(False)
     return ax
+
+
+def _beside(ax: Axes, text: str, y: float, colour: str) -> None:
+    """A bold text right of the Axes."""
+    ax.annotate(text, (1.0, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+                va="bottom", fontsize=8, color=colour, fontweight="bold")  # fmt: skip
 
 
 def _sample(ps: PatchSet, seed: int) -> PatchSet:

@@ -59,6 +59,7 @@ def latent_by_group(
     """The same points, coloured by patient: do images of one patient lie together?
 
     Args:
+        points: **Shape** ``(N, 2)``.
         groups: patient of each point; those with the most points get a colour, the others are grey. **Shape** ``(N,)``.
     """
     _check_points(points, groups)

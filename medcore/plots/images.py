@@ -6,6 +6,7 @@ A grid is drawn as one montage in one Axes: quick, pixel-exact, and small in a r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -60,33 +61,22 @@ def image_grid(
     step_x, step_y = width_px * (1 + GAP), height_px + width_px * GAP + caption
     total = (columns * step_x - width_px * GAP, rows * step_y - width_px * GAP)
     ax = style.new_axes(ax, width=width, height=tile_inches * total[1] / width_px + (0.3 if column_titles else 0.1))
+    size = _font_size(titles or (), 7.5, tile_inches)
     for number, image in enumerate(images):
         x, y = (number % columns) * step_x, (number // columns) * step_y + caption
         ax.imshow(image, extent=(x, x + width_px, y + height_px, y), interpolation="antialiased")
         if colours is not None:
             _frame(ax, x, y, width_px, height_px, colours[number])
         if titles is not None:
-            ax.text(
-                x + width_px / 2,
-                y - 0.03 * width_px,
-                titles[number],
-                ha="center",
-                va="bottom",
-                fontsize=_font_size(titles, 7.5, tile_inches),
-                linespacing=1.1,
-            )
+            place: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": size, "linespacing": 1.1}
+            ax.text(x + width_px / 2, y - 0.03 * width_px, titles[number], **place)
     for column, name in enumerate(column_titles or ()):
         _above(ax, name, column * step_x + width_px / 2, _font_size(column_titles or (), 8.5, tile_inches))
     for row, name in enumerate(row_labels or ()):
         _row_label(ax, name, row * step_y + caption + height_px / 2, row_colours[row] if row_colours else None)
     last_x, last_y = ((len(images) - 1) % columns) * step_x, (rows - 1) * step_y + caption
-    style.scale_bar(
-        ax,
-        pixel_size_um,
-        image_width=width_px,
-        right=last_x + 0.93 * width_px,
-        bottom=last_y + height_px - 0.06 * width_px,
-    )
+    corner = {"right": last_x + 0.93 * width_px, "bottom": last_y + height_px - 0.06 * width_px}
+    style.scale_bar(ax, pixel_size_um, image_width=width_px, **corner)
     ax.set(xlim=(-1, total[0] + 1), ylim=(total[1] + 1, -1), aspect="equal")
     style.bare(ax)
     return ax
@@ -141,6 +131,8 @@ def worst_mistakes(
 
     Args:
         images: **Shape** ``(N, H, W, C)``, worst first.
+        truth: (N,) true class names.
+        predicted: (N,) predicted class names.
         confidence: (N,) probability given to the predicted class, 0…1.
         classes: all classes of the set, for the colours.
     """

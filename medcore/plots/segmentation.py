@@ -117,6 +117,7 @@ def signed_error(
     """One image, grey: what was missed in orange, added in blue, called another class in purple; true outline in green.
 
     Args:
+        image: **Shape** ``(H, W, C)``.
         truth: class numbers, 255 = ignored. **Shape** ``(H, W)``.
         prediction: class numbers. **Shape** ``(H, W)``.
         background: the class that is not looked for.
