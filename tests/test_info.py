@@ -65,5 +65,7 @@ def test_the_card_says_what_one_image_is_and_scores_speak_of_it() -> None:
     assert {name: card(name).as_card().case for name in expected} == expected
     table = {"label": [0, 1], "patient": ["a", "b"], "split": ["test", "test"]}
     for name in expected:
-        ps = PatchSet.from_arrays(np.zeros((2, 4, 4, 3), np.uint8), table, Card("toy", ["x", "y"], case=expected[name]))
+        ps = PatchSet.from_arrays(
+            np.zeros((2, 4, 4, 3), np.uint8), table, Card("toy", classes=["x", "y"], case=expected[name])
+        )
         assert Scores.from_set(ps, np.eye(2)).unit == expected[name]
