@@ -17,7 +17,7 @@ from results import interleaved
 from torch import Tensor
 from torchvision.transforms import v2
 
-from medcore.training.augment.apply import apply
+from medcore.training.augment.apply import augment_images
 from medcore.training.augment.recipe import Augment
 
 JITTER = 0.1
@@ -35,7 +35,7 @@ def ours(pixels: Tensor, crop: int | None, degrees: float) -> Run:
     recipe = Augment(flip_horizontal=0.5, flip_vertical=0.5, brightness=JITTER, contrast=JITTER, saturation=JITTER,
                      crop=crop, rotation=degrees)  # fmt: skip
     ids = torch.arange(len(pixels))
-    return lambda number: apply(recipe, pixels, None, ids, seed=0, epoch=number)
+    return lambda number: augment_images(recipe, pixels, None, ids, seed=0, epoch=number)
 
 
 def torchvision_v2(pixels: Tensor, crop: int | None, degrees: float) -> Run:

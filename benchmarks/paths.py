@@ -34,10 +34,9 @@ from medcore.training import fit as loop
 from medcore.training.augment.recipe import Augment
 from medcore.training.batches import Batch
 from medcore.training.config import TrainConfig
-from medcore.training.fit import prepare
 from medcore.training.objectives import Classification, Objective, Reconstruction, Segmentation
-from medcore.training.progress import Progress
-from medcore.training.state import TrainState
+from medcore.training.progress import Display
+from medcore.training.state import TrainState, prepare_run
 
 CLASSES = 9
 JITTER = 0.1
@@ -90,13 +89,13 @@ def our_state(name: str, patches: PatchSet, device: torch.device, **options: Any
     config = TrainConfig(**({"augment": RECIPE, "schedule": "constant", "device": str(device)} | options))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one set stands on both sides: only time is measured
-        return prepare(model, objective, patches, patches, config, device, None, False)
+        return prepare_run(model, objective, patches, patches, config, device, None, False)
 
 
 def our_epoch(name: str, patches: PatchSet, device: torch.device, **options: Any) -> Epoch:
     """One epoch of ours, with losses and metrics as in a real run."""
     state = our_state(name, patches, device, **options)
-    display = Progress(state, None, show=False)
+    display = Display(state, None, show=False)
     return lambda number: loop.train_epoch(state, number, display) and None
 
 

@@ -23,8 +23,7 @@ import torch
 from results import interleaved, machine, paired, record
 from torch.utils.flop_counter import FlopCounterMode
 
-from medcore.training import memory
-from medcore.training.device import choose_device
+from medcore.training.device import choose_device, kept_between_steps
 
 IMAGES = {"autoencoder": 1024, "resnet18": 256}  # per epoch; 128 for the larger ones
 PRECISIONS = ("fp32+contiguous", "fp32+channels_last", "bf16+contiguous", "bf16+channels_last")
@@ -207,7 +206,7 @@ def main() -> None:
         title, function = SECTIONS[section]
         start = machine(device)
         print(f"== {title}\n{start}", flush=True)
-        with memory.kept_between_steps():  # as in fit(); the peers' loops profit as well
+        with kept_between_steps():  # as in fit(); the peers' loops profit as well
             lines = function(options, device)
         if not options.dry:
             clock = "CPU time" if options.cpu_time else "wall time"

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as tv
 from medcore.data.card import Card
 from medcore.errors import MedcoreError
 from medcore.training.augment import colour, geometry
-from medcore.training.augment.apply import apply, augmented_examples, to_float
+from medcore.training.augment.apply import augment_images, augmented_examples, to_float
 from medcore.training.augment.recipe import PRESETS, REASONS, Augment, Draws, as_augment, suitable_recipe
 from medcore.training.randomness import AUGMENT, keys
 
@@ -72,13 +72,13 @@ class Fixed(Draws):
 def test_every_single_change_alone_changes_images() -> None:
     """No field is without effect; and nothing happens without one."""
     stored, ids = pixels(8), torch.arange(8)
-    plain, _ = apply(Augment(), stored, None, ids, seed=0, epoch=1)
+    plain, _ = augment_images(Augment(), stored, None, ids, seed=0, epoch=1)
     assert torch.equal(plain, to_float(stored))
     alone = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "turns": True, "crop": 9, "rotation": 20.0}
     alone |= {"scale": (1.2, 1.4), "shift": 0.2, "elastic": 3.0, "brightness": 0.3, "contrast": 0.3}
     alone |= {"saturation": 0.3, "hue": 0.2, "stain": 0.3, "blur": 2.0, "noise": 0.2}
     for name, value in alone.items():
-        changed, _ = apply(Augment(**{name: value}), stored, None, ids, seed=0, epoch=1)
+        changed, _ = augment_images(Augment(**{name: value}), stored, None, ids, seed=0, epoch=1)
         assert changed.shape != plain.shape or not torch.equal(changed, plain), name
         assert changed.min() >= 0 and changed.max() <= 1 and torch.isfinite(changed).all()
 
@@ -86,12 +86,12 @@ def test_every_single_change_alone_changes_images() -> None:
 def test_a_sample_is_changed_alike_in_any_batch() -> None:
     stored, ids = pixels(10), torch.arange(100, 110)
     masks = stored[..., 0] // 100
-    whole, whole_masks = apply(ALL, stored, masks, ids, seed=1, epoch=2)
+    whole, whole_masks = augment_images(ALL, stored, masks, ids, seed=1, epoch=2)
     rows = torch.tensor([7, 2, 9])
-    some, some_masks = apply(ALL, stored[rows], masks[rows], ids[rows], seed=1, epoch=2)
+    some, some_masks = augment_images(ALL, stored[rows], masks[rows], ids[rows], seed=1, epoch=2)
     assert torch.allclose(some, whole[rows], atol=1e-6)
     assert torch.equal(some_masks, whole_masks[rows])
-    other, _ = apply(ALL, stored, masks, ids, seed=1, epoch=3)
+    other, _ = augment_images(ALL, stored, masks, ids, seed=1, epoch=3)
     assert not torch.allclose(other, whole, atol=0.01)
 
 
@@ -99,9 +99,9 @@ def test_chunks_give_the_bits_of_one_piece(monkeypatch: pytest.MonkeyPatch) -> N
     from medcore.training.augment import apply as augment
 
     stored, ids = pixels(7), torch.arange(7)
-    whole, _ = apply(ALL, stored, None, ids, seed=1, epoch=2)
+    whole, _ = augment_images(ALL, stored, None, ids, seed=1, epoch=2)
     monkeypatch.setattr(augment, "CACHED_PIXELS", 2 * 256)
-    chunked, _ = apply(ALL, stored, None, ids, seed=1, epoch=2)
+    chunked, _ = augment_images(ALL, stored, None, ids, seed=1, epoch=2)
     assert torch.allclose(whole, chunked, atol=1e-6)
 
 
@@ -136,7 +136,7 @@ def test_flips_come_before_quarter_turns(quarter: int, flips: tuple[bool, bool])
 
 def test_turns_keep_the_shape_of_oblong_images() -> None:
     stored = pixels(12, 10, 14)
-    changed, _ = apply(Augment(turns=True), stored, None, torch.arange(12), seed=0, epoch=1)
+    changed, _ = augment_images(Augment(turns=True), stored, None, torch.arange(12), seed=0, epoch=1)
     plain = to_float(stored)
     turned = [torch.equal(a, b.flip(1, 2)) for a, b in zip(changed, plain, strict=True)]
     same = [torch.equal(a, b) for a, b in zip(changed, plain, strict=True)]
@@ -199,7 +199,7 @@ def test_masks_follow_their_images() -> None:
     stored = ramp[None, :, :, None].repeat(5, 1, 1, 3).to(torch.uint8)
     masks = (stored[..., 0] >= 128).to(torch.uint8)
     recipe = Augment(flip_horizontal=0.5, turns=True, rotation=40, scale=(0.8, 1.2), shift=0.1, elastic=2)
-    images, moved = apply(recipe, stored, masks, torch.arange(5), seed=0, epoch=1)
+    images, moved = augment_images(recipe, stored, masks, torch.arange(5), seed=0, epoch=1)
     assert moved is not None and moved.dtype == torch.uint8
     assert set(moved.unique().tolist()) == {0, 1}
     agree = (images[:, 0] >= 124 / 255) == moved.bool()
@@ -210,14 +210,14 @@ def test_masks_follow_their_images() -> None:
 def test_masks_keep_their_classes_and_the_ignored_value() -> None:
     masks = torch.randint(0, 3, (4, 16, 16), dtype=torch.uint8)
     masks[:, 10:] = 255
-    _, moved = apply(ALL, pixels(4), masks, torch.arange(4), seed=0, epoch=1)
+    _, moved = augment_images(ALL, pixels(4), masks, torch.arange(4), seed=0, epoch=1)
     assert set(moved.unique().tolist()) <= {0, 1, 2, 255}
 
 
 def test_crops_are_windows_and_masks_are_cut_alike() -> None:
     stored = pixels(20, 12, 15)
     masks = stored[..., 1]
-    images, cut = apply(Augment(crop=6), stored, masks, torch.arange(20), seed=0, epoch=1)
+    images, cut = augment_images(Augment(crop=6), stored, masks, torch.arange(20), seed=0, epoch=1)
     assert images.shape == (20, 3, 6, 6)
     assert torch.equal((images[:, 1] * 255).round().to(torch.uint8), cut)
     corners = set()
@@ -233,15 +233,15 @@ def test_crops_stay_inside_of_padded_images() -> None:
     stored[:, 8:] = 255  # padding
     stored[:, :, 9:] = 255
     sizes = torch.tensor([[8, 9]]).repeat(50, 1)
-    images, _ = apply(Augment(crop=5), stored, None, torch.arange(50), seed=0, epoch=1, sizes=sizes)
+    images, _ = augment_images(Augment(crop=5), stored, None, torch.arange(50), seed=0, epoch=1, sizes=sizes)
     assert images.max() == 0
-    images, _ = apply(Augment(crop=5), stored, None, torch.arange(50), seed=0, epoch=1)
+    images, _ = augment_images(Augment(crop=5), stored, None, torch.arange(50), seed=0, epoch=1)
     assert images.max() == 1
 
 
 def test_a_crop_larger_than_the_image_is_refused() -> None:
     with pytest.raises(MedcoreError, match=r"crop=20.*16×16"):
-        apply(Augment(crop=20), pixels(), None, torch.arange(6), seed=0, epoch=1)
+        augment_images(Augment(crop=20), pixels(), None, torch.arange(6), seed=0, epoch=1)
 
 
 # ---- colour
@@ -270,7 +270,7 @@ def test_colours_are_torchvisions_one_after_the_other() -> None:
 def test_a_recipe_of_flips_and_colours_is_torchvisions_per_image(side: int) -> None:
     stored, ids = pixels(3, side, side), torch.tensor([4, 8, 15])
     recipe = Augment(flip_horizontal=0.5, flip_vertical=0.5, brightness=0.3, contrast=0.3, saturation=0.3)
-    ours, _ = apply(recipe, stored, None, ids, seed=2, epoch=5)
+    ours, _ = augment_images(recipe, stored, None, ids, seed=2, epoch=5)
     draws = Draws(keys(ids, 2, 5, AUGMENT), torch.device("cpu"))
     for row, image in enumerate(to_float(stored)):
         for name, flip in (("flip_horizontal", tv.horizontal_flip), ("flip_vertical", tv.vertical_flip)):
@@ -344,7 +344,7 @@ def test_stain_jitter_against_float64_by_hand(stains: str) -> None:
 def test_stain_jitter_survives_black_and_keeps_white_near_white() -> None:
     stored = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
     stored[2:] = 255
-    images, _ = apply(Augment(stain=0.2), stored, None, torch.arange(4), seed=0, epoch=1)
+    images, _ = augment_images(Augment(stain=0.2), stored, None, torch.arange(4), seed=0, epoch=1)
     assert torch.isfinite(images).all()
     assert images[2:].min() > 0.9
 
@@ -352,7 +352,7 @@ def test_stain_jitter_survives_black_and_keeps_white_near_white() -> None:
 def test_blur_is_scipys_per_sample() -> None:
     images = images_of(4, 20)
     sigmas, chosen = column([0.5, 1.0, 1.5, 2.0]), torch.tensor([True, True, False, True])
-    blurred = colour.blur(images, chosen, sigmas, largest=2.0)
+    blurred = colour.blur_some(images, chosen, sigmas, largest=2.0)
     assert torch.equal(blurred[2], images[2])
     for row in (0, 1, 3):
         expected = ndimage.gaussian_filter(
@@ -386,10 +386,10 @@ def test_shares_and_ranges_are_as_asked() -> None:
 def test_grey_images_take_what_makes_sense() -> None:
     stored = pixels(4, channels=1)
     recipe = Augment(turns=True, rotation=5, brightness=0.2, contrast=0.2, blur=1, noise=0.1)
-    images, _ = apply(recipe, stored, None, torch.arange(4), seed=0, epoch=1)
+    images, _ = augment_images(recipe, stored, None, torch.arange(4), seed=0, epoch=1)
     assert images.shape == (4, 1, 16, 16)
     with pytest.raises(MedcoreError, match="need 3 channels; these images have 1"):
-        apply(Augment(stain=0.1), stored, None, torch.arange(4), seed=0, epoch=1)
+        augment_images(Augment(stain=0.1), stored, None, torch.arange(4), seed=0, epoch=1)
 
 
 @pytest.mark.parametrize(
@@ -425,7 +425,7 @@ def test_a_preview_shows_what_the_first_epochs_of_a_run_see() -> None:
     shown = augmented_examples("flips", stored.numpy(), count=3, seed=4)
     assert shown.shape == (8, 16, 16, 3) and np.array_equal(shown[[0, 4]], stored.numpy())
     for epoch in (1, 2, 3):
-        seen, _ = apply(PRESETS["flips"], stored, None, torch.arange(2), seed=4, epoch=epoch)
+        seen, _ = augment_images(PRESETS["flips"], stored, None, torch.arange(2), seed=4, epoch=epoch)
         assert np.array_equal(shown[[epoch, 4 + epoch]], (seen * 255).round().permute(0, 2, 3, 1).numpy())
 
 
@@ -434,8 +434,8 @@ def test_a_preview_shows_what_the_first_epochs_of_a_run_see() -> None:
 def test_gpu_gives_what_the_cpu_gives() -> None:
     stored, ids = pixels(40), torch.arange(40)
     masks = stored[..., 0] // 100
-    here, here_masks = apply(ALL, stored, masks, ids, seed=1, epoch=2)
-    there, there_masks = apply(ALL, stored.cuda(), masks.cuda(), ids, seed=1, epoch=2)
+    here, here_masks = augment_images(ALL, stored, masks, ids, seed=1, epoch=2)
+    there, there_masks = augment_images(ALL, stored.cuda(), masks.cuda(), ids, seed=1, epoch=2)
     assert torch.allclose(here, there.cpu(), atol=1e-3)
     assert (here_masks == there_masks.cpu()).float().mean() > 0.999
 

@@ -17,9 +17,9 @@ from training_toys import EVERYTHING, toy_set
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.training import batches as module
-from medcore.training.augment.apply import apply
+from medcore.training.augment.apply import augment_images
 from medcore.training.augment.recipe import Augment
-from medcore.training.batches import Batch, Batches, plan, read_ahead, suitable_size
+from medcore.training.batches import Batch, Batches, plan_pieces, read_ahead, suitable_size
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def by_id(found: list[Batch]) -> dict[int, torch.Tensor]:
 def test_a_plan_deals_every_sample_once(count: int, batch_size: int, pieces: int, world: int) -> None:
     order = torch.randperm(count)
     try:
-        plans = [plan(order, batch_size, pieces=pieces, rank=rank, world=world) for rank in range(world)]
+        plans = [plan_pieces(order, batch_size, pieces=pieces, rank=rank, world=world) for rank in range(world)]
     except MedcoreError:
         assert count < world or -(-count // batch_size) > count // world
         return
@@ -54,19 +54,19 @@ def test_a_plan_deals_every_sample_once(count: int, batch_size: int, pieces: int
 
 def test_weights_make_the_mean_over_a_step() -> None:
     values = torch.rand(11)
-    plans = [plan(torch.arange(11), 11, pieces=2, rank=rank, world=3) for rank in range(3)]
+    plans = [plan_pieces(torch.arange(11), 11, pieces=2, rank=rank, world=3) for rank in range(3)]
     summed = [sum(values[piece.rows].mean() * piece.weight for piece in one) for one in plans]
     assert torch.allclose(torch.stack(summed).mean(), values.mean())  # type: ignore[arg-type]
 
 
 def test_steps_are_of_equal_size() -> None:
-    sizes = [len(piece.rows) for piece in plan(torch.arange(65), 64)]
+    sizes = [len(piece.rows) for piece in plan_pieces(torch.arange(65), 64)]
     assert sizes == [33, 32]  # not 64 and one stray image, on which batch norm would fail
 
 
 def test_a_step_smaller_than_the_processes_is_refused() -> None:
     with pytest.raises(MedcoreError, match="a step of 2 images cannot serve 3 processes"):
-        plan(torch.arange(2), 8, world=3)
+        plan_pieces(torch.arange(2), 8, world=3)
 
 
 def test_images_labels_and_masks_belong_together() -> None:
@@ -252,5 +252,5 @@ def test_what_is_drawn_for_many_batches_at_once_is_what_each_would_draw(monkeypa
     for batch in batches:
         rows = batch.ids.numpy()
         pixels, masks = torch.from_numpy(patches.store[rows]), torch.from_numpy(patches.mask_store[rows])
-        images, masks = apply(recipe, pixels, masks, batch.ids, seed=3, epoch=3)
+        images, masks = augment_images(recipe, pixels, masks, batch.ids, seed=3, epoch=3)
         assert torch.allclose(batch.images, images, atol=1e-6) and torch.equal(batch.masks, masks.long())

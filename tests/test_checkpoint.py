@@ -111,7 +111,7 @@ def test_killed_while_saving_leaves_only_readable_checkpoints(tmp_path: Path, ki
     assert max(found, default=0) == kill_at // 5  # five flushes a save, the last one after the rename
     for epoch in found:
         assert checkpoint.verify(tmp_path / checkpoint.epoch_name(epoch))["epoch"] == epoch
-    checkpoint.sweep(tmp_path)
+    checkpoint.clear_leftovers(tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

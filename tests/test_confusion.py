@@ -68,7 +68,35 @@ def test_a_class_without_cases_leaves_the_mean():
     truth, decision = np.array([0, 0, 2, 2, 2]), np.array([0, 1, 2, 2, 0])
     matrix = cm.confusion_matrix(truth, decision, 4).astype(float)
     assert cm.balanced_accuracy(matrix) == pytest.approx((1 / 2 + 2 / 3) / 2)
-    assert cm.macro_ppv(matrix) == pytest.approx((1 / 2 + 1) / 2)
+    assert cm.macro_ppv(matrix) == pytest.approx((1 / 2 + 0 + 1) / 3)  # class 1 was called, and never rightly
+    assert cm.macro_f1(matrix) == pytest.approx(sk.f1_score(truth, decision, average="macro"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
+def test_means_over_classes_are_scikit_learns_whichever_classes_occur(pairs):
+    truth, decision = np.array(pairs).T
+    matrix = cm.confusion_matrix(truth, decision, 4).astype(float)
+    assert cm.macro_f1(matrix) == pytest.approx(sk.f1_score(truth, decision, average="macro"))
+    expected = sk.precision_score(truth, decision, average="macro", zero_division=0)
+    assert cm.macro_ppv(matrix) == pytest.approx(expected)
+    assert cm.balanced_accuracy(matrix) == pytest.approx(
+        np.mean([(decision[truth == k] == k).mean() for k in np.unique(truth)])
+    )
+
+
+def test_macro_f1_by_hand():
+    """F1 of 16/20, 14/18 and 0 (called, never there): their mean is 0.526, as scikit-learn says."""
+    assert cm.macro_f1(np.array([[8, 1, 1], [2, 7, 1], [0, 0, 0]])) == pytest.approx((16 / 20 + 14 / 18) / 3)
+
+
+def test_counts_of_tensors_are_those_of_arrays_also_in_batches():
+    truth, decision = torch.tensor(TRUTH.reshape(5, 100)), torch.tensor(DECISION.reshape(5, 100))
+    found = cm.confusion_counts(truth, decision, 4)
+    for row in range(5):
+        assert np.array_equal(found[row], cm.confusion_matrix(truth[row].numpy(), decision[row].numpy(), 4))
+    assert np.array_equal(cm.confusion_counts(truth.flatten(), decision.flatten(), 4), MATRIX)
+    ignored = torch.where(truth == 2, 255, truth)
+    assert cm.confusion_counts(ignored, decision, 4)[:, 2].sum() == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30))

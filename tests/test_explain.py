@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.explain import grad_cam, overlay, randomisation_check, randomised
+from medcore.evaluation.explain import grad_cam, heatmap_overlay, randomisation_check, randomised
 from medcore.models.classifier import build_classifier
 
 
@@ -65,6 +65,6 @@ def test_random_weights_change_the_maps(trained) -> None:
 
 def test_overlay_is_a_picture_and_wrong_lengths_are_named(trained) -> None:
     images, labels = bright_corner(4)
-    assert overlay(trained, images, labels).shape == (4, 32, 32, 3)
+    assert heatmap_overlay(trained, images, labels).shape == (4, 32, 32, 3)
     with pytest.raises(MedcoreError, match="3 classes for 4 images"):
         grad_cam(trained, images, labels[:3])

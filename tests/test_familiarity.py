@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from medcore.evaluation.familiarity import pixel_statistics
+from medcore.evaluation.familiarity import pixel_features
 
 
 @pytest.mark.parametrize(("channels", "size"), [(3, (9, 14)), (1, (2, 5))])
@@ -16,4 +16,4 @@ def test_pixel_statistics_are_torchs(channels: int, size: tuple[int, int]) -> No
     edges = grey - F.avg_pool2d(grey, 3, stride=1, padding=1, count_include_pad=False)
     sharpness = edges.square().mean((1, 2, 3)).add(1e-6).log()
     expected = torch.cat([images.mean((2, 3)), images.std((2, 3)), sharpness[:, None]], 1)
-    assert torch.allclose(pixel_statistics(images), expected, atol=1e-5)
+    assert torch.allclose(pixel_features(images), expected, atol=1e-5)

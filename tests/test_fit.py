@@ -24,11 +24,11 @@ from medcore.training import checkpoint
 from medcore.training import fit as module
 from medcore.training.config import TrainConfig
 from medcore.training.device import RULES, choose_precision, family_of, parse
-from medcore.training.fit import direction, fit
+from medcore.training.fit import fit
 from medcore.training.history import History
 from medcore.training.objectives import ELBO, Classification, Objective, Reconstruction, Segmentation
-from medcore.training.optim import Ema, make_optimiser, schedule_factor
-from medcore.training.state import Watch
+from medcore.training.optim import Ema, Watch, make_optimiser, schedule_factor
+from medcore.training.state import direction
 
 
 def train(
@@ -479,7 +479,7 @@ def test_impossible_configs_are_refused_by_field(changes: dict[str, Any], messag
 
 def test_config_goes_through_json_and_describes_every_field() -> None:
     config = toy_config()
-    assert TrainConfig.from_dict(checkpoint.plain_json(config.to_dict())) == config
+    assert TrainConfig.from_dict(checkpoint.jsonable(config.to_dict())) == config
     table = TrainConfig.describe()
     assert list(table.index) == [f.name for f in dataclasses.fields(TrainConfig)]
     assert all(text.endswith((".", "none.", "'")) or len(text) > 10 for text in table["meaning"])

@@ -13,7 +13,7 @@ from training_toys import tiny, toy_config, toy_set
 
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
-from medcore.training import checkpoint, folds, jobs
+from medcore.training import checkpoint, distributed, folds
 from medcore.training.folds import CrossValidation, cross_validate, make_tasks
 from medcore.training.objectives import Classification
 
@@ -100,7 +100,7 @@ def test_test_images_and_too_few_patients_are_refused() -> None:
 
 def test_threads_are_shared_out_and_put_back() -> None:
     torch.set_num_threads(1)
-    seen = dict(jobs.run_jobs(lambda task: (task, torch.get_num_threads()), ["a", "b"], jobs=1))
+    seen = dict(distributed.run_jobs(lambda task: (task, torch.get_num_threads()), ["a", "b"], jobs=1))
     assert [task for task, _ in seen.values()] == ["a", "b"]
     assert torch.get_num_threads() == 1
 
@@ -110,20 +110,20 @@ def test_a_missing_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch, 
     def without(module: str) -> Any:
         raise ImportError(f"No module named {module!r}")
 
-    monkeypatch.setattr(jobs.importlib, "import_module", without)
+    monkeypatch.setattr(distributed.importlib, "import_module", without)
     with pytest.raises(MedcoreError, match=rf'pip install "medcore\[{engine}\]"'):
-        list(jobs.run_jobs(str, [1], jobs=2, engine=engine))
+        list(distributed.run_jobs(str, [1], jobs=2, engine=engine))
 
 
 @pytest.fixture(scope="module")
 def expected_table() -> pd.DataFrame:
     """What one process with one thread gives."""
-    before = jobs.cpu_count
-    jobs.cpu_count = lambda: 1  # type: ignore[assignment]
+    before = distributed.cpu_count
+    distributed.cpu_count = lambda: 1  # type: ignore[assignment]
     try:
         return numbers(validated(training_part()))
     finally:
-        jobs.cpu_count = before
+        distributed.cpu_count = before
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_every_engine_gives_the_same_table(
     tmp_path: Path, engine: str, expected_table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """loky, a Dask cluster of two worker processes on loopback, and a local Ray."""
-    monkeypatch.setattr(jobs, "cpu_count", lambda: 2)  # two jobs with one thread each, wherever this runs
+    monkeypatch.setattr(distributed, "cpu_count", lambda: 2)  # two jobs with one thread each, wherever this runs
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import the toys
     patches = toy_set().save(tmp_path / "set.npz").where(split=["train", "val"])
     found = numbers(validated(patches, jobs=2, engine=engine, out=tmp_path / "out"))

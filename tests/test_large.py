@@ -13,7 +13,7 @@ from PIL import Image
 from medcore.data.tiff import mapped_tiff, tiff_pixels, write_tiled
 from medcore.errors import MedcoreError
 from medcore.evaluation import segmenter as segment_predict
-from medcore.evaluation.segmenter import Segmenter, class_counts, segment_files
+from medcore.evaluation.segmenter import Segmenter, pixels_per_class, segment_files
 from medcore.evaluation.sliding import Window
 from medcore.models.unet import SmallUNet
 
@@ -77,7 +77,7 @@ def test_label_files_hold_labels_and_scale(tmp_path: Path) -> None:
     with tifffile.TiffFile(tmp_path / "labels.tif") as tiff:
         page = tiff.pages[0]
         assert page.is_tiled and page.tags["XResolution"].value[0] / page.tags["XResolution"].value[1] == 20_000
-    assert class_counts(labels, 4).tolist() == np.bincount(labels.ravel(), minlength=4).tolist()
+    assert pixels_per_class(labels, 4).tolist() == np.bincount(labels.ravel(), minlength=4).tolist()
 
 
 def test_a_large_image_is_labelled_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

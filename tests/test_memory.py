@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from medcore.training import memory
+from medcore.training import device as memory
 
 ROUNDS, FLOATS = 40, 1 << 20  # 4 MB a tensor
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
 from sklearn import metrics as sk
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
@@ -13,9 +12,11 @@ from torch.nn import functional as F
 from training_toys import toy_set
 
 from medcore.errors import MedcoreError
+from medcore.metrics import ranking
 from medcore.models.vae import VAEOutput
-from medcore.training import losses, totals
+from medcore.training import losses
 from medcore.training.batches import Batch
+from medcore.training.fit import Totals
 from medcore.training.objectives import ELBO, Classification, Objective, Reconstruction, Segmentation, class_weights
 
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ def test_an_objective_must_state_its_loss() -> None:
 
 
 def epoch_of(objective: Objective, outputs: list, batches: list[Batch]) -> tuple[dict, dict]:
-    sums = totals.Totals(objective, CPU)
+    sums = Totals(objective, CPU)
     for output, one in zip(outputs, batches, strict=True):
         sums.add(objective.compute(output, one, 1), output, one)
     return sums.result()
@@ -117,9 +118,9 @@ def test_a_class_without_samples_does_not_spoil_the_means() -> None:
 
 
 def test_ties_of_scores_count_half() -> None:
-    histogram = totals.score_histogram(torch.tensor([[0.5], [0.5], [0.2]]), torch.tensor([0, 1, 1])).numpy()
-    assert totals.auroc_from_histogram(histogram) == pytest.approx(0.75)
-    assert np.isnan(totals.auroc_from_histogram(np.zeros((2, 2, 5))))
+    histogram = ranking.score_histogram(torch.tensor([[0.5], [0.5], [0.2]]), torch.tensor([0, 1, 1])).numpy()
+    assert ranking.auroc_from_histogram(histogram) == pytest.approx(0.75)
+    assert np.isnan(ranking.auroc_from_histogram(np.zeros((2, 2, 5))))
 
 
 def test_classification_refuses_sets_that_do_not_fit() -> None:
@@ -138,28 +139,6 @@ def test_classification_refuses_sets_that_do_not_fit() -> None:
 # ---- reconstruction
 
 
-def ssim_in_float64(first: np.ndarray, second: np.ndarray) -> float:
-    """Wang et al. 2004 for one channel, with scipy's Gaussian filter and without the border."""
-
-    def smooth(image: np.ndarray) -> np.ndarray:
-        return gaussian_filter(image, 1.5, radius=5)[5:-5, 5:-5]
-
-    mean_1, mean_2 = smooth(first), smooth(second)
-    variance_1, variance_2 = smooth(first**2) - mean_1**2, smooth(second**2) - mean_2**2
-    covariance = smooth(first * second) - mean_1 * mean_2
-    above = (2 * mean_1 * mean_2 + 0.01**2) * (2 * covariance + 0.03**2)
-    return float((above / ((mean_1**2 + mean_2**2 + 0.01**2) * (variance_1 + variance_2 + 0.03**2))).mean())
-
-
-def test_ssim_is_the_published_index() -> None:
-    first = torch.rand(4, 3, 24, 20)
-    second = (first + 0.2 * torch.randn_like(first)).clamp(0, 1)
-    pairs = zip(first.double().numpy(), second.double().numpy(), strict=True)
-    expected = [np.mean([ssim_in_float64(a, b) for a, b in zip(x, y, strict=True)]) for x, y in pairs]
-    assert np.allclose(losses.ssim(first, second).numpy(), expected, atol=1e-5)
-    assert torch.allclose(losses.ssim(first, first), torch.ones(4))
-
-
 def test_reconstruction_distances() -> None:
     first, second = torch.rand(3, 3, 16, 16), torch.rand(3, 3, 16, 16)
     distances = {kind: losses.reconstruction_error(kind, first, second) for kind in losses.DISTANCES}
@@ -172,19 +151,9 @@ def test_reconstruction_distances() -> None:
         assert values["mse"] == pytest.approx(float(distances["mse"].mean()), abs=1e-6)
     with pytest.raises(MedcoreError, match="loss='huber'"):
         Reconstruction("huber")
-    with pytest.raises(MedcoreError, match="at least 11 pixels"):
-        losses.ssim(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
 
 
 # ---- ELBO
-
-
-def test_gaussian_kl_is_torchs() -> None:
-    mean, log_variance = torch.randn(5, 4), torch.randn(5, 4)
-    ours = losses.gaussian_kl(mean, log_variance)
-    normal = torch.distributions.Normal
-    theirs = torch.distributions.kl_divergence(normal(mean, (log_variance / 2).exp()), normal(0.0, 1.0))
-    assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 def test_elbo_adds_up_and_its_warm_up_leaves_the_monitor_alone() -> None:

@@ -6,6 +6,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, ro
 
 from medcore.errors import MedcoreError
 from medcore.evaluation import resampling as rs
+from medcore.metrics import ranking
 from medcore.metrics.confusion import balanced_accuracy
 
 
@@ -24,9 +25,9 @@ def test_equal_to_scikit_learn_on_the_same_indices(decimals, oracle):
     indices = np.random.default_rng(1).integers(0, 300, (50, 300))
     expected = [oracle(positive[drawn], score[drawn]) for drawn in indices]
     statistic = (
-        rs.auroc_statistic(positive, score, group, 300)
+        ranking.auroc_statistic(positive, score, group, 300)
         if oracle is roc_auc_score
-        else rs.average_precision_statistic(positive, score, group)
+        else ranking.average_precision_statistic(positive, score, group)
     )
     found = rs.evaluate(statistic, rs.counts_of_indices(indices, 300), cases=300)
     assert np.abs(found - expected).max() < 1e-12
@@ -37,8 +38,8 @@ def test_equal_to_scikit_learn_on_the_same_indices(decimals, oracle):
 def test_whole_patients_are_drawn(patients, decimals):
     positive, score, group = cases(patients=patients, decimals=decimals)
     counts = rs.resample_counts(patients, 20, seed=3)
-    auroc = rs.evaluate(rs.auroc_statistic(positive, score, group, patients), counts, cases=300)
-    precision = rs.evaluate(rs.average_precision_statistic(positive, score, group), counts, cases=300)
+    auroc = rs.evaluate(ranking.auroc_statistic(positive, score, group, patients), counts, cases=300)
+    precision = rs.evaluate(ranking.average_precision_statistic(positive, score, group), counts, cases=300)
     decision = (score > 0.5).astype(int)
     balanced = rs.evaluate(
         rs.confusion_statistic(positive.astype(int), decision, 2, group, patients, balanced_accuracy), counts, cases=300
@@ -55,8 +56,8 @@ def test_tensors_give_the_same(patients):
     positive, score, group = cases(patients=patients, decimals=1)
     counts = rs.resample_counts(patients, 10)
     for statistic in (
-        rs.auroc_statistic(positive, score, group, patients),
-        rs.average_precision_statistic(positive, score, group),
+        ranking.auroc_statistic(positive, score, group, patients),
+        ranking.average_precision_statistic(positive, score, group),
         rs.confusion_statistic(positive.astype(int), (score > 0).astype(int), 2, group, patients, balanced_accuracy),
         rs.mean_statistic(score, group, patients),
     ):
@@ -72,8 +73,8 @@ def test_the_gpu_gives_the_same():
         pytest.skip("needs CUDA")
     positive, score, group = cases(patients=80, decimals=1)
     for statistic in (
-        rs.auroc_statistic(positive, score, group, 80),
-        rs.average_precision_statistic(positive, score, group),
+        ranking.auroc_statistic(positive, score, group, 80),
+        ranking.average_precision_statistic(positive, score, group),
     ):
         plain = rs.bootstrap_values(statistic, 80, 50, cases=300)
         found = rs.bootstrap_values(statistic, 80, 50, cases=300, device="cuda")
@@ -82,7 +83,7 @@ def test_the_gpu_gives_the_same():
 
 def test_pieces_give_the_same_draw_as_the_whole(monkeypatch):
     positive, score, group = cases()
-    statistic = rs.auroc_statistic(positive, score, group, 300)
+    statistic = ranking.auroc_statistic(positive, score, group, 300)
     whole = rs.evaluate(statistic, rs.resample_counts(300, 40, seed=5), cases=300)
     left_out = rs.leave_one_out_values(statistic, 300, cases=300)
     monkeypatch.setattr(rs, "CHUNK", 2000)
@@ -92,7 +93,7 @@ def test_pieces_give_the_same_draw_as_the_whole(monkeypatch):
 
 def test_leaving_one_out_leaves_one_out():
     positive, score, group = cases(patients=12)
-    found = rs.leave_one_out_values(rs.auroc_statistic(positive, score, group, 12), 12, cases=300)
+    found = rs.leave_one_out_values(ranking.auroc_statistic(positive, score, group, 12), 12, cases=300)
     assert found == pytest.approx(
         [roc_auc_score(positive[group != p], score[group != p]) for p in range(12)], abs=1e-12
     )
@@ -102,7 +103,7 @@ def test_any_function_of_case_weights_can_be_resampled():
     positive, score, group = cases(patients=12)
     by_hand = rs.case_statistic(lambda weights: roc_auc_score(positive, score, sample_weight=weights), group)
     counts = rs.resample_counts(12, 5)
-    fast = rs.evaluate(rs.auroc_statistic(positive, score, group, 12), counts, cases=300)
+    fast = rs.evaluate(ranking.auroc_statistic(positive, score, group, 12), counts, cases=300)
     assert rs.evaluate(by_hand, counts, cases=300) == pytest.approx(fast, abs=1e-12)
 
 

@@ -15,7 +15,7 @@ from training_toys import run_toy, tiny, toy_config, toy_set
 from medcore.errors import MedcoreError
 from medcore.training.fit import fit
 from medcore.training.objectives import Classification
-from medcore.training.trackers import Tracker, as_markdown, flattened, make_tracker
+from medcore.training.progress import Tracker, as_markdown, flattened, make_tracker
 
 
 def tracked(out: Path | None, tracker: Any, **options: Any) -> Any:

@@ -118,7 +118,7 @@ def write(batches: Iterator[Any], out: Path | None, top: int, classes: list[str]
 
     if out is None:
         for batch in batches:
-            for row in rows_of(batch, top):
+            for row in table_rows(batch, top):
                 click.echo("  ".join(str(value) for value in row))
     elif out.suffix == ".csv":
         with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -127,7 +127,7 @@ def write(batches: Iterator[Any], out: Path | None, top: int, classes: list[str]
             some = False
             for batch in batches:
                 some = some or bool(batch.images)
-                writer.writerows([safe_cell(value) for value in row] for row in rows_of(batch, top))
+                writer.writerows([safe_cell(value) for value in row] for row in table_rows(batch, top))
             refuse_nothing(some)
     else:
         names, shares = [], []
@@ -156,7 +156,7 @@ def header(top: int) -> list[str]:
     return ["image", "label", "confidence", *further, "distance"]
 
 
-def rows_of(batch: Any, top: int) -> Iterator[list[Any]]:
+def table_rows(batch: Any, top: int) -> Iterator[list[Any]]:
     """One CSV row per image."""
     for n, (name, best) in enumerate(zip(batch.images, batch.top(top), strict=True)):
         pairs = [value for label, share in best for value in (label, f"{share:.4f}")]

@@ -68,13 +68,13 @@ class Familiarity:
         """From labelled training images; validation images say how far usual ones lie."""
         spaces = [
             Space.learn(stream(function, train, model=model), train.labels, stream(function, validation, model=model))
-            for function in (model.features, pixel_statistics)
+            for function in (model.features, pixel_features)
         ]
         return cls(*spaces)
 
     def distance(self, features: Tensor, images: Tensor) -> Tensor:
         """The larger of both distances; above 1 is unusual. **Shape** ``(B, D), (B, C, H, W) -> (B,)``."""
-        return torch.maximum(self.features.distance(features), self.pixels.distance(pixel_statistics(images)))
+        return torch.maximum(self.features.distance(features), self.pixels.distance(pixel_features(images)))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -86,7 +86,7 @@ class Familiarity:
         return cls(Space(**stored["features"]), Space(**stored["pixels"])) if stored else None
 
 
-def pixel_statistics(images: Tensor) -> Tensor:
+def pixel_features(images: Tensor) -> Tensor:
     """Mean and spread of each channel, and the log sharpness. **Shape** ``(B, C, H, W) -> (B, 2C + 1)``."""
     planes = images.float().flatten(2)  # (B, C, HW), a copy of channels-last images: reductions run four times faster
     means = planes.mean(2)

@@ -9,15 +9,10 @@ import numpy as np
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.proportions import extreme_limits
-from medcore.evaluation.resampling import (
-    Statistic,
-    auroc_statistic,
-    average_precision_statistic,
-    confusion_statistic,
-    group_index,
-)
+from medcore.evaluation.resampling import confusion_statistic, group_index
 from medcore.evaluation.scores import Scores
 from medcore.metrics import confusion
+from medcore.metrics.ranking import Statistic, auroc_statistic, average_precision_statistic
 
 RANKED = ("auroc", "average_precision")
 DRAWS = 10_000  # of sensitivity and specificity, for predictive values at a stated prevalence

@@ -113,7 +113,7 @@ def stream(
     """
     if len(ps) == 0:
         raise MedcoreError(f"set {ps.card.name!r}: there are no images to predict on; check the selection")
-    place = settle(model, device, precision)
+    place = place_model(model, device, precision)
     size = batch_size or auto_batch_size(ps.shape, place.device)
     result: np.ndarray | None = None
     done = 0
@@ -162,7 +162,7 @@ class Place:
         return self.precision.arrange(images.float().div_(255.0))
 
 
-def settle(model: nn.Module | None, device: str | torch.device | None, precision: str) -> Place:
+def place_model(model: nn.Module | None, device: str | torch.device | None, precision: str) -> Place:
     """Puts the model into evaluation mode, onto the device and into the precision's layout."""
     if device is None:
         tensor = next(itertools.chain(model.parameters(), model.buffers()), None) if model is not None else None
@@ -248,7 +248,7 @@ def stream_files(
         raise MedcoreError(f"on_error={on_error!r}: must be 'raise' or 'skip'")
     if policy not in ("resize", "fit", "crop", "pad"):
         raise MedcoreError(f"policy={policy!r}: must be resize, fit, crop or pad")
-    place, function = settle(model, device, precision), function or answer(model)
+    place, function = place_model(model, device, precision), function or answer(model)
     size = batch_size or auto_batch_size(shape, place.device)
 
     def read(path: Path) -> np.ndarray | str:

@@ -28,7 +28,7 @@ from medcore.data.images import SUFFIXES, DecodeOptions
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation.familiarity import Familiarity
-from medcore.evaluation.predict import FileBatch, ahead, auto_batch_size, settle, stream_files
+from medcore.evaluation.predict import FileBatch, ahead, auto_batch_size, place_model, stream_files
 from medcore.models.backbone import fold_batch_norm
 from medcore.models.classifier import Classifier
 from medcore.training import checkpoint
@@ -135,16 +135,16 @@ class Predictor:
 
     def overlays(self, batch: Predictions, *, opacity: float = 0.5) -> np.ndarray:
         """Images under the Grad-CAM map of their predicted class. **Shape** ``(n, H, W, 3)`` uint8."""
-        from medcore.evaluation.explain import overlay
+        from medcore.evaluation.explain import heatmap_overlay
 
-        return overlay(self.model, batch.pixels, batch.probabilities.argmax(1), opacity=opacity)
+        return heatmap_overlay(self.model, batch.pixels, batch.probabilities.argmax(1), opacity=opacity)
 
     def probabilities(self, patches: PatchSet) -> np.ndarray:
         """Class probabilities of every image of a set, in its order. **Shape** ``(N, K)``."""
         return np.concatenate([batch.probabilities for batch in self.predict(patches)])
 
     def _arrays(self, batches: Iterable[np.ndarray], names: Iterable[str]) -> Iterator[Predictions]:
-        place, names = settle(self.model, self.device, self._precision), iter(names)
+        place, names = place_model(self.model, self.device, self._precision), iter(names)
         for pixels in ahead(batches, depth=2):
             self._check_shape(pixels.shape[1:])
             values = place.run(self._answer, pixels)

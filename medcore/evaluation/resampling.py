@@ -20,10 +20,9 @@ from scipy.special import expit, logit
 from scipy.stats import t as student
 
 from medcore.errors import MedcoreError
-from medcore.metrics.confusion import Array, Metric
+from medcore.metrics.confusion import Metric
+from medcore.metrics.ranking import Array, Statistic, like
 
-Statistic = Callable[[Array], Array]
-"""Patient weights ``(R, P)``, not negative, to values ``(R,)``; NaN where a resample has no value."""
 CHUNK = 50_000  # weights of cases expanded at once: 400 kB stay in the cache, 2.7 times as fast as 3 MB
 
 
@@ -120,74 +119,6 @@ def _on_device(statistic: Statistic, weights: np.ndarray, device: str) -> np.nda
     return statistic(torch.as_tensor(weights, dtype=double, device=device)).cpu().numpy()
 
 
-def auroc_statistic(positive: np.ndarray, score: np.ndarray, group: np.ndarray, patients: int) -> Statistic:
-    """Area under the ROC curve; ties count one half.
-
-    Args:
-        positive: Whether a case is positive. **Shape** ``(N,)`` bool.
-        score: Higher = more likely positive. **Shape** ``(N,)``.
-        group: Patient index of each case. **Shape** ``(N,)``.
-        patients: P.
-    """
-    positive = np.asarray(positive, dtype=bool)
-    if patients**2 <= 4 * len(positive):
-        return _auroc_by_pairs(positive, score, group, patients)
-    order = np.argsort(score[~positive], kind="stable")
-    negative_scores, of_negative = score[~positive][order], group[~positive][order]
-    below = np.searchsorted(negative_scores, score[positive], "left")
-    upto = np.searchsorted(negative_scores, score[positive], "right")
-    of_positive = group[positive]
-    tied = bool((below != upto).any())
-
-    def auroc(weights: Array) -> Array:
-        mass = _cumulated(columns(weights, of_negative))
-        own = columns(weights, of_positive)
-        beaten = (columns(mass, below) + columns(mass, upto)) / 2 if tied else columns(mass, below)
-        return (own * beaten).sum(1) / (own.sum(1) * mass[:, -1])
-
-    return auroc
-
-
-def _auroc_by_pairs(positive: np.ndarray, score: np.ndarray, group: np.ndarray, patients: int) -> Statistic:
-    """With few patients, count once how often a positive of patient i beats a negative of patient j."""
-    wins = np.zeros((patients, patients))
-    ranked, owner = score[positive], group[positive]
-    for j in np.unique(group[~positive]):
-        negatives = np.sort(score[~positive & (group == j)])
-        beaten = np.searchsorted(negatives, ranked, "left") + np.searchsorted(negatives, ranked, "right")
-        wins[:, j] = np.bincount(owner, beaten / 2, patients)
-    positives = np.bincount(owner, minlength=patients).astype(float)
-    negatives_of = np.bincount(group[~positive], minlength=patients).astype(float)
-
-    def auroc(weights: Array) -> Array:
-        pairs = (weights @ like(positives, weights)) * (weights @ like(negatives_of, weights))
-        return ((weights @ like(wins, weights)) * weights).sum(1) / pairs
-
-    return auroc
-
-
-def average_precision_statistic(positive: np.ndarray, score: np.ndarray, group: np.ndarray) -> Statistic:
-    """Average precision (step-wise area under the precision-recall curve); tied scores form one step.
-
-    Args:
-        positive: Whether a case is positive. **Shape** ``(N,)`` bool.
-        score: Higher = more likely positive. **Shape** ``(N,)``.
-        group: Patient index of each case. **Shape** ``(N,)``.
-    """
-    order = np.argsort(-np.asarray(score), kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
-    owner, hit = group[order], np.asarray(positive)[order].astype(float)
-
-    def average_precision(weights: Array) -> Array:
-        expanded = columns(weights, owner)
-        called = columns(_cumulated(expanded), ends + 1)
-        found = columns(_cumulated(expanded * like(hit, weights)), np.append(0, ends + 1))
-        precision = found[:, 1:] / (called + (called == 0))
-        return ((found[:, 1:] - found[:, :-1]) * precision).sum(1) / found[:, -1]
-
-    return average_precision
-
-
 def confusion_statistic(
     truth: np.ndarray, decision: np.ndarray, classes: int, group: np.ndarray, patients: int, metric: Metric
 ) -> Statistic:
@@ -220,27 +151,6 @@ def mean_statistic(values: np.ndarray, group: np.ndarray, patients: int) -> Stat
 def case_statistic(function: Callable[[np.ndarray], float], group: np.ndarray) -> Statistic:
     """Any function of case weights ``(N,)``, such as a scikit-learn metric; one call per resample."""
     return lambda weights: np.array([function(row[group]) for row in np.asarray(weights)], dtype=float)
-
-
-def like(values: np.ndarray, other: Array) -> Array:
-    """``values`` as the same kind of array as ``other``, on its device."""
-    return values if isinstance(other, np.ndarray) else other.new_tensor(values)
-
-
-def columns(values: Array, chosen: np.ndarray) -> Array:
-    """Some columns; ``take`` is twice as fast as indexing in numpy."""
-    return values.take(chosen, 1) if isinstance(values, np.ndarray) else values[:, chosen]
-
-
-def _cumulated(weights: Array) -> Array:
-    """Running sums that start at 0. **Shape** ``(R, N)`` to ``(R, N + 1)``."""
-    if isinstance(weights, np.ndarray):
-        total = np.zeros((weights.shape[0], weights.shape[1] + 1))
-        np.cumsum(weights, axis=1, out=total[:, 1:])
-        return total
-    import torch  # a tensor came in, so it is loaded already
-
-    return torch.cat([weights.new_zeros((weights.shape[0], 1)), weights.cumsum(1)], 1)
 
 
 def jackknife_limits(

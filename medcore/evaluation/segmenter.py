@@ -125,7 +125,7 @@ def segment_files(
         for path, name in named(paths):
             with ExitStack() as stack:
                 try:
-                    pixels = read(segmenter, path, stack, folder)
+                    pixels = read_pixels(segmenter, path, stack, folder)
                 except MedcoreError as error:
                     if on_error == "raise":
                         raise
@@ -149,13 +149,17 @@ def segment_one(
         save_labels(labels, stem, segmenter.pixel_size_um)
         if probabilities:
             for name, share in zip(segmenter.classes, found, strict=True):
-                save(Image.fromarray(np.rint(255 * share).astype(np.uint8)), with_suffix(stem, f"_{plain(name)}.png"))
+                save_picture(
+                    Image.fromarray(np.rint(255 * share).astype(np.uint8)), with_suffix(stem, f"_{file_word(name)}.png")
+                )
         if overlays:
-            save(Image.fromarray(overlay(pixels, labels)), with_suffix(stem, "_overlay.png"))
+            save_picture(Image.fromarray(label_overlay(pixels, labels)), with_suffix(stem, "_overlay.png"))
         if objects:
             numbers = object_numbers(labels)
-            save(Image.fromarray(np.minimum(numbers, 65535).astype(np.uint16)), with_suffix(stem, "_objects.png"))
-    counts = class_counts(labels, len(segmenter.classes))
+            save_picture(
+                Image.fromarray(np.minimum(numbers, 65535).astype(np.uint16)), with_suffix(stem, "_objects.png")
+            )
+    counts = pixels_per_class(labels, len(segmenter.classes))
     for k, name in enumerate(segmenter.classes):
         area = "" if segmenter.pixel_size_um is None else f"{counts[k] * segmenter.pixel_size_um**2:.1f}"
         of_class = "" if numbers is None or k == 0 else len(np.unique(numbers[(labels == k) & (numbers > 0)]))
@@ -180,7 +184,7 @@ def segment_large(
     return labels
 
 
-def class_counts(labels: np.ndarray, classes: int) -> np.ndarray:
+def pixels_per_class(labels: np.ndarray, classes: int) -> np.ndarray:
     """Pixels of each class, row block by row block, so that labels on the disk stay there. ``(H, W)`` -> ``(K,)``."""
     blocks = (labels[top : top + 512] for top in range(0, len(labels), 512))
     return np.sum([np.bincount(block.ravel(), minlength=classes) for block in blocks], axis=0)
@@ -190,7 +194,7 @@ def _probabilities(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
     return predict_image(segmenter.model, image, segmenter.window, whole=image.shape[0] * image.shape[1] <= WHOLE)
 
 
-def read(segmenter: Segmenter, path: Path, stack: ExitStack, scratch: Path) -> np.ndarray:
+def read_pixels(segmenter: Segmenter, path: Path, stack: ExitStack, scratch: Path) -> np.ndarray:
     """An image with the model's channels; ``.npy`` and large TIFF stay on the disk. **Shape** ``(H, W, C)`` uint8."""
     if path.suffix.lower() in TIFF_SUFFIXES and tiff_pixels(path) > LARGE:
         return stack.enter_context(mapped_tiff(path, scratch))
@@ -211,7 +215,7 @@ def object_numbers(labels: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def overlay(pixels: np.ndarray, labels: np.ndarray, opacity: float = 0.35) -> np.ndarray:
+def label_overlay(pixels: np.ndarray, labels: np.ndarray, opacity: float = 0.35) -> np.ndarray:
     """The image with each class but the background tinted. **Shape** ``(H, W, C)`` uint8 -> ``(H, W, 3)`` uint8."""
     shown = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels.copy()
     tints = palette()
@@ -234,14 +238,14 @@ def save_labels(labels: np.ndarray, stem: Path, pixel_size_um: float | None) -> 
     picture = Image.fromarray(labels)
     if pixel_size_um is None:
         picture.putpalette(palette().ravel().tolist())
-        save(picture, with_suffix(stem, ".png"))
+        save_picture(picture, with_suffix(stem, ".png"))
     else:
         per_cm = 1e4 / pixel_size_um
-        save(picture, with_suffix(stem, ".tif"), resolution_unit=3, x_resolution=per_cm, y_resolution=per_cm,
+        save_picture(picture, with_suffix(stem, ".tif"), resolution_unit=3, x_resolution=per_cm, y_resolution=per_cm,
              compression="tiff_adobe_deflate")  # fmt: skip
 
 
-def save(picture: Image.Image, path: Path, **options: Any) -> None:
+def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
     """Write a picture whole or not at all."""
     with atomic_path(path) as temporary:
         picture.save(temporary, format={".png": "PNG", ".tif": "TIFF"}[path.suffix], **options)
@@ -260,7 +264,7 @@ def with_suffix(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)
 
 
-def plain(name: str) -> str:
+def file_word(name: str) -> str:
     """A class name as part of a file name."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
 

@@ -2,18 +2,22 @@
 
 - Rows are the truth, columns the decision; entries are counts or weights. **Shape** ``(..., K, K)`` in, ``(...)`` out.
 - numpy arrays and torch tensors both work; what has no value (0 / 0) is NaN here and is explained by the callers
-  that face a reader (``intervals``, ``metrics``).
-- A class without a single true case does not enter a mean over classes.
+  that face a reader (``intervals``, ``tables``).
+- Means over classes are scikit-learn's: recall, specificity and NPV over the classes that have cases, PPV and F1 over
+  the classes that occur in truth or decision, where a class without a hit counts as 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medcore.errors import MedcoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = Any  # numpy.ndarray or torch.Tensor
 Metric = Callable[[Array], Array]
@@ -39,6 +43,24 @@ def confusion_matrix(truth: np.ndarray, decision: np.ndarray, classes: int) -> n
     return np.bincount(truth * classes + decision, minlength=classes**2).reshape(classes, classes)
 
 
+def confusion_counts(truth: Tensor, decision: Tensor, classes: int) -> Tensor:
+    """``confusion_matrix`` of tensors on their device; nothing waits for the GPU.
+
+    Pairs whose truth is not a class (an ignored pixel) are left out.
+
+    **Shape** ``(..., n)`` int64 twice -> ``(..., K, K)`` int64.
+    """
+    import torch  # the numpy path needs none
+
+    rows, cells = truth.reshape(-1, truth.shape[-1]), classes * classes
+    valid = (rows >= 0) & (rows < classes)
+    cell = torch.where(valid, rows * classes + decision.reshape(rows.shape), cells)
+    cell = cell + torch.arange(len(rows), device=truth.device)[:, None] * (cells + 1)
+    counts = torch.zeros(len(rows) * (cells + 1), dtype=torch.int64, device=truth.device)
+    counts.scatter_add_(0, cell.flatten(), torch.ones_like(cell).flatten())  # whole numbers: the order cannot matter
+    return counts.reshape(-1, cells + 1)[:, :-1].reshape(*truth.shape[:-1], classes, classes)
+
+
 def class_indexes(name: str, values: np.ndarray, classes: int) -> np.ndarray:
     """Class indexes as int64.
 
@@ -55,41 +77,38 @@ def class_indexes(name: str, values: np.ndarray, classes: int) -> np.ndarray:
 
 def accuracy(confusion: Array) -> Array:
     """Share of right decisions."""
-    return _diagonal(confusion).sum(-1) / confusion.sum(-1).sum(-1)
-
-
-def recalls(confusion: Array) -> Array:
-    """Sensitivity of each class. **Shape** ``(..., K)``; NaN for a class without cases."""
-    return _diagonal(confusion) / confusion.sum(-1)
+    return ratio(diagonal(confusion).sum(-1), confusion.sum(-1).sum(-1))
 
 
 def balanced_accuracy(confusion: Array) -> Array:
     """Mean sensitivity over the classes that have cases."""
-    return _mean_over_present(_diagonal(confusion), confusion.sum(-1), confusion)
+    rows = confusion.sum(-1)
+    return _mean_over(rows > 0, diagonal(confusion), rows)
 
 
 def macro_f1(confusion: Array) -> Array:
-    """Mean F1 over the classes that have cases."""
-    return _mean_over_present(2 * _diagonal(confusion), confusion.sum(-1) + confusion.sum(-2), confusion)
+    """Mean F1 over the classes that occur."""
+    occurs = confusion.sum(-1) + confusion.sum(-2)
+    return _mean_over(occurs > 0, 2 * diagonal(confusion), occurs)
 
 
 def macro_specificity(confusion: Array) -> Array:
     """Mean specificity over the classes that have cases."""
     false, negatives = _against_the_rest(confusion)
-    return _mean_over_present(negatives - false, negatives, confusion)
+    return _mean_over(confusion.sum(-1) > 0, negatives - false, negatives)
 
 
 def macro_ppv(confusion: Array) -> Array:
-    """Mean PPV over the classes that have cases; a class that was never called counts as 0."""
-    return _mean_over_present(_diagonal(confusion), confusion.sum(-2), confusion)
+    """Mean PPV over the classes that occur."""
+    columns = confusion.sum(-2)
+    return _mean_over(confusion.sum(-1) + columns > 0, diagonal(confusion), columns)
 
 
 def macro_npv(confusion: Array) -> Array:
     """Mean NPV over the classes that have cases."""
     false, negatives = _against_the_rest(confusion)
-    quiet = negatives - false
-    missed = confusion.sum(-1) - _diagonal(confusion)
-    return _mean_over_present(quiet, quiet + missed, confusion)
+    rows, quiet = confusion.sum(-1), negatives - false
+    return _mean_over(rows > 0, quiet, quiet + rows - diagonal(confusion))
 
 
 def matthews(confusion: Array) -> Array:
@@ -99,7 +118,7 @@ def matthews(confusion: Array) -> Array:
     """
     rows, columns = confusion.sum(-1), confusion.sum(-2)
     total = rows.sum(-1)
-    covariance = _diagonal(confusion).sum(-1) * total - (rows * columns).sum(-1)
+    covariance = diagonal(confusion).sum(-1) * total - (rows * columns).sum(-1)
     spread = (total**2 - (rows**2).sum(-1)) * (total**2 - (columns**2).sum(-1))
     return covariance / spread**0.5
 
@@ -112,7 +131,7 @@ def kappa(confusion: Array) -> Array:
     rows, columns = confusion.sum(-1), confusion.sum(-2)
     total = rows.sum(-1)
     chance = (rows * columns).sum(-1) / total**2
-    return (_diagonal(confusion).sum(-1) / total - chance) / (1 - chance)
+    return (diagonal(confusion).sum(-1) / total - chance) / (1 - chance)
 
 
 def quadratic_kappa(confusion: Array) -> Array:
@@ -237,7 +256,8 @@ def check_prevalence(given: float | str) -> float:
     return prevalence
 
 
-def _diagonal(confusion: Array) -> Array:
+def diagonal(confusion: Array) -> Array:
+    """The right decisions of each class. **Shape** ``(..., K, K)`` -> ``(..., K)``."""
     places = np.arange(confusion.shape[-1])
     return confusion[..., places, places]
 
@@ -245,13 +265,19 @@ def _diagonal(confusion: Array) -> Array:
 def _against_the_rest(confusion: Array) -> tuple[Array, Array]:
     """Per class the wrong calls of it and the cases of all other classes. Each **Shape** ``(..., K)``."""
     rows = confusion.sum(-1)
-    return confusion.sum(-2) - _diagonal(confusion), rows.sum(-1)[..., None] - rows
+    return confusion.sum(-2) - diagonal(confusion), rows.sum(-1)[..., None] - rows
 
 
-def _mean_over_present(numerator: Array, denominator: Array, confusion: Array) -> Array:
-    present = confusion.sum(-1) > 0
-    ratio = numerator / (denominator + (denominator == 0))
-    return (ratio * present).sum(-1) / present.sum(-1)
+def _mean_over(classes: Array, numerator: Array, denominator: Array) -> Array:
+    """Mean of the ratio over some classes, 0 / 0 counted as 0. **Shape** ``(..., K)`` each."""
+    shares = numerator / (denominator + (denominator == 0))
+    return ratio((shares * classes).sum(-1), classes.sum(-1))
+
+
+def ratio(numerator: Array, denominator: Array) -> Array:
+    """The quotient, NaN without a warning where it is 0 / 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return numerator / denominator
 
 
 def _like(values: np.ndarray, other: Array) -> Array:

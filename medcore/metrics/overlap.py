@@ -1,4 +1,4 @@
-"""Distances between two borders: normalised surface distance (NSD) and the 95th percentile Hausdorff distance.
+"""How well two masks agree: Dice, IoU, normalised surface distance (NSD), 95th percentile Hausdorff distance (HD95).
 
 - The border of a region are its pixels that touch the outside by an edge (4-neighbours). The image's rim is no
   border: a region that the picture cuts off has no outline there.
@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from medcore.errors import MedcoreError
+from medcore.metrics.confusion import Array, confusion_matrix, diagonal, ratio
 
 
 def border(region: np.ndarray) -> np.ndarray:
@@ -104,7 +105,18 @@ def pixel_confusion(truth: np.ndarray, predicted: np.ndarray, classes: int, *, i
         if values.size and not 0 <= values.min() <= values.max() < classes:
             strange = values.min() if values.min() < 0 else values.max()
             raise MedcoreError(f"the {name} holds the value {strange}, but there are only {classes} classes")
-    return np.bincount(true * classes + said, minlength=classes**2).reshape(classes, classes)
+    return confusion_matrix(true, said, classes)
+
+
+def dice(confusion: Array) -> Array:
+    """Dice of each class; NaN where it is in neither. Numpy or torch. **Shape** ``(..., K, K)`` -> ``(..., K)``."""
+    return ratio(2 * diagonal(confusion), confusion.sum(-1) + confusion.sum(-2))
+
+
+def iou(confusion: Array) -> Array:
+    """Intersection over union of each class; NaN where it is in neither. **Shape** as for ``dice``."""
+    hits = diagonal(confusion)
+    return ratio(hits, confusion.sum(-1) + confusion.sum(-2) - hits)
 
 
 def overlap_metrics(confusion: np.ndarray) -> dict[str, np.ndarray]:
@@ -116,12 +128,9 @@ def overlap_metrics(confusion: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         ``dice``, ``iou``, ``precision``, ``recall``, each **Shape** ``(K,)``, 0 to 1.
     """
-    hit = confusion.diagonal().astype(float)
-    true, said = confusion.sum(1).astype(float), confusion.sum(0).astype(float)
-    union = true + said - hit
-    parts = {"dice": (2 * hit, true + said), "iou": (hit, union), "precision": (hit, said), "recall": (hit, true)}
-    found = {}
-    for name, (above, below) in parts.items():
-        values = np.divide(above, below, out=np.zeros_like(hit), where=below > 0)
-        found[name] = np.where(union > 0, values, np.nan)
-    return found
+    hits, rows, columns = diagonal(confusion), confusion.sum(1), confusion.sum(0)
+    share = {"precision": hits / np.maximum(columns, 1), "recall": hits / np.maximum(rows, 1)}
+    occurs = rows + columns > 0
+    return {"dice": dice(confusion), "iou": iou(confusion)} | {
+        name: np.where(occurs, values, np.nan) for name, values in share.items()
+    }

@@ -1,17 +1,147 @@
-"""DeLong's variance of the AUROC, single and paired, by midranks: for independent cases (one per patient).
+"""How well a score orders cases: AUROC and average precision, exact, for resamples and from histograms; DeLong.
+
+- A ``Statistic`` sorts once and then takes thousands of patient weights, in numpy or torch: for the bootstrap (counts),
+  the jackknife (one patient at 0) and the value itself (all ones). Ties count one half in the AUROC, and form one step
+  of the average precision.
+- DeLong's variance, single and paired, holds for independent cases (one per patient).
 
 **Reference** DeLong et al. 1988, doi:10.2307/2531595; Sun & Xu 2014 (the fast form), doi:10.1109/LSP.2014.2337313.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
 from medcore.errors import MedcoreError
+from medcore.metrics.confusion import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Statistic = Callable[[Array], Array]
+"""Patient weights ``(R, P)``, not negative, to values ``(R,)``; NaN where a resample has no value."""
+SCORE_BINS = 1000  # of probabilities: the AUROC of an epoch is then right to about 0.0005
+
+
+def auroc_statistic(positive: np.ndarray, score: np.ndarray, group: np.ndarray, patients: int) -> Statistic:
+    """Area under the ROC curve; ties count one half.
+
+    Args:
+        positive: Whether a case is positive. **Shape** ``(N,)`` bool.
+        score: Higher = more likely positive. **Shape** ``(N,)``.
+        group: Patient index of each case. **Shape** ``(N,)``.
+        patients: P.
+    """
+    positive = np.asarray(positive, dtype=bool)
+    if patients**2 <= 4 * len(positive):
+        return _auroc_by_pairs(positive, score, group, patients)
+    order = np.argsort(score[~positive], kind="stable")
+    negative_scores, of_negative = score[~positive][order], group[~positive][order]
+    below = np.searchsorted(negative_scores, score[positive], "left")
+    upto = np.searchsorted(negative_scores, score[positive], "right")
+    of_positive = group[positive]
+    tied = bool((below != upto).any())
+
+    def auroc(weights: Array) -> Array:
+        mass = _cumulated(columns(weights, of_negative))
+        own = columns(weights, of_positive)
+        beaten = (columns(mass, below) + columns(mass, upto)) / 2 if tied else columns(mass, below)
+        return (own * beaten).sum(1) / (own.sum(1) * mass[:, -1])
+
+    return auroc
+
+
+def _auroc_by_pairs(positive: np.ndarray, score: np.ndarray, group: np.ndarray, patients: int) -> Statistic:
+    """With few patients, count once how often a positive of patient i beats a negative of patient j."""
+    wins = np.zeros((patients, patients))
+    ranked, owner = score[positive], group[positive]
+    for j in np.unique(group[~positive]):
+        negatives = np.sort(score[~positive & (group == j)])
+        beaten = np.searchsorted(negatives, ranked, "left") + np.searchsorted(negatives, ranked, "right")
+        wins[:, j] = np.bincount(owner, beaten / 2, patients)
+    positives = np.bincount(owner, minlength=patients).astype(float)
+    negatives_of = np.bincount(group[~positive], minlength=patients).astype(float)
+
+    def auroc(weights: Array) -> Array:
+        pairs = (weights @ like(positives, weights)) * (weights @ like(negatives_of, weights))
+        return ((weights @ like(wins, weights)) * weights).sum(1) / pairs
+
+    return auroc
+
+
+def average_precision_statistic(positive: np.ndarray, score: np.ndarray, group: np.ndarray) -> Statistic:
+    """Average precision (step-wise area under the precision-recall curve); tied scores form one step.
+
+    Args:
+        positive: Whether a case is positive. **Shape** ``(N,)`` bool.
+        score: Higher = more likely positive. **Shape** ``(N,)``.
+        group: Patient index of each case. **Shape** ``(N,)``.
+    """
+    order = np.argsort(-np.asarray(score), kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
+    owner, hit = group[order], np.asarray(positive)[order].astype(float)
+
+    def average_precision(weights: Array) -> Array:
+        expanded = columns(weights, owner)
+        called = columns(_cumulated(expanded), ends + 1)
+        found = columns(_cumulated(expanded * like(hit, weights)), np.append(0, ends + 1))
+        precision = found[:, 1:] / (called + (called == 0))
+        return ((found[:, 1:] - found[:, :-1]) * precision).sum(1) / found[:, -1]
+
+    return average_precision
+
+
+def like(values: np.ndarray, other: Array) -> Array:
+    """``values`` as the same kind of array as ``other``, on its device."""
+    return values if isinstance(other, np.ndarray) else other.new_tensor(values)
+
+
+def columns(values: Array, chosen: np.ndarray) -> Array:
+    """Some columns; ``take`` is twice as fast as indexing in numpy."""
+    return values.take(chosen, 1) if isinstance(values, np.ndarray) else values[:, chosen]
+
+
+def _cumulated(weights: Array) -> Array:
+    """Running sums that start at 0. **Shape** ``(R, N)`` to ``(R, N + 1)``."""
+    if isinstance(weights, np.ndarray):
+        total = np.zeros((weights.shape[0], weights.shape[1] + 1))
+        np.cumsum(weights, axis=1, out=total[:, 1:])
+        return total
+    import torch  # a tensor came in, so it is loaded already
+
+    return torch.cat([weights.new_zeros((weights.shape[0], 1)), weights.cumsum(1)], 1)
+
+
+def score_histogram(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Histograms of each class's probability: others, members. **Shape** ``(B, K), (B,) -> (K, 2, bins)``."""
+    import torch  # the numpy path needs none
+
+    batch, classes = probabilities.shape
+    bins = (probabilities * SCORE_BINS).long().clamp_(0, SCORE_BINS - 1)
+    classes_row = torch.arange(classes, device=labels.device)
+    member = (labels[:, None] == classes_row).long()  # (B, K)
+    cells = (classes_row * 2 + member) * SCORE_BINS + bins
+    counts = torch.zeros(classes * 2 * SCORE_BINS, dtype=torch.int64, device=labels.device)
+    counts.scatter_add_(0, cells.flatten(), torch.ones(batch * classes, dtype=torch.int64, device=labels.device))
+    return counts.reshape(classes, 2, SCORE_BINS)
+
+
+def auroc_from_histogram(histogram: np.ndarray) -> float:
+    """Mean one-versus-rest AUROC, NaN when no class has both sides. **Shape** ``(K, 2, bins)``.
+
+    Equal bins count as ties, half each, as in the Mann–Whitney statistic.
+    """
+    others, members = histogram[:, 0], histogram[:, 1]
+    below = np.cumsum(others, 1) - others
+    wins = ((below + others / 2) * members).sum(1)
+    pairs = others.sum(1) * members.sum(1)
+    known = pairs > 0
+    return float(np.mean(wins[known] / pairs[known])) if known.any() else float("nan")
 
 
 class DeLong(NamedTuple):

@@ -1,4 +1,4 @@
-"""Structural similarity as a map, at one or several scales or in opponent colours, and PSNR.
+"""Structural similarity: one number for score and loss, as a map, at several scales, in opponent colours; and PSNR.
 
 All of it is computed in float32, also under autocast: variances are small differences of large numbers.
 """
@@ -18,6 +18,11 @@ OPPONENT_NOISE = (2e-4, 1e-4, 1e-4)
 CENTRE = 0.25  # standard deviation of the central weight as a share of the side
 
 
+def ssim(first: Tensor, second: Tensor) -> Tensor:
+    """Structural similarity of each pair of pictures: the mean of ``ssim_map``. **Shape**: 2 x (B, C, H, W) -> (B,)."""
+    return ssim_map(first, second).mean((1, 2))
+
+
 def ssim_map(first: Tensor, second: Tensor, sigma: float = 1.5) -> Tensor:
     """Structural similarity around every pixel, a mean over the channels; 1 for equal pictures.
 
@@ -30,6 +35,11 @@ def ssim_map(first: Tensor, second: Tensor, sigma: float = 1.5) -> Tensor:
 
     **Reference**: Wang et al. 2004, doi:10.1109/TIP.2003.819861.
     """
+    with torch.autocast(first.device.type, enabled=False):
+        return _ssim_map(first.float(), second.float(), sigma)
+
+
+def _ssim_map(first: Tensor, second: Tensor, sigma: float) -> Tensor:
     moments = torch.cat([first, second, first * first, second * second, first * second], dim=1)
     mean_1, mean_2, square_1, square_2, product = gaussian_blur(moments, sigma).chunk(5, dim=1)
     variance_1, variance_2 = square_1 - mean_1.square(), square_2 - mean_2.square()

@@ -94,7 +94,7 @@ class ConvAutoencoder(nn.Module):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        size, widths = check_size(image_size), choose_widths(image_size, widths)
+        size, widths = checked_size(image_size), choose_widths(image_size, widths)
         check_codes("bottleneck", bottleneck)
         self.spec: dict[str, Any] = {
             "family": "conv_autoencoder",
@@ -144,7 +144,7 @@ class DenseAutoencoder(nn.Module):
         hidden: Sequence[int] = (512, 256),
     ) -> None:
         super().__init__()
-        size = check_size(image_size)
+        size = checked_size(image_size)
         check_codes("bottleneck", bottleneck)
         self.spec: dict[str, Any] = {
             "family": "dense_autoencoder",
@@ -199,7 +199,7 @@ def halvings(size: Size, times: int) -> list[Size]:
     return sizes
 
 
-def check_size(image_size: int | Sequence[int]) -> Size:
+def checked_size(image_size: int | Sequence[int]) -> Size:
     """(height, width) of an image size; MedcoreError outside of 8 to 512 pixels."""
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(size) != 2 or not all(8 <= side <= 512 for side in size):
@@ -213,7 +213,7 @@ def choose_widths(image_size: int | Sequence[int], widths: Sequence[int] | None)
         if not widths or min(widths) < 1:
             raise MedcoreError(f"widths={widths!r}: at least one positive number of maps is needed")
         return tuple(widths)
-    short, stages = min(check_size(image_size)), 1
+    short, stages = min(checked_size(image_size)), 1
     while short > 4 * 2**stages and stages < 6:
         stages += 1
     return tuple(AE_WIDTHS[min(stage, len(AE_WIDTHS) - 1)] for stage in range(stages))

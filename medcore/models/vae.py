@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
-from medcore.models.autoencoder import ConvDecoder, ConvEncoder, check_codes, check_size, choose_widths
+from medcore.models.autoencoder import ConvDecoder, ConvEncoder, check_codes, checked_size, choose_widths
 
 LOG_VARIANCE_LIMIT = 10.0  # e^10: far outside of what training reaches, so exp() can never overflow
 
@@ -60,7 +60,7 @@ class VAE(nn.Module):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        size, widths = check_size(image_size), choose_widths(image_size, widths)
+        size, widths = checked_size(image_size), choose_widths(image_size, widths)
         check_codes("latent", latent)
         self.spec: dict[str, Any] = {
             "family": "vae",

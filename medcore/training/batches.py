@@ -145,7 +145,7 @@ def suitable_size(images: int, largest: int = 64) -> int:
     return min(largest, max(8, 2 ** int(math.log2(max(images, 12) / 12))))
 
 
-def plan(order: Tensor, batch_size: int, *, pieces: int = 1, rank: int = 0, world: int = 1) -> list[Piece]:
+def plan_pieces(order: Tensor, batch_size: int, *, pieces: int = 1, rank: int = 0, world: int = 1) -> list[Piece]:
     """Cut an order of samples into the forward passes of one process.
 
     Args:
@@ -240,7 +240,7 @@ class Batches:
     @property
     def most_at_once(self) -> int:
         """Images of the largest forward pass of this process."""
-        pieces = plan(
+        pieces = plan_pieces(
             torch.arange(len(self.ids)), self.batch_size, pieces=self.pieces, rank=self.rank, world=self.world
         )
         return max(len(piece.rows) for piece in pieces)
@@ -248,9 +248,9 @@ class Batches:
     def epoch(self, number: int, augment: Augment | None = None) -> Iterator[Batch]:
         """The batches of one epoch, counted from 1."""
         order = permutation(self.ids, self.seed, number) if self.shuffle else torch.arange(len(self.ids))
-        pieces = plan(order, self.batch_size, pieces=self.pieces, rank=self.rank, world=self.world)
+        pieces = plan_pieces(order, self.batch_size, pieces=self.pieces, rank=self.rank, world=self.world)
         chosen = [] if augment is None else self._chosen(pieces, number, augment)
-        if self.device.type == "cpu" and idle_cores() > 0:  # whole batches are made ahead on other threads
+        if self.device.type == "cpu" and spare_cores() > 0:  # whole batches are made ahead on other threads
             stacks_of = self._reader()
             yield from read_ahead(
                 lambda n: self._batch(pieces[n], pieces[n].rows, stacks_of(pieces[n]), augment, chosen and chosen[n]()),
@@ -326,7 +326,7 @@ def own_sizes(patches: PatchSet) -> Tensor | None:
     return torch.from_numpy(np.minimum(sizes, patches.shape[:2]))  # a column may tell of the image before resizing
 
 
-def idle_cores() -> int:
+def spare_cores() -> int:
     """Cores of this process that torch's kernels leave alone."""
     return cpu_count() - torch.get_num_threads()
 

@@ -118,25 +118,25 @@ def _sync_folder(folder: Path) -> None:
 def manifest_bytes(manifest: dict[str, Any]) -> bytes:
     """The manifest as JSON text that carries the sha256 of itself (taken with zeros in its place)."""
     body = {**{key: value for key, value in manifest.items() if key != "manifest_sha256"}, "manifest_sha256": _BLANK}
-    text = json.dumps(_jsonable(body), indent=1, ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(_without_nan(body), indent=1, ensure_ascii=False, allow_nan=False).encode()
     digest = hashlib.sha256(text).hexdigest()
     return text.replace(f'"manifest_sha256": "{_BLANK}"'.encode(), f'"manifest_sha256": "{digest}"'.encode())
 
 
-def plain_json(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """A value as it comes back from JSON: tuples as lists, arrays as lists, NaN as None."""
-    return json.loads(json.dumps(_jsonable(value)))
+    return json.loads(json.dumps(_without_nan(value)))
 
 
-def _jsonable(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
+        return [_without_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no NaN
     if hasattr(value, "tolist"):
-        return _jsonable(value.tolist())
+        return _without_nan(value.tolist())
     return str(value) if isinstance(value, Path) else value
 
 
@@ -295,7 +295,7 @@ def retain(folder: Path, keep: str, best: int) -> None:
         discard(folder / epoch_name(epoch))
 
 
-def sweep(folder: Path) -> None:
+def clear_leftovers(folder: Path) -> None:
     """Remove what a killed run left half-written."""
     for path in folder.glob(".*"):
         if path.name.startswith((".writing-", ".discarded-", ".link-")):

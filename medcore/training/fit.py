@@ -9,32 +9,30 @@
   that chooses ever sees it.
 - After the run the model holds the best epoch's weights.
 - A run is resumed from the end of its last complete epoch; the epoch that was cut off is repeated exactly.
-
-Before the first step: check the inputs, place everything on the device, go back to the last checkpoint.
 """
 
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medcore.data.patchset import PatchSet
-from medcore.errors import MedcoreError, TestDataRefused
-from medcore.training import checkpoint, distributed, memory
-from medcore.training.batches import Batches
+from medcore.errors import MedcoreError
+from medcore.training import distributed
+from medcore.training.batches import Batch, Batches
 from medcore.training.config import TrainConfig
-from medcore.training.device import Precision, choose_precision
+from medcore.training.device import kept_between_steps
+from medcore.training.failures import explained, stop_if_bad
 from medcore.training.history import History
 from medcore.training.objectives import Objective
-from medcore.training.progress import Progress
+from medcore.training.progress import Display
 from medcore.training.randomness import model_randomness
-from medcore.training.state import TrainState, facts_of
-from medcore.training.totals import Totals
+from medcore.training.state import TrainState, evaluation_batches, prepare_run
 
 
 def fit(
@@ -73,15 +71,15 @@ def fit(
     """
     config = config or TrainConfig()
     with distributed.session(config.device) as device:
-        state = prepare(model, objective, train, validation, config, device, out, resume)
+        state = prepare_run(model, objective, train, validation, config, device, out, resume)
         evaluated = {"val": validation} | ({"test": test} if test is not None else {})
         loaders = {name: evaluation_batches(patches, state) for name, patches in evaluated.items()}
         with (
-            Progress(state, tracker, show=progress) as display,
+            Display(state, tracker, show=progress) as display,
             distributed.deterministic(config.deterministic, device),
             distributed.synced_batch_norm(model),
-            memory.kept_between_steps(),
-            memory.explained(state),
+            kept_between_steps(),
+            explained(state),
         ):
             for epoch in range(state.history.last_epoch + 1, config.epochs + 1):
                 if stopped_early(state.history, config):
@@ -95,7 +93,7 @@ def fit(
     return state.history
 
 
-def train_epoch(state: TrainState, epoch: int, display: Progress) -> dict[str, Any]:
+def train_epoch(state: TrainState, epoch: int, display: Display) -> dict[str, Any]:
     """Visit every training image once; returns the first columns of the epoch's row."""
     start = time.perf_counter()
     state.enter_epoch(epoch)
@@ -118,7 +116,7 @@ def train_epoch(state: TrainState, epoch: int, display: Progress) -> dict[str, A
     return row | {"lr": state.optimiser.param_groups[-1]["lr"], "seconds": time.perf_counter() - start}
 
 
-def evaluate(state: TrainState, loader: Batches, epoch: int) -> tuple[dict[str, float], dict[str, Any]]:
+def measure_loss(state: TrainState, loader: Batches, epoch: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Loss and metrics on a set, in its order, without augmentation (call inside ``state.evaluating``)."""
     totals = Totals(state.objective, state.device)
     for batch in loader.epoch(epoch):
@@ -129,13 +127,13 @@ def evaluate(state: TrainState, loader: Batches, epoch: int) -> tuple[dict[str, 
 
 
 def close_epoch(
-    state: TrainState, epoch: int, row: dict[str, Any], loaders: dict[str, Batches], display: Progress
+    state: TrainState, epoch: int, row: dict[str, Any], loaders: dict[str, Batches], display: Display
 ) -> None:
     """Measure, record, save and show an epoch."""
     tables: dict[str, dict[str, Any]] = {}
     with state.evaluating():
         for name, loader in loaders.items():
-            metrics, tables[name] = evaluate(state, loader, epoch)
+            metrics, tables[name] = measure_loss(state, loader, epoch)
             row |= {f"{name}_{key}": value for key, value in metrics.items()}
         if state.history.monitor not in row:
             known = ", ".join(key for key in row if key.startswith("val_"))
@@ -155,125 +153,42 @@ def stopped_early(history: History, config: TrainConfig) -> bool:
     return True
 
 
-def stop_if_bad(state: TrainState, epoch: int, batch: int | None) -> None:
-    """End the run when a loss was NaN or infinite, with the state saved and the images named."""
-    if batch is None:
-        return
-    ids = distributed.joined_lists(state.watch.seen[batch].tolist())
-    where = f"epoch {epoch}, batch {batch + 1} of the epoch"
-    saved = ""
-    if state.folder is not None and distributed.rank() == 0:
-        manifest = state.manifest(epoch) | {"failed": {"epoch": epoch, "batch": batch + 1, "ids": ids}}
-        target = state.folder / f"failed-{checkpoint.epoch_name(epoch)}"
-        checkpoint.write_checkpoint(target, state.weights(), state.tensors(), manifest)
-        saved = f" The weights before that step are in {target}."
-    raise MedcoreError(
-        f"the loss became NaN or infinite in {where}; its images are rows {ids} of the set.{saved} "
-        "Look at these images, lower learning_rate, set clip_norm=1, or use precision='fp32'"
-    )
+def sums_dtype(device: torch.device) -> torch.dtype:
+    """float64 wherever there is one: counts of pixels pass 2**24 quickly."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
-def prepare(
-    model: nn.Module,
-    objective: Objective,
-    train: PatchSet,
-    validation: PatchSet,
-    config: TrainConfig,
-    device: torch.device,
-    out: str | Path | None,
-    resume: bool,
-) -> TrainState:
-    """Check the inputs, place everything on the device, and go back to the last checkpoint if asked to."""
-    monitor = config.monitor or objective.monitor
-    refuse_test_data(train, validation, monitor)
-    warn_of_shared_patients(train, validation)
-    objective.begin(train, device)
-    precision = choose_precision(config.precision, device, model)
-    folder, last = Path(out) if out is not None else None, None
-    if folder is not None:
-        last = last_checkpoint(folder, resume)
-    if last is not None and config.precision == "auto":  # a resume repeats the choice
-        precision = Precision(**checkpoint.read_manifest(last)["precision"])
-    history = History(monitor, direction(monitor, objective), out=folder, precision=precision.to_dict())
-    batches = training_batches(train, config, device)
-    facts = facts_of(model, objective, config, precision, train, validation)
-    state = TrainState(model, objective, config, device, precision, batches, history, facts)
-    if last is not None:
-        state.restore(last)
-        state.show(history.last_epoch)
-    return state
+class Totals:
+    """The sums of one epoch on one set of images.
 
+    Args:
+        objective: Names the loss parts and the further sums it needs.
+        device: Where the sums live.
+    """
 
-def direction(monitor: str, objective: Objective) -> str:
-    """Which way a column is better: parts of the loss are best when small, metrics when large."""
-    if monitor == objective.monitor:
-        return objective.mode
-    return "min" if monitor.removeprefix("val_") in objective.parts else "max"
+    def __init__(self, objective: Objective, device: torch.device) -> None:
+        dtype = sums_dtype(device)
+        self.objective = objective
+        self.parts = torch.zeros(len(objective.parts), dtype=dtype, device=device)
+        self.samples = 0  # known on the host: sizes of batches are
+        self.sums = {name: torch.zeros(shape, dtype=dtype, device=device) for name, shape in objective.sums().items()}
 
+    @torch.no_grad()
+    def add(self, parts: dict[str, Tensor], output: Any, batch: Batch) -> None:
+        """Add a batch: loss parts (means over its samples) and whatever the objective counts."""
+        self.parts += torch.stack([parts[name].detach() for name in self.objective.parts]).to(self.parts) * len(batch)
+        self.samples += len(batch)
+        self.objective.count(self.sums, output, batch)
 
-def refuse_test_data(train: PatchSet, validation: PatchSet, monitor: str) -> None:
-    """Raise when anything from a test set could be learnt from or choose."""
-    for name, patches in (("train", train), ("validation", validation)):
-        if (patches.splits == "test").any():
-            count = int((patches.splits == "test").sum())
-            raise TestDataRefused(f"{name}: {count} images are marked 'test'; pass them as test= for the curve only")
-    if not monitor.startswith("val_"):
-        raise TestDataRefused(f"monitor={monitor!r}: only a column of the validation set (val_…) may pick an epoch")
-
-
-def warn_of_shared_patients(train: PatchSet, validation: PatchSet) -> None:
-    """Say so when patients stand on both sides: the chosen epoch then knows the patients already."""
-    shared = set(train.patients.tolist()) & set(validation.patients.tolist())
-    if shared:
-        warnings.warn(
-            f"{len(shared)} {train.card.group}(s) are in train and in validation (such as {min(shared)!r}): validation "
-            "will flatter the model; split by patient with assign_splits()",
-            stacklevel=4,
-        )
-
-
-def last_checkpoint(out: Path, resume: bool) -> Path | None:
-    """Where to continue: the latest complete epoch. A folder with a run in it is not overwritten unasked."""
-    folder = out / "checkpoints"
-    out.mkdir(parents=True, exist_ok=True)
-    distributed.barrier()
-    if distributed.rank() == 0:
-        checkpoint.sweep(folder)
-    epochs = checkpoint.epochs_in(folder)
-    if epochs and not resume:
-        raise MedcoreError(f"out={out}: there is a run of {epochs[-1]} epochs; pass resume=True, or another folder")
-    return folder / checkpoint.epoch_name(epochs[-1]) if epochs else None
-
-
-def training_batches(train: PatchSet, config: TrainConfig, device: torch.device) -> Batches:
-    """Batches of the set that is learnt from, in a new order each epoch."""
-    return Batches(
-        train,
-        config.batch_size,
-        device,
-        seed=config.seed,
-        shuffle=True,
-        pieces=config.pieces,
-        loader=config.loader,
-        memory_share=config.memory_share,
-        threads=config.loader_threads,
-        rank=distributed.rank(),
-        world=distributed.world(),
-    )
-
-
-def evaluation_batches(patches: PatchSet, state: TrainState) -> Batches:
-    """Batches of a set that is only measured: whole images, fewer at once where training sees crops of them."""
-    config = state.config
-    seen = config.augment.crop if config.augment and config.augment.crop else 0
-    share = min(1.0, seen**2 / (patches.shape[0] * patches.shape[1])) if seen else 1.0
-    return Batches(
-        patches,
-        max(distributed.world(), int(config.batch_size * share)),
-        state.device,
-        loader=config.loader,
-        memory_share=config.memory_share,
-        threads=config.loader_threads,
-        rank=distributed.rank(),
-        world=distributed.world(),
-    )
+    def result(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Means and metrics of the epoch over all processes, and tables such as the confusion matrix."""
+        device, dtype = self.parts.device, self.parts.dtype
+        count = torch.tensor([self.samples], dtype=dtype, device=device)
+        pieces = [count, self.parts, *self.sums.values()]
+        flat = distributed.sum_over_processes(torch.cat([piece.flatten() for piece in pieces])).cpu().double()
+        split = torch.split(flat, [piece.numel() for piece in pieces])
+        samples = max(float(split[0]), 1.0)
+        means = {name: float(value) / samples for name, value in zip(self.objective.parts, split[1], strict=True)}
+        shaped = zip(self.sums, split[2:], strict=True)
+        sums = {name: values.reshape(self.sums[name].shape).numpy() for name, values in shaped}
+        return means | self.objective.metrics(sums, samples), self.objective.tables(sums)

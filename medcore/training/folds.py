@@ -25,8 +25,8 @@ from medcore.data.patchset import PatchSet
 from medcore.data.splits import patient_folds
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.training.config import TrainConfig
+from medcore.training.distributed import run_jobs
 from medcore.training.fit import fit
-from medcore.training.jobs import run_jobs
 from medcore.training.objectives import Objective
 
 

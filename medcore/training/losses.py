@@ -6,13 +6,11 @@ processes therefore gives what one large batch would have given.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medcore.errors import MedcoreError
+from medcore.metrics.similarity import ssim
 
 DISTANCES = ("mse", "l1", "ssim", "mixed")
 
@@ -92,58 +90,12 @@ def one_hot_pixels(masks: Tensor, classes: int, ignore_index: int) -> tuple[Tens
     return target, valid.float()
 
 
-def ssim(first: Tensor, second: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
-    """Structural similarity per image with a Gaussian window, 1 for equal images.
-
-    Args:
-        first: Images in [0, 1]. **Shape** ``(B, C, H, W)`` with sides of at least ``window``.
-        second: As ``first``.
-        window: Side of the window, pixels, odd.
-        sigma: Standard deviation of the window, pixels.
-
-    Returns:
-        **Shape** ``(B,)``.
-
-    Raises:
-        MedcoreError: A side is shorter than the window.
-
-    **Reference** Wang et al. 2004, doi:10.1109/TIP.2003.819861.
-    """
-    if min(first.shape[-2:]) < window:
-        raise MedcoreError(
-            f"ssim: images of {first.shape[-2]}×{first.shape[-1]} need sides of at least {window} pixels"
-        )
-    # In bfloat16 the difference of two nearly equal squares can turn negative, and the quotient NaN.
-    with torch.autocast(first.device.type, enabled=False):
-        return _ssim(first.float(), second.float(), window, sigma)
-
-
-def _ssim(first: Tensor, second: Tensor, window: int, sigma: float) -> Tensor:
-    down, across = (_window_matrix(side, window, sigma).to(first.device) for side in first.shape[-2:])
-    stacked = torch.cat([first, second, first * first, second * second, first * second], 1)
-    smooth = down @ (stacked @ across.T)  # as a matrix product several times faster than as a convolution
-    mean_1, mean_2, square_1, square_2, product = smooth.chunk(5, 1)
-    variance_1, variance_2 = square_1 - mean_1**2, square_2 - mean_2**2
-    covariance = product - mean_1 * mean_2
-    c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * mean_1 * mean_2 + c1) * (2 * covariance + c2)
-    similarity = similarity / ((mean_1**2 + mean_2**2 + c1) * (variance_1 + variance_2 + c2))
-    return similarity.mean((1, 2, 3))
-
-
-@lru_cache(maxsize=32)
-def _window_matrix(side: int, window: int, sigma: float) -> Tensor:
-    """Each row weighs the pixels of one window, without padding. **Shape** -> ``(side - window + 1, side)``."""
-    taps = torch.exp(-((torch.arange(window) - window // 2) ** 2) / (2 * sigma**2))
-    columns = torch.arange(side - window + 1)[:, None] + torch.arange(window)
-    return torch.zeros(len(columns), side).scatter_(1, columns, (taps / taps.sum()).expand(len(columns), -1))
-
-
 def reconstruction_error(kind: str, output: Tensor, images: Tensor) -> Tensor:
     """Distance of a reconstruction from its image, one number per sample.
 
     ``mse`` and ``l1`` are means over pixels and channels; ``ssim`` is 1 − SSIM; ``mixed`` is
-    0.84 × (1 − SSIM) + 0.16 × l1 (Zhao et al. 2017, arXiv:1511.08861, with single-scale SSIM).
+    0.84 × (1 − SSIM) + 0.16 × l1 (Zhao et al. 2017, arXiv:1511.08861, with single-scale SSIM). The SSIM is that of
+    ``metrics.similarity``, so the loss is what the anomaly score ``ssim`` measures later.
 
     **Shape** ``(B, C, H, W)`` twice -> ``(B,)``.
     """
@@ -155,28 +107,3 @@ def reconstruction_error(kind: str, output: Tensor, images: Tensor) -> Tensor:
     if kind == "ssim":
         return 1 - ssim(output, images)
     return 0.84 * (1 - ssim(output, images)) + 0.16 * (output - images).abs().mean((1, 2, 3))
-
-
-def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL divergence of N(mean, variance) from N(0, 1), nats, per latent dimension. **Shape** ``(B, Z)`` -> same."""
-    mean, log_variance = mean.float(), log_variance.float()
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-
-
-def hard_dice(predicted: Tensor, truth: Tensor, classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Dice of each image and class, and where it is defined (the class is in truth or prediction).
-
-    Args:
-        predicted: Classes. **Shape** ``(B, H, W)``.
-        truth: Classes, ``ignore_index`` where a pixel does not count. **Shape** ``(B, H, W)``.
-        classes: Number of classes K.
-        ignore_index: Value of pixels that do not count.
-
-    Returns:
-        Dice (0 where undefined) and 1 where defined. **Shape** ``(B, K)`` twice.
-    """
-    target, valid = one_hot_pixels(truth, classes, ignore_index)
-    found = one_hot_pixels(predicted, classes, -1)[0] * valid[:, None]
-    overlap, total = (target * found).sum((2, 3)), target.sum((2, 3)) + found.sum((2, 3))
-    defined = (total > 0).to(total.dtype)
-    return 2 * overlap / total.clamp_min(1), defined

@@ -4,7 +4,7 @@
     fit(model, objective, train, validation, config)
 
 The loop knows none of these by name. An objective returns loss parts (means over the batch's samples) and adds
-whatever its metrics need to sums on the device; ``totals.py`` turns sums into the epoch's numbers.
+whatever its metrics need to sums on the device; ``Totals`` of ``fit.py`` turns sums into the epoch's numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from torch import Tensor
 
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.training import losses, totals
+from medcore.metrics.confusion import accuracy, balanced_accuracy, confusion_counts, macro_f1, ratio
+from medcore.metrics.overlap import dice, iou
+from medcore.metrics.ranking import SCORE_BINS, auroc_from_histogram, score_histogram
+from medcore.models.vae import kl_divergence
+from medcore.training import losses
 from medcore.training.batches import Batch
 
 Weights = Sequence[float] | str | None
@@ -144,21 +148,21 @@ class Classification(Objective):
     def sums(self) -> dict[str, tuple[int, ...]]:
         """Confusion matrix and score histograms."""
         count = len(self.classes)  # type: ignore[arg-type]
-        return {"confusion": (count, count), "scores": (count, 2, totals.SCORE_BINS)}
+        return {"confusion": (count, count), "scores": (count, 2, SCORE_BINS)}
 
     def count(self, sums: dict[str, Tensor], output: Tensor, batch: Batch) -> None:
         """See the base class."""
-        sums["confusion"] += totals.confusion_counts(batch.labels, output.argmax(1), output.shape[1])
-        sums["scores"] += totals.score_histogram(output.float().softmax(1), batch.labels)
+        sums["confusion"] += confusion_counts(batch.labels, output.argmax(1), output.shape[1])
+        sums["scores"] += score_histogram(output.float().softmax(1), batch.labels)
 
     def metrics(self, sums: dict[str, np.ndarray], samples: float) -> dict[str, float]:
         """Balanced accuracy, accuracy, macro F1 and macro AUROC."""
         confusion = sums["confusion"]
         return {
-            "balanced_accuracy": totals.mean_of_known(totals.recalls(confusion)),
-            "accuracy": float(confusion.diagonal().sum() / max(confusion.sum(), 1)),
-            "f1": totals.macro_f1(confusion),
-            "auroc": totals.auroc_from_histogram(sums["scores"]),
+            "balanced_accuracy": float(balanced_accuracy(confusion)),
+            "accuracy": float(accuracy(confusion)),
+            "f1": float(macro_f1(confusion)),
+            "auroc": auroc_from_histogram(sums["scores"]),
         }
 
     def tables(self, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -241,7 +245,7 @@ class ELBO(Objective):
         """The bound and its two parts; ``reconstruction`` and ``kl`` are per image, ``kl`` in nats."""
         pixels = batch.images[0].numel()
         error = losses.reconstruction_error(self.loss, output.reconstruction, batch.images) * pixels
-        kl = losses.gaussian_kl(output.mean, output.log_variance)  # (B, Z)
+        kl = kl_divergence(output.mean, output.log_variance)  # (B, Z)
         paid = kl.mean(0).clamp_min(self.free_bits).sum() if self.free_bits else kl.sum(1).mean()
         error, kl = error.mean(), kl.sum(1).mean()
         return {
@@ -330,25 +334,28 @@ class Segmentation(Objective):
         """See the base class."""
         logits = output if isinstance(output, Tensor) else output[0]
         truth, predicted, classes = _masks_of(batch), logits.argmax(1), logits.shape[1]
-        sums["confusion"] += totals.confusion_counts(truth.flatten(), predicted.flatten(), classes)
-        dice, defined = losses.hard_dice(predicted, truth, classes, self.ignore_index)
-        sums["dice"] += torch.stack([dice.sum(0), defined.sum(0)])
+        counts = confusion_counts(truth.flatten(1), predicted.flatten(1), classes)  # (B, K, K)
+        sums["confusion"] += counts.sum(0)
+        of_image = dice(counts.float())
+        sums["dice"] += torch.stack([of_image.nan_to_num().sum(0), of_image.isfinite().sum(0)])
 
     def metrics(self, sums: dict[str, np.ndarray], samples: float) -> dict[str, float]:
         """Dice (mean over images, then over the classes but the background), IoU of all pixels, pixel accuracy."""
-        confusion, (dice, defined) = sums["confusion"], sums["dice"]
-        per_class = np.divide(dice, defined, out=np.full(len(dice), np.nan), where=defined > 0)[1:]
-        union = (confusion.sum(0) + confusion.sum(1) - confusion.diagonal())[1:]
-        iou = np.divide(confusion.diagonal()[1:], union, out=np.full(len(union), np.nan), where=union > 0)
+        confusion, (total, images) = sums["confusion"], sums["dice"]
         return {
-            "dice": totals.mean_of_known(per_class),
-            "iou": totals.mean_of_known(iou),
-            "pixel_accuracy": float(confusion.diagonal().sum() / max(confusion.sum(), 1)),
+            "dice": _mean_of_defined(ratio(total, images)[1:]),
+            "iou": _mean_of_defined(iou(confusion)[1:]),
+            "pixel_accuracy": float(accuracy(confusion)),
         }
 
     def tables(self, sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The confusion matrix of pixels, truth down. **Shape** ``(K, K)``."""
         return {"confusion": sums["confusion"].astype(np.int64)}
+
+
+def _mean_of_defined(values: np.ndarray) -> float:
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def _masks_of(batch: Batch) -> Tensor:

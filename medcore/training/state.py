@@ -1,11 +1,10 @@
-"""Notices a loss that is NaN or infinite, without making the host wait for the device at every step.
+"""Everything a training run holds between two steps: how it is made, goes into a checkpoint and comes back.
 
-Everything a training run holds between two epochs, and how it goes into a checkpoint and comes back.
+``prepare_run`` checks the inputs, places everything on the device and goes back to the last checkpoint.
 """
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,74 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import medcore
 from medcore.data.patchset import PatchSet
-from medcore.errors import MedcoreError
+from medcore.errors import MedcoreError, TestDataRefused
 from medcore.training import checkpoint, distributed
 from medcore.training.batches import Batch, Batches
-from medcore.training.config import WITHOUT_EFFECT, TrainConfig
-from medcore.training.device import Precision
+from medcore.training.config import TrainConfig
+from medcore.training.device import Precision, choose_precision
 from medcore.training.history import History
+from medcore.training.manifest import facts_of, refuse_other_run
 from medcore.training.objectives import Objective
-from medcore.training.optim import Ema, make_optimiser, schedule_factor, set_learning_rate
-
-LOOK_EVERY = 32  # steps between two looks at a GPU's flag
-
-
-class Watch:
-    """Remembers the first bad forward pass of an epoch, and keeps the optimiser from stepping from there on.
-
-    The flag lives on the device. On the CPU it is read at once; on a GPU its copy is read when it has arrived,
-    some steps later. The weights stay those before the bad step in both cases.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.start()
-
-    def start(self) -> None:
-        """Begin an epoch."""
-        self.bad = torch.zeros((), device=self.device)
-        self.first = torch.full((), -1, dtype=torch.int64, device=self.device)
-        self.seen: list[Tensor] = []  # ids of every batch so far, on the host
-        self._arriving: tuple[Tensor, torch.cuda.Event] | None = None
-
-    def look(self, value: Tensor, ids: Tensor | None = None) -> None:
-        """Take note of a loss (with its batch's ids) or of a gradient's norm."""
-        if ids is not None:
-            self.seen.append(ids)
-        bad = (~torch.isfinite(value.detach())).to(self.bad.dtype)
-        self.first = torch.where((self.first < 0) & (bad > 0), len(self.seen) - 1, self.first)
-        self.bad = torch.maximum(self.bad, bad)
-
-    def guard(self, optimiser: torch.optim.Optimizer) -> None:
-        """Let the fused optimiser skip its step where the flag of any process is up, on the device."""
-        if distributed.world() > 1:
-            distributed.max_over_processes(self.bad)
-            self.first = torch.where((self.first < 0) & (self.bad > 0), len(self.seen) - 1, self.first)
-        optimiser.grad_scale = None  # type: ignore[attr-defined]
-        optimiser.found_inf = self.bad  # type: ignore[attr-defined]
-
-    def first_bad(self, *, wait: bool = False) -> int | None:
-        """Number of the first bad batch of the epoch, from 0; None when none is known yet."""
-        if self.device.type != "cuda" or wait:
-            first = int(self.first)
-            return first if first >= 0 else None
-        if distributed.world() > 1:
-            return None  # all processes must stop at the same step: they look at the end of the epoch
-        if self._arriving is None and len(self.seen) % LOOK_EVERY == 0:
-            copy = torch.empty((), dtype=torch.int64, pin_memory=True).copy_(self.first, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-            self._arriving = (copy, event)
-        if self._arriving is not None and self._arriving[1].query():
-            first = int(self._arriving[0])
-            self._arriving = None
-            return first if first >= 0 else None
-        return None
-
-
-RANDOMNESS = "counter-based: a function of (seed, epoch, sample id); nothing to store"
+from medcore.training.optim import Ema, Watch, make_optimiser, schedule_factor, set_learning_rate
 
 
 @dataclass
@@ -283,74 +224,107 @@ def _both(first: AbstractContextManager, second: AbstractContextManager) -> Iter
         yield
 
 
-def facts_of(
+def prepare_run(
     model: nn.Module,
     objective: Objective,
-    config: TrainConfig,
-    precision: Precision,
     train: PatchSet,
     validation: PatchSet,
-) -> dict[str, Any]:
-    """What identifies a run, for its manifest: a resume compares these."""
-    return {
-        "medcore": medcore.__version__,
-        "torch": torch.__version__,
-        "architecture": getattr(model, "spec", None) or {"family": type(model).__name__, "args": {}},
-        "weights": sum(weight.numel() for weight in model.parameters()),
-        "classes": list(getattr(objective, "classes", None) or train.classes),
-        "task": objective.task,
-        "objective": objective.describe(),
-        "image_shape": list(train.shape),
-        "preprocessing": preprocessing_of(train),
-        "normalisation": normalisation_of(model),
-        "config": config.to_dict(),
-        "precision": precision.to_dict(),
-        "randomness": RANDOMNESS,
-        "data": {"name": train.card.name, "train": side(train), "validation": side(validation)},
-    }
+    config: TrainConfig,
+    device: torch.device,
+    out: str | Path | None,
+    resume: bool,
+) -> TrainState:
+    """Check the inputs, place everything on the device, and go back to the last checkpoint if asked to."""
+    monitor = config.monitor or objective.monitor
+    refuse_test_data(train, validation, monitor)
+    warn_of_shared_patients(train, validation)
+    objective.begin(train, device)
+    precision = choose_precision(config.precision, device, model)
+    folder, last = Path(out) if out is not None else None, None
+    if folder is not None:
+        last = last_checkpoint(folder, resume)
+    if last is not None and config.precision == "auto":  # a resume repeats the choice
+        precision = Precision(**checkpoint.read_manifest(last)["precision"])
+    history = History(monitor, direction(monitor, objective), out=folder, precision=precision.to_dict())
+    batches = training_batches(train, config, device)
+    facts = facts_of(model, objective, config, precision, train, validation)
+    state = TrainState(model, objective, config, device, precision, batches, history, facts)
+    if last is not None:
+        state.restore(last)
+        state.show(history.last_epoch)
+    return state
 
 
-def preprocessing_of(patches: PatchSet) -> dict[str, Any]:
-    """How files became the pixels of a set, so that new files are read alike: size policy, grey range, DICOM window."""
-    recipe = patches.card.recipe
-    return {key: recipe[key] for key in ("policy", "value_range", "window") if recipe.get(key)}
+def direction(monitor: str, objective: Objective) -> str:
+    """Which way a column is better: parts of the loss are best when small, metrics when large."""
+    if monitor == objective.monitor:
+        return objective.mode
+    return "min" if monitor.removeprefix("val_") in objective.parts else "max"
 
 
-def side(patches: PatchSet) -> dict[str, Any]:
-    """Size and identity of one side of a split."""
-    return {
-        "images": len(patches),
-        "patients": len(set(patches.patients.tolist())),
-        "fingerprint": patches.fingerprint,
-        "rows_sha256": hashlib.sha256(patches.index.tobytes()).hexdigest(),
-    }
+def refuse_test_data(train: PatchSet, validation: PatchSet, monitor: str) -> None:
+    """Raise when anything from a test set could be learnt from or choose."""
+    for name, patches in (("train", train), ("validation", validation)):
+        if (patches.splits == "test").any():
+            count = int((patches.splits == "test").sum())
+            raise TestDataRefused(f"{name}: {count} images are marked 'test'; pass them as test= for the curve only")
+    if not monitor.startswith("val_"):
+        raise TestDataRefused(f"monitor={monitor!r}: only a column of the validation set (val_…) may pick an epoch")
 
 
-def normalisation_of(model: nn.Module) -> dict[str, list[float]] | None:
-    """Mean and standard deviation per channel of the model's first layer, in units of [0, 1]."""
-    for module in model.modules():
-        if type(module).__name__ == "Normalise":
-            mean, std = getattr(module, "mean"), getattr(module, "std")  # noqa: B009
-            return {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
-    return None
-
-
-def refuse_other_run(manifest: dict[str, Any], facts: dict[str, Any], folder: Path) -> None:
-    """Raise unless a checkpoint belongs to this very run, but for fields that cannot change a weight."""
-    differing = []
-    for field_name in ("architecture", "objective", "precision"):
-        if manifest[field_name] != checkpoint.plain_json(facts[field_name]):
-            differing.append(f"{field_name} ({manifest[field_name]} there, {facts[field_name]} here)")
-    for name in ("train", "validation"):
-        there, here = manifest["data"][name], facts["data"][name]
-        if there["fingerprint"] != here["fingerprint"]:
-            differing.append(f"{name} images ({there['images']} there, {here['images']} here, other fingerprint)")
-    mine = checkpoint.plain_json(facts["config"])
-    for name, value in manifest["config"].items():
-        if name not in WITHOUT_EFFECT and mine.get(name) != value:
-            differing.append(f"config.{name} ({value!r} there, {mine.get(name)!r} here)")
-    if differing:
-        raise MedcoreError(
-            f"resume: {folder} belongs to another run. Different: {'; '.join(differing)}. "
-            "Set them back, or choose another folder for a new run"
+def warn_of_shared_patients(train: PatchSet, validation: PatchSet) -> None:
+    """Say so when patients stand on both sides: the chosen epoch then knows the patients already."""
+    shared = set(train.patients.tolist()) & set(validation.patients.tolist())
+    if shared:
+        warnings.warn(
+            f"{len(shared)} {train.card.group}(s) are in train and in validation (such as {min(shared)!r}): validation "
+            "will flatter the model; split by patient with assign_splits()",
+            stacklevel=4,
         )
+
+
+def last_checkpoint(out: Path, resume: bool) -> Path | None:
+    """Where to continue: the latest complete epoch. A folder with a run in it is not overwritten unasked."""
+    folder = out / "checkpoints"
+    out.mkdir(parents=True, exist_ok=True)
+    distributed.barrier()
+    if distributed.rank() == 0:
+        checkpoint.clear_leftovers(folder)
+    epochs = checkpoint.epochs_in(folder)
+    if epochs and not resume:
+        raise MedcoreError(f"out={out}: there is a run of {epochs[-1]} epochs; pass resume=True, or another folder")
+    return folder / checkpoint.epoch_name(epochs[-1]) if epochs else None
+
+
+def training_batches(train: PatchSet, config: TrainConfig, device: torch.device) -> Batches:
+    """Batches of the set that is learnt from, in a new order each epoch."""
+    return Batches(
+        train,
+        config.batch_size,
+        device,
+        seed=config.seed,
+        shuffle=True,
+        pieces=config.pieces,
+        loader=config.loader,
+        memory_share=config.memory_share,
+        threads=config.loader_threads,
+        rank=distributed.rank(),
+        world=distributed.world(),
+    )
+
+
+def evaluation_batches(patches: PatchSet, state: TrainState) -> Batches:
+    """Batches of a set that is only measured: whole images, fewer at once where training sees crops of them."""
+    config = state.config
+    seen = config.augment.crop if config.augment and config.augment.crop else 0
+    share = min(1.0, seen**2 / (patches.shape[0] * patches.shape[1])) if seen else 1.0
+    return Batches(
+        patches,
+        max(distributed.world(), int(config.batch_size * share)),
+        state.device,
+        loader=config.loader,
+        memory_share=config.memory_share,
+        threads=config.loader_threads,
+        rank=distributed.rank(),
+        world=distributed.world(),
+    )

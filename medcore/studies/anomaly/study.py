@@ -25,7 +25,7 @@ from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval, mean_interval
 from medcore.evaluation.predict import stream
 from medcore.evaluation.scores import Scores, refuse_test_data
-from medcore.metrics.similarity import psnr, ssim_map
+from medcore.metrics.similarity import psnr, ssim
 from medcore.metrics.stain_scores import red_share
 from medcore.models.vae import VAEOutput
 from medcore.studies.anomaly.detection import abnormal_scores
@@ -227,7 +227,7 @@ def reconstruction_quality(model: nn.Module, ps: PatchSet) -> dict[str, np.ndarr
     def both(images: torch.Tensor) -> torch.Tensor:
         output = reconstruct(model, images)
         picture = (output.reconstruction if isinstance(output, VAEOutput) else output).float().clamp(0, 1)
-        alike = ssim_map(images.float(), picture).flatten(1).mean(1)
+        alike = ssim(images.float(), picture)
         return torch.stack([psnr(images.float(), picture), alike], dim=1)
 
     return dict(zip(QUALITIES, stream(both, ps, model=model).T, strict=True))

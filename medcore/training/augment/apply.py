@@ -1,7 +1,7 @@
 """Random changes of training images: one recipe, applied per sample in a few batched kernels on the device.
 
     recipe = Augment(flip_horizontal=0.5, turns=True, rotation=15, brightness=0.1, stain=0.1)
-    images, masks = apply(recipe, images, masks, ids, seed=0, epoch=3)
+    images, masks = augment_images(recipe, images, masks, ids, seed=0, epoch=3)
 
 - What happens to a sample is a function of (seed, epoch, sample id) only: see ``randomness.py``.
 - Flips, quarter turns and crops move whole pixels and are exact; rotation, scale, shift and elastic share a single
@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from medcore.training.augment import colour, geometry
+from medcore.training.augment.colour import choose_colour
+from medcore.training.augment.geometry import choose_geometry
 from medcore.training.augment.recipe import Augment, Chosen, Draws, as_augment
 from medcore.training.randomness import AUGMENT, NOISE, keys
 
 
-def apply(
+def augment_images(
     recipe: Augment | None,
     pixels: Tensor,
     masks: Tensor | None,
@@ -69,12 +71,12 @@ def choose(
 
     Args:
         recipe: What may happen.
-        ids: As for :func:`apply`.
+        ids: As for :func:`augment_images`.
         shape: Height, width and channels of the stored images.
         device: Where the images are.
         seed: Seed of the run.
         epoch: Epoch, counted from 1.
-        sizes: As for :func:`apply`.
+        sizes: As for :func:`augment_images`.
     """
     draws = Draws(keys(ids, seed, epoch, AUGMENT), device)
     side, (height, width, channels) = recipe.crop, shape
@@ -82,13 +84,13 @@ def choose(
         sizes = torch.tensor([height, width]).expand(len(ids), 2)
     seen = (height, width) if side is None else (side, side)
     node_keys = keys(ids, seed, epoch, NOISE) if recipe.elastic else None
-    return geometry.choices(recipe, draws, seen, sizes, node_keys) | colour.choices(recipe, draws, channels)
+    return choose_geometry(recipe, draws, seen, sizes, node_keys) | choose_colour(recipe, draws, channels)
 
 
 def apply_chosen(
     recipe: Augment, pixels: Tensor, masks: Tensor | None, chosen: Chosen, *, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    """:func:`apply` with what :func:`choose` chose; ``seed`` fixes the bank of noise."""
+    """:func:`augment_images` with what :func:`choose` chose; ``seed`` fixes the bank of noise."""
     shape = pixels.shape[1:3] if recipe.crop is None else (recipe.crop, recipe.crop)
     count = len(pixels)
     at_once = max(1, CACHED_PIXELS // (shape[0] * shape[1])) if pixels.device.type == "cpu" else count
@@ -157,7 +159,10 @@ def augmented_examples(
         uint8 images, row by row. **Shape** ``(n * (count + 1), H, W, C)``.
     """
     pixels, ids = torch.from_numpy(np.ascontiguousarray(images)), torch.arange(len(images))
-    epochs = [apply(as_augment(recipe), pixels, None, ids, seed=seed, epoch=epoch)[0] for epoch in range(1, count + 1)]
+    epochs = [
+        augment_images(as_augment(recipe), pixels, None, ids, seed=seed, epoch=epoch)[0]
+        for epoch in range(1, count + 1)
+    ]
     variants = torch.stack(epochs, dim=1).mul(255).round().clamp(0, 255).to(torch.uint8)
     rows = torch.cat([pixels.permute(0, 3, 1, 2)[:, None], variants], dim=1)
     return rows.flatten(0, 1).permute(0, 2, 3, 1).contiguous().numpy()

@@ -28,7 +28,7 @@ DARKEST = 1 / 255  # optical density of black would be infinite
 NOISE_BANK = 1 << 20
 
 
-def choices(recipe: Augment, draws: Draws, channels: int) -> dict[str, Tensor]:
+def choose_colour(recipe: Augment, draws: Draws, channels: int) -> dict[str, Tensor]:
     """What happens to each sample, as matrices and amounts.
 
     Raises:
@@ -64,7 +64,7 @@ def change(recipe: Augment, images: Tensor, chosen: dict[str, Tensor], seed: int
     if "matrix" in chosen:
         images = mix_colours(images, chosen["matrix"], chosen["lift"])
     if "blurred" in chosen:
-        images = blur(images, chosen["blurred"], chosen["sigma"], recipe.blur)
+        images = blur_some(images, chosen["blurred"], chosen["sigma"], recipe.blur)
     if "noisy" in chosen:
         images = add_noise(images, chosen["noisy"], chosen["deviation"], chosen["place"], seed)
     changed = {"stain_matrix", "matrix", "noisy"} & chosen.keys()
@@ -145,7 +145,7 @@ def hue_rotation(angle: Tensor) -> Tensor:
     return cosine * torch.eye(3, device=angle.device) + sine * cross + (1 - cosine) / 3
 
 
-def blur(images: Tensor, chosen: Tensor, sigmas: Tensor, largest: float) -> Tensor:
+def blur_some(images: Tensor, chosen: Tensor, sigmas: Tensor, largest: float) -> Tensor:
     """Gaussian blur of the chosen samples, each with its own width; edges are mirrored.
 
     Args:

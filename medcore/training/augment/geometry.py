@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ELASTIC_NODES = 5  # displacements are drawn on a grid of 5×5 nodes and smoothed in between
 
 
-def choices(
+def choose_geometry(
     recipe: Augment, draws: Draws, shape: tuple[int, int] | torch.Size, sizes: Tensor | None, node_keys: Tensor | None
 ) -> dict[str, Tensor]:
     """What happens to each sample: ``corners`` and ``elements`` (on the host), ``affine`` and ``elastic``.

@@ -1,7 +1,7 @@
 """Random changes of training images: one recipe, applied per sample in a few batched kernels on the device.
 
     recipe = Augment(flip_horizontal=0.5, turns=True, rotation=15, brightness=0.1, stain=0.1)
-    images, masks = apply(recipe, images, masks, ids, seed=0, epoch=3)
+    images, masks = augment_images(recipe, images, masks, ids, seed=0, epoch=3)
 
 - What happens to a sample is a function of (seed, epoch, sample id) only: see ``randomness.py``.
 - Flips, quarter turns and crops move whole pixels and are exact; rotation, scale, shift and elastic share a single

@@ -1,52 +1,37 @@
-"""Host memory that a run keeps between its steps; and when memory runs out, which batch size would have fitted."""
+"""What ends a run early: a loss that is NaN or infinite, and memory that runs out; both name what to do.
+
+When memory runs out, ``explained`` tries how many images would have fitted.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import platform
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from medcore.errors import MedcoreError
-from medcore.training import distributed
-
-if TYPE_CHECKING:
-    from medcore.training.batches import Batch
-    from medcore.training.state import TrainState
+from medcore.training import checkpoint, distributed
+from medcore.training.batches import Batch
+from medcore.training.state import TrainState
 
 
-# glibc's names for "blocks from this size on are mapped alone" and "free memory above this goes back"
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
-WHILE_TRAINING = {MMAP_THRESHOLD: 1 << 30, TRIM_THRESHOLD: 1 << 30}
-AFTERWARDS = {MMAP_THRESHOLD: 1 << 25, TRIM_THRESHOLD: 1 << 26}  # where glibc's own adaptation ends up
-
-
-@contextlib.contextmanager
-def kept_between_steps() -> Iterator[None]:
-    """Have the C library keep what a step frees for the next step, and give it back at the end.
-
-    Every step asks for the same megabytes again. Left alone, glibc hands them to the system after use, and each page
-    that comes back costs a fault: a visible share of a small model's step and most of an augmentation's time. Other C
-    libraries are left as they are.
-    """
-    library = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
-    if library is None:
-        yield
+def stop_if_bad(state: TrainState, epoch: int, batch: int | None) -> None:
+    """End the run when a loss was NaN or infinite, with the state saved and the images named."""
+    if batch is None:
         return
-    _tune(library, WHILE_TRAINING)
-    try:
-        yield
-    finally:
-        _tune(library, AFTERWARDS)
-        library.malloc_trim(0)
-
-
-def _tune(library: ctypes.CDLL, sizes: dict[int, int]) -> None:
-    for name, size in sizes.items():
-        library.mallopt(name, size)
+    ids = distributed.joined_lists(state.watch.seen[batch].tolist())
+    where = f"epoch {epoch}, batch {batch + 1} of the epoch"
+    saved = ""
+    if state.folder is not None and distributed.rank() == 0:
+        manifest = state.manifest(epoch) | {"failed": {"epoch": epoch, "batch": batch + 1, "ids": ids}}
+        target = state.folder / f"failed-{checkpoint.epoch_name(epoch)}"
+        checkpoint.write_checkpoint(target, state.weights(), state.tensors(), manifest)
+        saved = f" The weights before that step are in {target}."
+    raise MedcoreError(
+        f"the loss became NaN or infinite in {where}; its images are rows {ids} of the set.{saved} "
+        "Look at these images, lower learning_rate, set clip_norm=1, or use precision='fp32'"
+    )
 
 
 def ran_out(error: BaseException) -> bool:
