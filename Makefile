@@ -26,6 +26,7 @@ lint: dev                     ## what pre-commit and CI check
 	$(BIN)/lint-imports
 	$(BIN)/nbstripout --verify --extra-keys "metadata.kernelspec.display_name metadata.language_info" notebooks/*.ipynb
 	$(BIN)/python tests/check_versions.py
+	$(BIN)/python tests/structure.py
 
 sample: install               ## reports/sample, from a new run or, with FROM=reports/<run>, from one that is there
 	$(if $(FROM),,$(BIN)/medcore reports --out build/sample --jobs $(JOBS))
