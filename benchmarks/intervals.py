@@ -13,9 +13,9 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from medcore.evaluation.intervals import interval
-from medcore.evaluation.resampling import auroc_statistic, bootstrap_values, counts_of_indices, evaluate
+from medcore.evaluation.resampling import bootstrap_values, counts_of_indices, evaluate
 from medcore.evaluation.simulated import Cohort, simulate
-from medcore.metrics.ranking import delong
+from medcore.metrics.ranking import auroc_statistic, delong
 
 METRICS = ("auroc", "accuracy", "balanced_accuracy")
 COHORTS = {
