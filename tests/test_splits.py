@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
-from medcore.data.splits import assign_splits, group_names, patient_folds, split_groups, split_table
+from medcore.data.splits import (
+    assign_splits,
+    check_enough,
+    group_names,
+    patient_folds,
+    split_cases,
+    split_groups,
+    split_table,
+)
 from medcore.errors import MedcoreError
 
 
@@ -186,3 +194,50 @@ def test_split_table_counts_by_hand():
     assert table.loc["test"].tolist() == [2, 1, 1, 1]
     assert table.loc["all"].tolist() == [5, 3, 2, 3]
     assert list(table.columns) == ["images", "patients", "class 0", "class 1"]
+
+
+@pytest.mark.parametrize("make", [assign_splits, split_cases])
+@pytest.mark.parametrize("marks", [("train", "test"), ("", "test"), ("train", "val"), ("", "val"), ("", "train")])
+def test_sides_that_are_given_stay_and_the_rest_comes_out_of_train(make, marks):
+    """A set with train and test but no val, or with a hold-out and nothing else marked, keeps its test."""
+    ps = cohort(seed=4)
+    held = np.isin(ps.patients, [f"P{n}" for n in range(0, 40, 4)])
+    given = ps.with_split(np.where(held, marks[1], marks[0]))
+    made = make(given, seed=7)
+    assert set(made.splits) == {"train", "val", "test"} and sides_per_group(made.splits, made.patients) == 1
+    if marks[1] != "train":
+        assert np.array_equal(made.splits == marks[1], held)
+    assert (make(given, seed=8).splits != made.splits).any()
+
+
+def test_unlabelled_hold_out_rows_stay_test_too():
+    ps = cohort(seed=4)
+    held = ps.patients == "P3"
+    labels = np.where(held, -1, ps.labels)
+    made = assign_splits(ps.with_columns(label=labels, split=np.where(held, "test", "")))
+    assert np.array_equal(made.splits == "test", held)
+
+
+@pytest.mark.parametrize("carriers", [1, 2, 3, 4])
+@pytest.mark.parametrize("images", [1, 3])
+def test_training_has_every_class_before_the_other_sides(carriers, images):
+    labels = np.repeat([1] * carriers + [0] * 60, images)
+    names = np.repeat([f"P{n}" for n in range(60 + carriers)], images)
+    for seed in range(10):
+        ps = assign_splits(make_set(labels, names), seed=seed)
+        assert (ps.labels[ps.splits == "train"] == 1).any()
+        assert {"train", "val", "test"} == set(ps.splits)
+        notes = check_enough(ps.select(ps.splits != "")) if carriers > 2 else None
+        assert notes in (None, []) or carriers == 3
+
+
+def test_a_set_that_cannot_be_judged_is_refused_and_names_class_and_counts():
+    one_each = assign_splits(make_set(np.arange(5), list("ABCDE")))
+    with pytest.raises(MedcoreError, match=r"class \d: \d in train, \d in val, \d in test"):
+        check_enough(one_each)
+    untrained = make_set([0, 0, 0, 1, 1], list("ABCDE"), split=["train", "val", "test", "val", "test"])
+    with pytest.raises(MedcoreError, match="no patient of class 1 is in train"):
+        check_enough(untrained)
+    rare = make_set([0, 1, 2, 0, 1, 0, 1], list("ABCDEFG"), split=["train"] * 3 + ["val"] * 2 + ["test"] * 2)
+    assert len(check_enough(rare)) == 1 and "class 2 has 1 in train, 0 in val, 0 in test" in check_enough(rare)[0]
+    assert check_enough(rare.where(label=[0, 1])) == []

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -23,6 +23,9 @@ from medcore.errors import MedcoreError
 SPLITS = ("train", "val", "test")
 FEW_PATIENTS = 5  # a side with fewer than this gives intervals too wide to conclude anything
 MANY_GROUPS = 2000  # above this one draw is balanced enough, and twenty would take minutes
+
+
+Draw = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # rows, groups of all rows, shares -> sides
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def assign_splits(
         ps: the set; an existing ``split`` column is honoured unless `honour` is False.
         fractions: shares of train, val and test, summing to 1; val or test may be 0.
         seed: the same seed and set give the same split.
-        honour: keep a published split, and make only what it lacks (out of its train part, by patient).
+        honour: keep every side that is given: what is marked test stays test and nothing joins it but its own
+            patients; a missing side is drawn, by patient, out of train (and out of rows without a side).
 
     Returns:
         A view of `ps` with the ``split`` column filled; ``card.recipe["split"]`` says how it was made and
@@ -74,14 +78,88 @@ def assign_splits(
     Raises:
         MedcoreError: when there are fewer patients than sides, or `fractions` make no sense.
     """
-    shares = _checked_fractions(fractions)
+
+    def draw(rows: np.ndarray, groups: np.ndarray, parts: np.ndarray) -> np.ndarray:
+        return split_groups(ps.labels[rows], groups[rows], fractions=parts, seed=seed)
+
+    return _with_sides(ps, draw, _checked_fractions(fractions), seed, honour)
+
+
+def split_cases(
+    ps: PatchSet, *, fractions: Sequence[float] = (0.6, 0.15, 0.25), seed: int = 0, stratify: str = "grade"
+) -> PatchSet:
+    """As :func:`assign_splits`, for few large images: shares are counted in patients, not in images.
+
+    Args:
+        ps: the set; sides that are given are kept.
+        fractions: shares of train, val and test, summing to 1.
+        seed: the same seed and set give the same split.
+        stratify: column whose values are spread evenly (a patient has its commonest one); unused when it is not there.
+
+    Raises:
+        MedcoreError: when there are fewer patients than sides.
+    """
+    values = ps.column(stratify).astype(str) if stratify in ps.columns else np.full(len(ps), "")
+
+    def draw(rows: np.ndarray, groups: np.ndarray, parts: np.ndarray) -> np.ndarray:
+        commonest = pd.Series(values[rows]).groupby(groups[rows]).agg(lambda part: part.mode()[0])
+        names = commonest.index.to_numpy(dtype=str)
+        kinds = np.unique(commonest.to_numpy(dtype=str), return_inverse=True)[1]
+        side_of = dict(zip(names, split_groups(kinds, names, fractions=parts, seed=seed), strict=True))
+        return np.array([side_of[name] for name in groups[rows]], dtype=object)
+
+    return _with_sides(ps, draw, _checked_fractions(fractions), seed, honour=True)
+
+
+def check_enough(ps: PatchSet, sides: Sequence[str] = SPLITS) -> list[str]:
+    """Whether a classifier can be trained, chosen and judged on this split; it takes milliseconds.
+
+    Args:
+        ps: a set with a split (:func:`assign_splits`).
+        sides: the sides that are going to be used.
+
+    Returns:
+        Sentences on classes that some side lacks, so that nothing can be estimated for them there.
+
+    Raises:
+        MedcoreError: when a side holds fewer than two classes, or a class has no training image.
+    """
+    groups, unit = group_names(ps), unit_of(ps)
+    counts = {
+        side: [len(set(groups[(ps.splits == side) & (ps.labels == k)])) for k in range(len(ps.classes))]
+        for side in sides
+    }
+    used = [k for k in range(len(ps.classes)) if (ps.labels == k).any()]
+    where = {k: ", ".join(f"{counts[side][k]} in {side}" for side in sides) for k in used}
+    untrained = [k for k in used if "train" in sides and not counts["train"][k]]
+    poor = [side for side in sides if sum(counts[side][k] > 0 for k in used) < 2]
+    if untrained or poor:
+        rare = untrained or [k for k in used if not all(counts[side][k] for side in sides)]
+        fault = f"no {unit} of {_named(ps, untrained)} is in train" if untrained else (
+            f"{_listed(poor)} hold{'s' * (len(poor) == 1)} fewer than two classes")  # fmt: skip
+        raise MedcoreError(
+            f"set {ps.card.name!r}: {fault} ({'; '.join(f'{ps.classes[k]}: {where[k]} {unit}s' for k in rare[:5])}). "
+            f"A class needs at least {len(sides)} {unit}s, one for each side: add some, "
+            "join the class with another, or leave it out"
+        )
+    lacking = [k for k in used if not all(counts[side][k] for side in sides)]
+    return [f"Class {ps.classes[k]} has {where[k]} {unit}s: nothing can be estimated where it has none."
+            for k in lacking]  # fmt: skip
+
+
+def _named(ps: PatchSet, numbers: Sequence[int]) -> str:
+    return _listed([ps.classes[k] for k in numbers[:5]]) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
+
+
+def _with_sides(ps: PatchSet, draw: Draw, shares: tuple[float, float, float], seed: int, honour: bool) -> PatchSet:
+    """The set with its sides, the recipe of the split, and what to be careful about."""
     groups = group_names(ps)
     given = ps.splits.astype(object)
     present = set(given) - {""}
-    if honour and "train" in present:
-        sides, how, notes = _complete(given, ps.labels, groups, shares, seed)
+    if honour and present and ("train" in present or (given == "").any()):
+        sides, how, notes = _complete(given, groups, shares, draw)
     else:
-        sides = split_groups(ps.labels, groups, fractions=shares, seed=seed)
+        sides = draw(np.arange(len(ps)), groups, np.array(shares))
         how, notes = "stratified by class, drawn by group", []
         if honour and present:
             notes.append(f"The given split has only {_listed(present)} and no train part: it was drawn anew.")
@@ -133,6 +211,20 @@ def split_groups(
     if val > 0:
         rest = np.flatnonzero(sides == "train")
         sides[rest[_held_out(labels[rest], groups[rest], val / (train + val), seed + 1, spare=1)]] = "val"
+    return _train_first(sides, labels, groups)
+
+
+def _train_first(sides: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Move a group of every class that training lacks to train, from val before test, never the last of a side."""
+    for label in sorted(set(labels.tolist()) - {-1}):
+        if (sides[labels == label] == "train").any():
+            continue
+        for side in ("val", "test"):
+            names = np.unique(groups[(labels == label) & (sides == side)])
+            if len(names) and len(np.unique(groups[sides == side])) > 1:
+                size = [int((groups == name).sum()) for name in names]
+                sides[groups == names[int(np.argmin(size))]] = "train"
+                break
     return sides
 
 
@@ -182,7 +274,7 @@ def split_table(ps: PatchSet) -> pd.DataFrame:
 
 
 def _complete(
-    given: np.ndarray, labels: np.ndarray, groups: np.ndarray, shares: tuple[float, float, float], seed: int
+    given: np.ndarray, groups: np.ndarray, shares: tuple[float, float, float], draw: Draw
 ) -> tuple[np.ndarray, str, list[str]]:
     """Keep a given split and make what it lacks out of its train part."""
     sides, notes = _fill_blanks(given, groups)
@@ -194,7 +286,7 @@ def _complete(
     # A group that the given split already shares with another side cannot become a clean val or test.
     free = rows[~np.isin(groups[rows], groups[sides != "train"])]
     parts = np.array([train, val if "val" in missing else 0.0, test if "test" in missing else 0.0])
-    sides[free] = split_groups(labels[free], groups[free], fractions=parts / parts.sum(), seed=seed)
+    sides[free] = draw(free, groups, parts / parts.sum())
     kept = sorted(set(given) - {""}, key=SPLITS.index)
     return sides, f"{_listed(kept)} as given; {_listed(missing)} taken from train by group", notes
 
@@ -234,11 +326,11 @@ def _held_out(labels: np.ndarray, groups: np.ndarray, share: float, seed: int, *
 
 
 def _imbalance(labels: np.ndarray, rows: np.ndarray, share: float) -> float:
-    """How far the held-out part is from `share` in every class; a class left out of a side costs most."""
+    """How far the held-out part is from `share` in every class; a class that a side lacks costs most."""
     names, number = np.unique(labels, return_inverse=True)
     total = np.bincount(number, minlength=len(names))
     inside = np.bincount(number[rows], minlength=len(names))
-    left_out = ((inside == 0) | (inside == total)).sum()
+    left_out = (inside == 0).sum() + 10 * (inside == total).sum()  # what is held out whole cannot be learnt
     return float(np.abs(inside / total - share).mean() + left_out)
 
 
@@ -297,32 +389,3 @@ def _checked_fractions(fractions: Sequence[float] | np.ndarray) -> tuple[float, 
 def _listed(names: Iterable[str]) -> str:
     """Names for a sentence, in a stable order."""
     return ", ".join(names if isinstance(names, list) else sorted(names))
-
-
-def split_cases(
-    ps: PatchSet, *, fractions: Sequence[float] = (0.6, 0.15, 0.25), seed: int = 0, stratify: str = "grade"
-) -> PatchSet:
-    """Give every image a side, with shares of the patients.
-
-    Args:
-        ps: The set. A published split with all three sides is kept as it is.
-        fractions: Shares of train, val and test, summing to 1.
-        seed: The same seed and set give the same split.
-        stratify: Column whose values are spread evenly (a patient has its commonest one); unused when it is not there.
-
-    Raises:
-        MedcoreError: There are fewer patients than sides.
-    """
-    if {"train", "val", "test"} <= set(ps.splits):
-        return assign_splits(ps, seed=seed)
-    groups = group_names(ps)
-    names = np.unique(groups)
-    values = ps.column(stratify).astype(str) if stratify in ps.columns else np.full(len(ps), "")
-    commonest = pd.Series(values).groupby(groups).agg(lambda part: part.mode()[0]).loc[names]
-    kinds = np.unique(commonest.to_numpy(dtype=str), return_inverse=True)[1]
-    side_of = dict(zip(names, split_groups(kinds, names, fractions=fractions, seed=seed), strict=True))
-    given = ps.with_split(np.array([side_of[name] for name in groups]))
-    how = f"shares of the {unit_of(ps)}s, drawn by {unit_of(ps)}"
-    marked = assign_splits(given, seed=seed)  # changes no side: adds the cautions and the recipe
-    recipe = {**marked.card.recipe, "split": {**marked.card.recipe["split"], "how": how, "fractions": list(fractions)}}
-    return marked.with_card(replace(marked.card, recipe=recipe))
