@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.estimate import Estimate, gain_in_words, not_estimable, printed_decimals
+from medcore.evaluation.estimate import Estimate, gain_in_words, not_estimable, printed, printed_decimals, printed_p
 
 
 def make(value, low, high, **more):
@@ -19,7 +19,12 @@ def make(value, low, high, **more):
     "numbers, text",
     [
         ((0.832, 0.79, 0.87), "0.83 (0.79–0.87)"),
-        ((0.75, 0.5, 1.0), "0.8 (0.5–1.0)"),
+        ((0.75, 0.5, 1.0), "0.75 (0.50–1.00)"),
+        ((0.9425, 0.493, 0.9997), "0.94 (0.49–0.9997)"),
+        ((0.99999, 0.00001, 0.99999), ">0.9999 (<0.0001–>0.9999)"),
+        ((-0.025, -0.046, -0.003), "−0.025 (−0.046 to −0.003)"),
+        ((-0.2, -0.4, -0.003), "−0.20 (−0.40 to −0.003)"),
+        ((27.31, 26.1, 28.4), "27.3 (26.1–28.4)"),
         ((0.9025, 0.9, 0.905), "0.902 (0.900–0.905)"),
         ((13.6, 9.0, 18.0), "14 (9–18)"),
         ((-0.04, -0.1, 0.03), "−0.04 (−0.10 to 0.03)"),
@@ -28,6 +33,39 @@ def make(value, low, high, **more):
 )
 def test_printed_digits_match_the_width(numbers, text):
     assert str(make(*numbers)) == text
+
+
+def test_an_auroc_near_one_has_three_decimals_and_a_share_its_count():
+    assert printed(0.95, 0.89, 0.99, name="auroc") == "0.950 (0.890–0.990)"
+    assert printed(0.94, 0.89, 0.98, name="auroc") == "0.94 (0.89–0.98)"
+    assert printed(0.95, 0.86, 0.98, name="sensitivity", n=60, counted=57) == "0.95 (0.86–0.98), 57 of 60"
+    assert printed(0.5, name="accuracy", n=24000, counted=12000, note="one patient").endswith(
+        "12\u202f000 of 24\u202f000"
+    )
+
+
+def test_the_first_interval_says_what_it_is():
+    found = make(0.83, 0.79, 0.87)
+    assert (f"{found}", f"{found:ci}") == ("0.83 (0.79–0.87)", "0.83 (95 % CI 0.79–0.87)")
+    assert "97.5 % CI" in f"{make(0.83, 0.79, 0.87, level=0.975):ci}"
+    with pytest.raises(MedcoreError, match="format 'x'"):
+        f"{found:x}"
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 1))
+def test_only_an_exact_bound_is_printed_as_one(value, low, width):
+    for number in (value, low, low + width):
+        text = printed(number, low, low + width).split(" (")[0].replace("−", "-")
+        if text.startswith((">", "<")):
+            continue
+        assert (abs(float(text)) in (0, 1)) == (abs(number) < 1e-12 or abs(number) > 1 - 1e-12) or abs(number) > 1
+
+
+@pytest.mark.parametrize(
+    "p, text", [(2e-5, "P < .001"), (0.00399, "P = .004"), (0.0312, "P = .03"), (0.5, "P = .50"), (0.999, "P > .99")]
+)
+def test_p_values(p, text):
+    assert printed_p(p) == text
 
 
 @given(st.floats(1e-5, 1e3), st.floats(0, 1))

@@ -72,7 +72,8 @@ def estimate(one: Measure, how: Construction, unit: str, split: str) -> Estimate
         raise MedcoreError(f"interval: level={how.level} must lie in 0…1, method={how.method!r} in {METHODS}")
     limits = _limits_of_independent(one, how) or _limits(one, how)
     note = "; ".join(text for text in (limits.note, one.note) if text)
-    return Estimate(one.name, *limits[:3], one.n, unit, split, how.level, limits.method, note)
+    counted = round(limits.value * one.n) if one.name in PROPORTIONS and limits.value is not None else None
+    return Estimate(one.name, *limits[:3], one.n, unit, split, how.level, limits.method, note, counted)
 
 
 def _value(one: Measure) -> Limits:

@@ -8,7 +8,7 @@ from typing import Protocol
 from matplotlib.axes import Axes
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.estimate import metric_name, printed_decimals
+from medcore.evaluation.estimate import metric_name, printed
 from medcore.plots import style
 
 DASHES: tuple = ((0, (1, 1.2)), (0, (4, 2)), (0, (5, 1.5, 1, 1.5)), "solid")
@@ -115,8 +115,6 @@ def _right(ax: Axes, row: float, text: str) -> None:
 
 
 def _printed(one: EstimateLike) -> str:
-    """The estimate with digits that match its interval's width."""
-    digits = printed_decimals(one.low, one.high)
-    if one.low is None or one.high is None:
-        return f"{one.value:.{digits}f} (no interval)"
-    return f"{one.value:.{digits}f} ({one.low:.{digits}f}–{one.high:.{digits}f})"
+    """As everywhere, without the count of cases, which stands beside it."""
+    text = printed(one.value, one.low, one.high, name=one.name)
+    return text if one.low is not None and one.high is not None else f"{text} (no interval)"

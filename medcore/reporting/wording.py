@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from medcore.evaluation.estimate import Estimate, metric_name, printed_decimals
+from medcore.evaluation.estimate import Estimate, metric_name, printed
 
 __all__ = [
     "count", "duration", "estimate_text", "memory", "metric_name", "moment", "shown",
@@ -25,17 +25,8 @@ STATUS_NOTES = {
 
 
 def estimate_text(row: Mapping[str, Any]) -> str:
-    """``0.83 (0.79–0.87)`` with as many digits as the interval's width allows; plain words when there is none."""
-    value, low, high = (row.get(key) for key in ("value", "low", "high"))
-    if value is None or not _number(value):
-        return "not estimable"
-    if low is None or high is None or not _number(low) or not _number(high):
-        return f"{value:.3g}" if abs(value) >= 10 else f"{value:.2f}"
-    digits = printed_decimals(low, high)
-    if row.get("method") == "exact":
-        return f"{value:.{digits}f} (exact)".replace("-", "−")
-    texts = [f"{number:.{digits}f}".replace("-", "−") for number in (value, low, high)]
-    return f"{texts[0]} ({texts[1]}{' to ' if low < 0 else '–'}{texts[2]})"
+    """A row of ``metrics`` as ``evaluation.estimate`` prints it, its note left out."""
+    return printed(**{"value": None, **row, "note": ""})
 
 
 def _number(value: Any) -> bool:
