@@ -9,6 +9,7 @@ from medcore.models import build
 from medcore.models.backbone import Backbone, batch_norms
 from medcore.models.classifier import CLASSIFIER_NAMES, build_classifier
 from medcore.models.normalise import Normalise, channel_statistics
+from medcore.models.weights import our_key
 
 
 @pytest.mark.parametrize("name", CLASSIFIER_NAMES)
@@ -45,9 +46,7 @@ def test_matches_torchvision_when_given_its_weights():
     for name in ("resnet18", "densenet121", "mobilenet_v2", "convnext_tiny"):
         theirs = getattr(torchvision.models, name)(num_classes=4).eval()
         ours = build_classifier(name, 4, mean=(0.0,) * 3, std=(1.0,) * 3)
-        from medcore.models.weights import _our_key
-
-        state = {_our_key(key, ours.backbone): value for key, value in theirs.state_dict().items()}
+        state = {our_key(key, ours.backbone): value for key, value in theirs.state_dict().items()}
         missing, unexpected = ours.load_state_dict(state, strict=False)
         assert set(missing) <= {"normalise.mean", "normalise.std"} and not unexpected
         images = torch.rand(2, 3, 64, 64)

@@ -54,7 +54,7 @@ def test_cases_come_without_their_padding() -> None:
 def test_statistics_and_class_counts_ignore_padding() -> None:
     ps = glands()
     values = np.concatenate([image.reshape(-1, 3) for image in cases.case_images(ps)]) / 255
-    mean, std = cases.channel_statistics(ps)
+    mean, std = cases.case_statistics(ps)
     np.testing.assert_allclose(mean, values.mean(0))
     np.testing.assert_allclose(std, values.std(0))
     table = cases.class_table(ps)

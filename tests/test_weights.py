@@ -15,7 +15,7 @@ from medcore.models import build
 from medcore.models.backbone import CLASSIFIER_NAMES, batch_norms
 from medcore.models.classifier import build_classifier
 from medcore.models.unet import build_unet
-from medcore.models.weights import architecture_of, has_folded_batch_norm, recompute_batch_norm
+from medcore.models.weights import architecture_of
 
 
 @pytest.fixture(scope="module")
@@ -74,24 +74,6 @@ def test_half_precision_and_folded_batch_norm(theirs, tmp_path):
     assert model.head.weight.dtype == torch.float32
     assert model.backbone.frozen_batch_norm and "folded" in str(model.weights_report)
     assert not any(layer.training for layer in batch_norms(model.train()))
-
-
-def test_recomputed_batch_norm_computes_the_same_and_can_train():
-    torch.manual_seed(0)
-    model = build_classifier("small_cnn", 3)
-    for layer in batch_norms(model):
-        torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
-        torch.nn.init.normal_(layer.bias)
-    assert has_folded_batch_norm(model.backbone)
-    model.eval()
-    images = torch.rand(32, 3, 32, 32)
-    before = model(images)
-    recompute_batch_norm(model, images.split(8))
-    torch.testing.assert_close(model(images), before, atol=1e-4, rtol=1e-4)
-    assert not has_folded_batch_norm(model.backbone)
-    torch.testing.assert_close(model.train()(images), before, atol=2e-3, rtol=1e-2)  # batch = stored statistics
-    with pytest.raises(MedcoreError, match="empty"):
-        recompute_batch_norm(model, [])
 
 
 def test_grey_images_equal_rgb_images_with_equal_channels(weights_file):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from medcore.errors import MedcoreError
 from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, OnBackbone
 from medcore.models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from medcore.models.weights import load_weights
 
 
 class Classifier(OnBackbone):
@@ -143,8 +144,6 @@ def build_classifier(
     stem_channels = 3 if grey_on_rgb else in_channels
     model = Classifier(name, classes, in_channels, dropout, image_size, mean, std, stem_channels)
     if weights is not None:
-        from medcore.models.weights import load_weights
-
         model.weights_report = load_weights(model, weights)
     return model
 

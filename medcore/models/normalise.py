@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -73,17 +73,19 @@ def check_normalisation(mean: Sequence[float], std: Sequence[float], in_channels
         )
 
 
-def channel_statistics(images: np.ndarray, rows: int = 2000) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of training images, in units of [0, 1].
+def channel_statistics(images: Iterable[np.ndarray]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel over all pixels of training images (any others leak), in units of [0, 1].
 
     Args:
-        images: (N, H, W, C) uint8, training images only (anything else leaks).
-        rows: evenly spaced images that are looked at, so that a memory-mapped set is not read whole.
+        images: **Shape** each ``(H, W, C)`` uint8; sizes may differ.
 
     Returns:
-        mean and std, one number per channel; a constant channel gets std 1.
+        One number per channel; a channel without variation gets std 1.
     """
-    step = max(1, len(images) // rows)
-    pixels = np.asarray(images[::step], dtype=np.float64).reshape(-1, images.shape[-1]) / 255.0
-    std = pixels.std(axis=0)
-    return tuple(pixels.mean(axis=0).tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist())
+    count, total, squares = 0, np.zeros(1, np.int64), np.zeros(1, np.int64)
+    for image in images:
+        values = image.reshape(-1, image.shape[-1]).astype(np.int64)
+        count, total, squares = count + len(values), total + values.sum(0), squares + (values**2).sum(0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0)) / 255
+    return (mean / 255).tolist(), np.where(std > 1e-6, std, 1.0).tolist()

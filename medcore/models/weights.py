@@ -10,11 +10,10 @@ error, except for the head, which is new whenever the classes are; the report sa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchvision
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
 from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, OnBackbone, batch_norms
-from medcore.models.classifier import Classifier
 
 HOW_TO_GO_ON = (
     "pass a local file (weights='path/to/weights.pth'), a checkpoint of ours, or weights=None for random weights"
@@ -54,7 +52,7 @@ class WeightsReport:
         return "; ".join([text, *self.notes])
 
 
-def load_weights(model: Classifier, weights: str | PathLike[str]) -> WeightsReport:
+def load_weights(model: OnBackbone, weights: str | PathLike[str]) -> WeightsReport:
     """Loads pretrained weights into a classifier: trunk always, head only where the classes agree.
 
     Args:
@@ -67,7 +65,7 @@ def load_weights(model: Classifier, weights: str | PathLike[str]) -> WeightsRepo
     state, source, digest = read_weights(weights, model.backbone.name)
     ours = any(key.startswith("backbone.") for key in state)
     if not ours:
-        state = {_our_key(key, model.backbone): value for key, value in state.items()}
+        state = {our_key(key, model.backbone): value for key, value in state.items()}
     notes = [] if ours else _fit_stem(state, model)
     return _freeze_folded(model, _copy_into(model, state, source, digest, notes))
 
@@ -76,7 +74,7 @@ def load_encoder(model: OnBackbone, weights: str | PathLike[str]) -> WeightsRepo
     """Loads pretrained weights into the trunk of a U-Net. See ``load_weights``."""
     backbone = model.backbone
     state, source, digest = read_weights(weights, backbone.name)
-    state = {_our_key(key, backbone).removeprefix("backbone."): value for key, value in state.items()}
+    state = {our_key(key, backbone).removeprefix("backbone."): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if not key.startswith(("head.", "norm.", "normalise."))}
     return _freeze_folded(model, _copy_into(backbone, state, source, digest, []))
 
@@ -85,7 +83,7 @@ def _freeze_folded(model: OnBackbone, report: WeightsReport) -> WeightsReport:
     if not has_folded_batch_norm(model.backbone):
         return report
     model.freeze_batch_norm()
-    note = "batch norm is folded into the convolutions, so it is kept frozen (recompute_batch_norm undoes that)"
+    note = "batch norm is folded into the convolutions, so it is kept frozen"
     return replace(report, notes=(*report.notes, note))
 
 
@@ -123,7 +121,7 @@ def architecture_of(weights: str | PathLike[str]) -> str:
     for name in CLASSIFIER_NAMES:
         with torch.device("meta"):  # names without numbers
             backbone = Backbone(name)
-        keys = [key if ours else _our_key(key, backbone) for key in state]
+        keys = [key if ours else our_key(key, backbone) for key in state]
         trunk = {key.removeprefix("backbone.") for key in keys if key.startswith("backbone.")}
         if not [key for key in trunk ^ set(backbone.state_dict()) if not _may_be_new(key)]:
             return name
@@ -141,62 +139,6 @@ def has_folded_batch_norm(module: nn.Module) -> bool:
         if layer.running_mean is not None and layer.running_var is not None
     ]
     return bool(statistics) and all(not mean.any() and bool(var.eq(1).all()) for mean, var in statistics)
-
-
-@torch.no_grad()
-def recompute_batch_norm(model: OnBackbone, batches: Iterable[Tensor]) -> None:
-    """Gives folded batch norm real statistics without changing what the model computes in evaluation.
-
-    Each layer's input is measured layer by layer over ``batches``; mean and variance are stored as its statistics and
-    put back through its weight and bias. Afterwards batch norm can train as usual.
-
-    Args:
-        model: changed in place; its batch norm is no longer frozen.
-        batches: images (B, C, H, W) in [0, 1], training images only; a few hundred suffice.
-
-    Raises:
-        MedcoreError: ``batches`` is empty.
-    """
-    layers = batch_norms(model.backbone)
-    sums = _input_moments(model, layers, batches)
-    for layer in layers:
-        count, total, squares = sums[id(layer)]
-        mean = total / count
-        variance = (squares / count - mean**2).clamp_min(0)
-        assert layer.running_mean is not None and layer.running_var is not None
-        slope = layer.weight / (layer.running_var + layer.eps).sqrt()
-        offset = layer.bias - slope * layer.running_mean
-        layer.weight.copy_(slope * (variance + layer.eps).sqrt())
-        layer.bias.copy_(offset + slope * mean)
-        layer.running_mean.copy_(mean)
-        layer.running_var.copy_(variance)
-    model.freeze_batch_norm(False)
-
-
-def _input_moments(
-    model: OnBackbone, layers: list[Any], batches: Iterable[Tensor]
-) -> dict[int, tuple[int, Tensor, Tensor]]:
-    sums: dict[int, tuple[int, Tensor, Tensor]] = {}
-
-    def measure(layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        x = inputs[0].double()
-        count, total, squares = sums.get(id(layer), (0, x.new_zeros(()), x.new_zeros(())))
-        moments = (total + x.sum((0, 2, 3)), squares + x.square().sum((0, 2, 3)))
-        sums[id(layer)] = (count + x.numel() // x.shape[1], *moments)
-
-    hooks = [layer.register_forward_pre_hook(measure) for layer in layers]
-    was_training = model.training
-    model.eval()
-    try:
-        for images in batches:
-            model(images)
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    if not sums:
-        raise MedcoreError("batches: empty, so batch norm cannot be measured; pass some training images")
-    return sums
 
 
 def _download(name: str) -> dict[str, Tensor]:
@@ -244,7 +186,7 @@ def _to_float(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def _our_key(key: str, backbone: Backbone) -> str:
+def our_key(key: str, backbone: Backbone) -> str:
     """A torchvision key as our classifier names it."""
     if key.startswith(("fc.", "classifier.")):
         if backbone.name == "convnext_tiny" and key.startswith("classifier.0."):
@@ -253,7 +195,7 @@ def _our_key(key: str, backbone: Backbone) -> str:
     return "backbone." + key.removeprefix(backbone.architecture.prefix)
 
 
-def _fit_stem(state: dict[str, Tensor], model: Classifier) -> list[str]:
+def _fit_stem(state: dict[str, Tensor], model: OnBackbone) -> list[str]:
     """Adapts three-channel first convolutions to other channel counts; returns what to tell."""
     stem = model.backbone.stem
     key = "backbone." + next(name for name, layer in model.backbone.named_modules() if layer is stem) + ".weight"

@@ -23,6 +23,7 @@ from medcore.data.patchset import PatchSet
 from medcore.data.stain import HAEMATOXYLIN_EOSIN, separate_stains
 from medcore.errors import MedcoreError
 from medcore.evaluation.sliding import Window, at_scale, predict_image
+from medcore.models.normalise import channel_statistics
 from medcore.models.unet import SegmentationModel
 from medcore.studies.segmentation.scoring import score_cases
 
@@ -101,17 +102,9 @@ def score_set(ps: PatchSet, predicted: list[np.ndarray], **options: object) -> p
     )  # fmt: skip
 
 
-def channel_statistics(ps: PatchSet) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over all pixels that are no padding, in [0, 1] units.
-
-    Give it the training images only: what test images look like is not known beforehand.
-    """
-    count, total, squares = 0, np.zeros(ps.shape[2]), np.zeros(ps.shape[2])
-    for image in case_images(ps):
-        values = image.reshape(-1, ps.shape[2]).astype(np.float64) / 255
-        count, total, squares = count + len(values), total + values.sum(0), squares + (values**2).sum(0)
-    mean = total / count
-    return mean.tolist(), np.sqrt(np.maximum(squares / count - mean**2, 1e-6)).tolist()
+def case_statistics(ps: PatchSet) -> tuple[list[float], list[float]]:
+    """``channel_statistics`` of all pixels that are no padding; give it the training images only."""
+    return channel_statistics(case_images(ps))
 
 
 def class_table(ps: PatchSet) -> pd.DataFrame:
