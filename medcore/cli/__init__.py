@@ -24,6 +24,7 @@ COMMANDS = {
     "audit": ("audit", "Look for leakage between the sides of a split."),
     "sweep": ("sweep", "Search over notebook parameters on validation data."),
     "compare": ("compare", "Compare finished runs."),
+    "plan": ("plan", "How many patients a validation needs."),
     "new": ("study", "Start a study of your own."),
 }
 
