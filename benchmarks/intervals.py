@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from scipy import stats
+from simulated_cohorts import Cohort, simulate
 from sklearn.metrics import roc_auc_score
 
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.resampling import bootstrap_values, counts_of_indices, evaluate
-from medcore.evaluation.simulated import Cohort, simulate
 from medcore.metrics.ranking import auroc_statistic, delong
 
 METRICS = ("auroc", "accuracy", "balanced_accuracy")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -10,7 +11,7 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.stain import HAEMATOXYLIN_DAB, recombine_stains
 from medcore.errors import MedcoreError
-from medcore.metrics.stain_scores import brown_excess, brown_peak, red_share, score_windows
+from medcore.metrics.stain_scores import brown_excess, brown_peak, red_share, redness, score_windows
 from medcore.studies.diagnosis import specks
 
 DAB, BLUE = 1, 0
@@ -34,6 +35,13 @@ def rule_as_published(image: np.ndarray) -> float:
 def test_red_share_is_the_published_rule():
     images = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3), dtype=np.uint8)
     assert red_share(images).tolist() == [rule_as_published(image) for image in images]
+
+
+def test_soft_and_hard_redness_have_the_same_bounds():
+    """Half way up where the published rule changes its mind; PIL rounds hue and saturation to a 255th."""
+    images = np.random.default_rng(1).integers(0, 256, (6, 128, 128, 3), dtype=np.uint8)
+    soft = redness(torch.from_numpy(images).permute(0, 3, 1, 2) / 255).numpy() >= 0.5
+    assert np.abs(soft.mean((1, 2)) - red_share(images)).max() < 0.01
 
 
 def test_red_share_reduces_larger_windows_to_128():

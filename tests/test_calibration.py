@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax
-from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.metrics import log_loss
 
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation import calibration as cal
 from medcore.evaluation.proportions import wilson_limits
 from medcore.evaluation.scores import Scores
+from medcore.metrics import calibration as mc
 
 
 def make(score, truth, split="val", classes=("n", "p"), patients=20):
@@ -30,8 +31,8 @@ def test_a_calibrated_model_lies_on_the_diagonal(honest):
     assert table.n.tolist() == [400] * 10
     assert (np.abs(table.stated - table.observed) < 0.07).all()
     assert ((table.low <= table.stated) & (table.stated <= table.high)).mean() >= 0.7
-    assert cal.calibration_error(*honest) < 0.03
-    assert cal.calibration_error(honest[0], ~honest[1]) > 0.3
+    assert mc.calibration_error(*honest) < 0.03
+    assert mc.calibration_error(honest[0], ~honest[1]) > 0.3
 
 
 def test_bins_by_hand():
@@ -40,34 +41,23 @@ def test_bins_by_hand():
     assert table.n.tolist() == [3, 3]
     assert table.stated == pytest.approx([0.5 / 3, 0.9]) and table.observed == pytest.approx([1 / 3, 2 / 3])
     assert (table.low[0], table.high[0]) == wilson_limits(1, 3)
-    assert cal.calibration_error(probability, outcome, bins=2) == pytest.approx((0.5 / 3 + 0.7 / 3) / 2)
+    assert mc.calibration_error(probability, outcome, bins=2) == pytest.approx((0.5 / 3 + 0.7 / 3) / 2)
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60),
-    st.integers(1, 12),
-)
-def test_the_parts_of_brier_add_up(cases, bins):
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60), st.integers(1, 12))
+def test_bins_hold_every_case_once(cases, bins):
     probability, outcome = np.array([c[0] for c in cases]), np.array([c[1] for c in cases])
-    parts = cal.brier(probability, outcome, bins=bins)
-    together = parts.reliability - parts.resolution + parts.uncertainty + parts.within
-    assert together == pytest.approx(parts.score, abs=1e-12)
-    assert min(parts.reliability, parts.resolution, parts.uncertainty) >= 0
     table = cal.reliability(probability, outcome, bins=bins)
     assert table.n.sum() == len(cases) and (table.n > 0).all() and len(table.n) <= bins
-    assert 0 <= cal.calibration_error(probability, outcome, bins=bins) <= 1
-
-
-def test_brier_equals_scikit_learn(honest):
-    assert cal.brier(*honest).score == pytest.approx(brier_score_loss(honest[1], honest[0]), abs=1e-12)
+    assert 0 <= mc.calibration_error(probability, outcome, bins=bins) <= 1
 
 
 def test_weights_repeat_cases(honest):
     probability, outcome = honest[0][:50], honest[1][:50]
-    whole = cal.calibration_error(probability, outcome, bins=1)
-    doubled = cal.calibration_error(probability, outcome, bins=1, weights=np.full(50, 2.0))
+    whole = mc.calibration_error(probability, outcome, bins=1)
+    doubled = mc.calibration_error(probability, outcome, bins=1, weights=np.full(50, 2.0))
     assert doubled == pytest.approx(whole)
-    only = cal.calibration_error(probability, outcome, bins=1, weights=np.arange(50) == 3)
+    only = mc.calibration_error(probability, outcome, bins=1, weights=np.arange(50) == 3)
     assert only == pytest.approx(abs(probability[3] - outcome[3]))
 
 

@@ -28,23 +28,14 @@ def test_roc_equals_scikit_learn(decimals):
     assert np.trapezoid(curve.y, curve.x) == pytest.approx(sk.roc_auc_score(scores.truth, scores.score), abs=1e-12)
 
 
-@pytest.mark.parametrize("decimals", [8, 1])
-def test_precision_recall_has_the_average_precision_as_its_area(decimals):
-    scores = make(decimals)
-    curve = cv.precision_recall_curve(scores.positive, scores.score)
-    area = (np.diff(curve.x) * curve.y[1:]).sum()
-    assert area == pytest.approx(sk.average_precision_score(scores.truth, scores.score), abs=1e-12)
-
-
-@pytest.mark.parametrize("band_of", [cv.roc_band, cv.precision_recall_band])
-def test_bands_bracket_the_curve_and_repeat(band_of):
+def test_the_band_brackets_the_curve_and_repeats():
     scores = make()
-    band = band_of(scores, resamples=200)
+    band = cv.roc_band(scores, resamples=200)
     assert ((band.low <= band.value + 0.05) & (band.value <= band.high + 0.05)).all()
     assert (band.high - band.low).mean() > 0.03
-    again = band_of(scores, resamples=200)
+    again = cv.roc_band(scores, resamples=200)
     assert np.array_equal(band.low, again.low)
-    wide = band_of(make(n=60, patients=8), resamples=200)
+    wide = cv.roc_band(make(n=60, patients=8), resamples=200)
     assert (wide.high - wide.low).mean() > (band.high - band.low).mean()
 
 
@@ -63,10 +54,6 @@ def test_values_on_the_grid_are_the_curve():
     for x, y in zip(band.x, band.value, strict=True):
         below, above = curve.y[curve.x <= x + 1e-12].max(), curve.y[curve.x >= x - 1e-12].min()
         assert min(below, above) - 1e-9 <= y <= max(below, above) + 1e-9
-    recall = cv.precision_recall_band(scores, resamples=2)
-    precision, reached, _ = sk.precision_recall_curve(scores.truth, scores.score)
-    for x, y in zip(recall.x, recall.value, strict=True):
-        assert y == pytest.approx(precision[:-1][reached[:-1] >= x - 1e-9].max())
 
 
 def test_one_patient_has_a_curve_but_no_band():
@@ -101,7 +88,7 @@ def test_missing_classes_and_logits_are_named():
     with pytest.raises(MedcoreError, match="no negative case among 2"):
         cv.roc_curve(np.array([True, True]), np.array([0.1, 0.2]))
     with pytest.raises(MedcoreError, match="no positive case"):
-        cv.precision_recall_band(make().select(make().truth == 0))
+        cv.roc_band(make().select(make().truth == 0))
     scores = make()
     logits = Scores(scores.truth, scores.score * 5, scores.patient, scores.split, scores.classes)
     with pytest.raises(MedcoreError, match="decision_curve: scores must be probabilities"):

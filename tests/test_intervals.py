@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import binom
+from simulated_cohorts import Cohort, simulate
 from sklearn import metrics as sk
 
 from medcore.errors import MedcoreError
 from medcore.evaluation import intervals as iv
+from medcore.evaluation.estimate import printed_p
 from medcore.evaluation.resampling import degrees_of_freedom, jackknife_limits
 from medcore.evaluation.scores import Scores
-from medcore.evaluation.simulated import Cohort, simulate
+from medcore.metrics.ranking import delong_test
 
 METRICS = ("auroc", "accuracy", "balanced_accuracy")
 
@@ -34,6 +36,7 @@ def coverage(cohort, cohorts, seed=1):
     return {key: count / cohorts for key, count in hits.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cohort", [Cohort(patients=40), Cohort(patients=30, mixed=False)], ids=["mixed", "one kind"])
 def test_patient_intervals_cover_and_patch_intervals_do_not(cohort):
     """400 cohorts: outside this band a true coverage of 95 % falls once in 10,000 runs (binomial)."""
@@ -148,7 +151,7 @@ def test_one_case_per_patient_uses_the_classical_intervals(scores):
     other = replace(single, score=single.score + np.random.default_rng(1).normal(size=len(single)))
     difference = iv.paired_difference(single, other)
     assert difference.method == "DeLong, paired"
-    assert f"{iv.delong_test(single.positive, single.score, other.score).p:.3g}" in difference.note
+    assert printed_p(delong_test(single.positive, single.score, other.score).p) in difference.note
 
 
 def test_difference_of_identical_methods_has_no_interval(scores):

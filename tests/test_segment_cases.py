@@ -63,19 +63,6 @@ def test_statistics_and_class_counts_ignore_padding() -> None:
     assert weighted.iloc[0] == pytest.approx(weighted.iloc[1], rel=1e-3)
 
 
-def test_otsu_finds_the_gap_and_agrees_with_a_slow_search() -> None:
-    rng = np.random.default_rng(0)
-    values = np.concatenate([rng.normal(0, 1, 3000), rng.normal(9, 1.5, 1500)])
-    found = cases.otsu_threshold(values)
-
-    def within(threshold: float) -> float:
-        low, high = values[values <= threshold], values[values > threshold]
-        return (len(low) * low.var() + len(high) * high.var()) / len(values)
-
-    best = min(np.linspace(values.min() + 0.01, values.max() - 0.01, 800), key=within)
-    assert within(found) <= 1.001 * within(best) and 2 < found < 7
-
-
 def test_baselines_are_scored_and_the_dark_disc_is_found() -> None:
     ps = glands()
     said = cases.baseline_cases(ps, ps)

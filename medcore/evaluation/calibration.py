@@ -22,8 +22,8 @@ from medcore.evaluation.estimate import Estimate, not_estimable
 from medcore.evaluation.intervals import mean_interval, statistic_interval
 from medcore.evaluation.proportions import wilson_limits
 from medcore.evaluation.scores import Scores, refuse_test_data
+from medcore.metrics.calibration import BINS, calibration_error, checked_probabilities, equal_mass_bins
 
-BINS = 10
 HOTTEST = 50.0  # temperatures outside 1/50…50 mean that no temperature helps
 
 
@@ -35,20 +35,6 @@ class Reliability(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     n: np.ndarray
-
-
-class Brier(NamedTuple):
-    """``score = reliability - resolution + uncertainty + within``; each at least 0 but ``within``.
-
-    ``reliability``: how far stated and observed lie apart (0 is best). ``resolution``: how far the bins differ from
-    the overall share (more is better). ``uncertainty``: of the outcome itself. ``within``: what the bins blur.
-    """
-
-    score: float
-    reliability: float
-    resolution: float
-    uncertainty: float
-    within: float
 
 
 def reliability(probability: np.ndarray, outcome: np.ndarray, *, bins: int = BINS) -> Reliability:
@@ -64,57 +50,12 @@ def reliability(probability: np.ndarray, outcome: np.ndarray, *, bins: int = BIN
     Raises:
         MedcoreError: A probability is outside 0…1, lengths differ, or there is no case.
     """
-    probability, outcome = _checked(probability, outcome)
-    index = _bins(probability, bins)
+    probability, outcome = checked_probabilities(probability, outcome)
+    index = equal_mass_bins(probability, bins)
     n = np.bincount(index)
     stated, observed = np.bincount(index, probability) / n, np.bincount(index, outcome) / n
     limits = np.array([wilson_limits(round(share * size), size) for share, size in zip(observed, n, strict=True)])
     return Reliability(stated, observed, limits[:, 0], limits[:, 1], n)
-
-
-def calibration_error(
-    probability: np.ndarray, outcome: np.ndarray, *, bins: int = BINS, weights: np.ndarray | None = None
-) -> float:
-    """Expected calibration error: mean distance of stated and observed over bins of equal mass, 0 to 1.
-
-    Args:
-        probability: Stated, 0 to 1. **Shape** ``(N,)``.
-        outcome: Whether it was so. **Shape** ``(N,)``.
-        bins: At most this many.
-        weights: Weights of the cases (for resampling). **Shape** ``(N,)``.
-
-    **Reference** Nixon et al. 2019 (equal-mass bins), arXiv:1904.01685.
-    """
-    probability, outcome = _checked(probability, outcome)
-    index = _bins(probability, bins)
-    mass = np.ones(len(index)) if weights is None else np.asarray(weights, dtype=float)
-    gap = np.bincount(index, mass * (probability - outcome))
-    return float(np.abs(gap).sum() / mass.sum())
-
-
-def brier(probability: np.ndarray, outcome: np.ndarray, *, bins: int = BINS) -> Brier:
-    """Brier score (mean squared error of a probability) and what it is made of; the parts add up exactly.
-
-    Args:
-        probability: Stated, 0 to 1. **Shape** ``(N,)``.
-        outcome: Whether it was so. **Shape** ``(N,)``.
-        bins: Of equal mass.
-
-    **Reference** Murphy 1973, doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; within-bin terms: Stephenson et al.
-    2008, doi:10.1175/2007WAF2006116.1.
-    """
-    probability, outcome = _checked(probability, outcome)
-    table = reliability(probability, outcome, bins=bins)
-    index, share, overall = _bins(probability, bins), table.n / len(outcome), float(outcome.mean())
-    spread = probability - table.stated[index]
-    within = float((spread**2).mean() - 2 * (spread * (outcome - table.observed[index])).mean())
-    return Brier(
-        score=float(((probability - outcome) ** 2).mean()),
-        reliability=float((share * (table.stated - table.observed) ** 2).sum()),
-        resolution=float((share * (table.observed - overall) ** 2).sum()),
-        uncertainty=overall * (1 - overall),
-        within=within,
-    )
 
 
 def stated_and_observed(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
@@ -287,28 +228,3 @@ def _needs_two_classes(scores: Scores, what: str) -> None:
     if len(present) < 2:
         seen = f"all {len(scores)} cases are {scores.classes[present[0]]!r}" if len(present) else "there are no cases"
         raise MedcoreError(f"{what} cannot be chosen: {seen}; put cases of several classes on the validation side")
-
-
-def _checked(probability: np.ndarray, outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    probability, outcome = np.asarray(probability, dtype=float), np.asarray(outcome, dtype=float)
-    if probability.shape != outcome.shape or probability.ndim != 1 or not len(probability):
-        raise MedcoreError(
-            f"calibration: probability {probability.shape} and outcome {outcome.shape} must be equally long, not empty"
-        )
-    outside = np.flatnonzero(~((probability >= 0) & (probability <= 1)))
-    if len(outside):
-        raise MedcoreError(
-            f"calibration: probability[{outside[0]}] is {probability[outside[0]]}, not between 0 and 1; "
-            "apply softmax or sigmoid to logits first"
-        )
-    return probability, outcome
-
-
-def _bins(probability: np.ndarray, bins: int) -> np.ndarray:
-    """Bin of each case: equal numbers as far as equal probabilities stay together. Bins are numbered without gaps."""
-    if bins < 1:
-        raise MedcoreError(f"calibration: bins={bins} must be at least 1")
-    values, inverse, counts = np.unique(probability, return_inverse=True, return_counts=True)
-    middle = counts.cumsum() - counts / 2
-    wanted = np.minimum((middle * bins / counts.sum()).astype(int), bins - 1)
-    return np.unique(wanted, return_inverse=True)[1][inverse]

@@ -1,4 +1,4 @@
-"""Curves with bands over patients: ROC, precision-recall, net benefit, and the mean ROC of several folds.
+"""Curves with bands over patients: ROC, net benefit, and the mean ROC of several folds.
 
 - A curve is plain arrays; ``plots.curves`` and ``plots.calibration`` draw them.
 - Bands are pointwise percentiles of a cluster bootstrap over patients: right at each place, not for the whole curve.
@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ THRESHOLDS = np.linspace(0.01, 0.99, 99)
 class Curve(NamedTuple):
     """A curve through all operating points: ``x``, ``y`` and the threshold at each, all ``(T,)``.
 
-    ROC: x = false positive rate, y = sensitivity. Precision-recall: x = recall, y = precision.
+    x is the false positive rate, y the sensitivity.
     """
 
     x: np.ndarray
@@ -62,23 +62,8 @@ def roc_curve(positive: np.ndarray, score: np.ndarray) -> Curve:
     Raises:
         MedcoreError: Only one kind of case, or none.
     """
-    hits, alarms, thresholds = _steps(positive, score, both=True)
+    hits, alarms, thresholds = _steps(positive, score)
     return Curve(alarms / alarms[-1], hits / hits[-1], thresholds)
-
-
-def precision_recall_curve(positive: np.ndarray, score: np.ndarray) -> Curve:
-    """Precision over recall, from the highest threshold to the lowest; its step-wise area is the average precision.
-
-    Args:
-        positive: Whether a case is positive. **Shape** ``(N,)``.
-        score: Higher = more likely positive. **Shape** ``(N,)``.
-
-    Raises:
-        MedcoreError: There is no positive case.
-    """
-    hits, alarms, thresholds = _steps(positive, score, both=False)
-    precision = hits[1:] / (hits[1:] + alarms[1:])
-    return Curve(np.append(0.0, hits[1:] / hits[-1]), np.append(precision[0], precision), thresholds)
 
 
 def roc_band(
@@ -96,27 +81,8 @@ def roc_band(
     Raises:
         MedcoreError: Only one class has cases.
     """
-    _steps(scores.positive, scores.positive_score, both=True)
-    return _band(scores, _sensitivity_at, grid, level, resamples, seed)
-
-
-def precision_recall_band(
-    scores: Scores, *, grid: np.ndarray = GRID[1:], level: float = 0.95, resamples: int = 400, seed: int = 0
-) -> Band:
-    """Precision at fixed recalls (the best at that recall or above) with its interval.
-
-    Args:
-        scores: Two classes.
-        grid: Recalls, above 0. **Shape** ``(G,)``.
-        level: Confidence level.
-        resamples: Bootstrap resamples.
-        seed: Of the bootstrap.
-
-    Raises:
-        MedcoreError: There is no positive case.
-    """
-    _steps(scores.positive, scores.positive_score, both=False)
-    return _band(scores, _precision_at, grid, level, resamples, seed)
+    _steps(scores.positive, scores.positive_score)
+    return _band(scores, grid, level, resamples, seed)
 
 
 def mean_roc(folds: Sequence[Scores], *, grid: np.ndarray = GRID, level: float = 0.95) -> Band:
@@ -186,10 +152,10 @@ def decision_curve(
     return DecisionCurve(thresholds, benefit.mean(axis=0), treat_all, low, high)
 
 
-def _steps(positive: np.ndarray, score: np.ndarray, *, both: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _steps(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hits and false alarms from the highest threshold to the lowest, starting at none. Each **Shape** ``(T,)``."""
     positive, score = np.asarray(positive, dtype=bool), np.asarray(score, dtype=float)
-    if not positive.any() or (both and positive.all()):
+    if not positive.any() or positive.all():
         missing = "positive" if not positive.any() else "negative"
         raise MedcoreError(f"curve: there is no {missing} case among {len(positive)}, so there is no curve")
     order = np.argsort(-score, kind="stable")
@@ -198,10 +164,7 @@ def _steps(positive: np.ndarray, score: np.ndarray, *, both: bool) -> tuple[np.n
     return np.append(0, hits), np.append(0, alarms), np.append(np.inf, score[order][ends])
 
 
-OnGrid = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # hits, alarms (T,), grid (G,) -> (G,)
-
-
-def _band(scores: Scores, on_grid: OnGrid, grid: np.ndarray, level: float, resamples: int, seed: int) -> Band:
+def _band(scores: Scores, grid: np.ndarray, level: float, resamples: int, seed: int) -> Band:
     positive, score = scores.positive, scores.positive_score
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
@@ -211,7 +174,7 @@ def _band(scores: Scores, on_grid: OnGrid, grid: np.ndarray, level: float, resam
     def curve(counts: np.ndarray) -> np.ndarray:
         weights = counts[owner]
         hits, alarms = (weights * hit).cumsum()[ends], (weights * (1 - hit)).cumsum()[ends]
-        return on_grid(np.append(0, hits), np.append(0, alarms), grid)
+        return _sensitivity_at(np.append(0, hits), np.append(0, alarms), grid)
 
     value = curve(np.ones(patients))
     if patients < 2:
@@ -230,13 +193,6 @@ def _sensitivity_at(hits: np.ndarray, alarms: np.ndarray, grid: np.ndarray) -> n
     return np.interp(grid, alarms / alarms[-1], hits / hits[-1])
 
 
-def _precision_at(hits: np.ndarray, alarms: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    called = hits + alarms
-    precision = np.where(called > 0, hits / np.maximum(called, 1e-300), 0.0)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    return best[np.minimum(np.searchsorted(hits / hits[-1], grid - 1e-12), len(best) - 1)]
-
-
 def _sensitivity_of_fold(fold: Scores, grid: np.ndarray) -> np.ndarray:
-    hits, alarms, _ = _steps(fold.positive, fold.positive_score, both=True)
+    hits, alarms, _ = _steps(fold.positive, fold.positive_score)
     return _sensitivity_at(hits, alarms, grid)

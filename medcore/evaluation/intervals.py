@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import norm
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.estimate import Estimate, printed_p
 from medcore.evaluation.measures import Measure, measure
 from medcore.evaluation.proportions import extreme_limits, wilson_limits
 from medcore.evaluation.resampling import (
@@ -162,7 +162,7 @@ def _delong_difference(one: Measure, level: float) -> Limits | None:
     found = delong_test(positive, *one.ranked)  # type: ignore[misc]
     half = float(norm.ppf(0.5 + level / 2)) * found.error
     limits = (found.value, found.value - half, found.value + half)
-    return Limits(*limits, "DeLong, paired", f"p = {found.p:.3g}") if found.error > 1e-10 else None
+    return Limits(*limits, "DeLong, paired", printed_p(found.p)) if found.error > 1e-10 else None
 
 
 def interval(

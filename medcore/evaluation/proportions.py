@@ -47,14 +47,6 @@ def wilson_limits(
     return float(low), float(high)
 
 
-def wilson(successes: int, n: int, *, name: str, unit: str, split: str, level: float = 0.95) -> Estimate:
-    """A proportion of independent units with Wilson's interval; n = 0 is not estimable."""
-    if n == 0:
-        return not_estimable(name, "no cases", n=0, unit=unit, split=split, level=level)
-    low, high = wilson_limits(successes, n, level)
-    return Estimate(name, successes / n, low, high, n, unit, split, level, "Wilson")
-
-
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
     """Exact McNemar test: do two methods differ in how often they are right on the same independent cases?
 

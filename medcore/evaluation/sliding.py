@@ -25,6 +25,7 @@ from typing import IO
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -100,7 +101,7 @@ def predict_image(
     else:
         strips = blended_strips(function, pixels, window, model.classes, stride=model.stride)
         logits = np.concatenate(list(strips), axis=1)
-    return softmax(logits)
+    return softmax(logits, axis=0)
 
 
 def predict_large(
@@ -137,7 +138,7 @@ def predict_large(
         for logits in strips:
             labels.write(logits.argmax(0).astype(np.uint8).tobytes())
             if probabilities is not None:
-                shares.write(np.rint(255 * softmax(logits)).astype(np.uint8).transpose(1, 2, 0).tobytes())
+                shares.write(np.rint(255 * softmax(logits, axis=0)).astype(np.uint8).transpose(1, 2, 0).tobytes())
             bar.update(logits.shape[1])
     return np.load(Path(out), mmap_mode="r")
 
@@ -279,12 +280,6 @@ def edge_weights(length: int, window: Window, *, first: bool = True, last: bool 
     if window.margin and not last:
         weights[-window.margin :] = 0
     return weights
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the first axis."""
-    shifted = np.exp(logits - logits.max(0))
-    return shifted / shifted.sum(0)
 
 
 def check_pixels(pixels: np.ndarray, model: SegmentationModel) -> None:

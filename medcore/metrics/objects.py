@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
+from skimage.measure import label
+from skimage.morphology import h_maxima
+from skimage.segmentation import relabel_sequential, watershed
 
 EIGHT = np.ones((3, 3), dtype=bool)
-LEVELS = 24  # steps in which the distance map is flooded
 
 
 def label_objects(mask: np.ndarray, *, smallest: int = 0) -> np.ndarray:
@@ -30,88 +32,50 @@ def label_objects(mask: np.ndarray, *, smallest: int = 0) -> np.ndarray:
     Returns:
         0 = none, objects from 1 without gaps. **Shape** ``(H, W)`` int32.
     """
-    labels, _ = ndimage.label(mask, structure=EIGHT)
-    return drop_small(labels, smallest)
+    return drop_small(label(mask, connectivity=2), smallest)
 
 
 def drop_small(labels: np.ndarray, smallest: int) -> np.ndarray:
     """Objects of at least ``smallest`` pixels, renumbered from 1. **Shape** ``(H, W)`` int32."""
-    sizes = np.bincount(labels.ravel())
-    keep = sizes >= max(smallest, 1)
-    keep[0] = False
-    number = np.where(keep, np.cumsum(keep), 0)
-    return number[labels].astype(np.int32)
+    small = np.bincount(labels.ravel()) < smallest
+    return relabel_sequential(np.where(small[labels], 0, labels))[0].astype(np.int32)
 
 
 def split_touching(mask: np.ndarray, *, smallest: int = 50, smoothing: float = 2.0, depth: float = 0.3) -> np.ndarray:
     """Watershed on the distance to the border: regions with a waist become two objects.
 
-    Seeds are the parts of a region that are thicker than all of their neighbourhood: connected regions of the smoothed
-    distance above ``1 - depth`` times the largest distance within reach.
+    Seeds are the tops of the smoothed distance that stand at least the share ``depth`` above the pass to a higher one
+    (h-maxima of its logarithm).
 
     Args:
         mask: **Shape** ``(H, W)`` bool.
         smallest: Fewest pixels of an object.
         smoothing: Standard deviation of the Gaussian over the distance map, pixels.
-        depth: How much thinner than its objects a waist must be to be cut, as a share, 0 to 1.
+        depth: How much thinner than its objects a waist must be to be cut, as a share, 0 to below 1.
 
     Returns:
         0 = none, objects from 1 without gaps. **Shape** ``(H, W)`` int32.
 
-    **Reference** Beucher & Lantuéjoul 1979 (watershed on distance).
+    **Reference** Beucher & Lantuéjoul 1979 (watershed on distance); Soille 2004 (h-maxima),
+    doi:10.1007/978-3-662-05088-0.
     """
     mask = np.asarray(mask, dtype=bool)
     if not mask.any():
         return np.zeros(mask.shape, np.int32)
-    distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), smoothing) * mask
-    regions, _ = ndimage.label(mask, structure=EIGHT)
-    labels = np.zeros(mask.shape, np.int32)
-    for region, place in enumerate(ndimage.find_objects(regions), start=1):
-        inside = regions[place] == region
-        parts = _flood(np.where(inside, distance[place], 0.0), _standing_tops(distance[place] * inside, depth), inside)
+    distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), smoothing)
+    regions, labels = label(mask, connectivity=2), np.zeros(mask.shape, np.int32)
+    for number, place in enumerate(ndimage.find_objects(regions), start=1):  # one by one: a slide is large
+        inside = regions[place] == number
+        parts = _split(np.where(inside, distance[place], 0.0), inside, depth)
         labels[place] += np.where(parts > 0, parts + labels.max(), 0).astype(np.int32)
     return drop_small(labels, smallest)
 
 
-def _flood(height: np.ndarray, seeds: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Spreads the seeds' numbers over a region, the high ground first, level by level."""
-    labels = seeds.copy()
-    for level in [*np.linspace(height.max(), 0, LEVELS + 1)[1:-1], -1.0]:
-        free = inside & (height > level) & (labels == 0)
-        while free.any():
-            spread = np.where(free, ndimage.maximum_filter(labels, footprint=EIGHT), 0)
-            if not spread.any():
-                break
-            labels = np.maximum(labels, spread)
-            free &= labels == 0
-    return labels
-
-
-def _standing_tops(height: np.ndarray, depth: float) -> np.ndarray:
-    """Numbers the tops of one region that are cut off from each other before they have sunk by ``depth``.
-
-    Going down level by level, a new component is a candidate; two that meet stay apart when both stood at least
-    ``depth`` of their own top above the meeting level.
-    """
-    tops: list[tuple[tuple[int, int], float]] = []  # place and height of each standing top
-    for level in np.linspace(height.max(), 0, LEVELS + 1)[1:-1]:
-        parts, count = ndimage.label(height > level, structure=EIGHT)
-        peaks = ndimage.maximum_position(height, parts, range(1, count + 1)) if count else []
-        members: dict[int, list[int]] = {}
-        for number, (place, _) in enumerate(tops):
-            members.setdefault(int(parts[place]), []).append(number)
-        gone: set[int] = set()
-        for part in range(1, count + 1):
-            inside = sorted(members.get(part, []), key=lambda n: -tops[n][1])
-            if not inside:
-                y, x = (int(v) for v in peaks[part - 1])
-                tops.append(((y, x), float(height[y, x])))
-            gone |= {n for n in inside[1:] if tops[n][1] - level < depth * tops[n][1]}
-        tops = [top for n, top in enumerate(tops) if n not in gone]
-    seeds = np.zeros(height.shape, np.int32)
-    for number, (place, _) in enumerate(tops, start=1):
-        seeds[place] = number
-    return seeds
+def _split(distance: np.ndarray, inside: np.ndarray, depth: float) -> np.ndarray:
+    height = np.log(np.maximum(distance, 1e-3))
+    tops = h_maxima(height, -np.log1p(-depth), footprint=EIGHT) > 0
+    seeds = label(tops & inside, connectivity=2)
+    return watershed(-distance, seeds, connectivity=EIGHT, mask=inside)
 
 
 def object_metrics(true: np.ndarray, said: np.ndarray) -> dict[str, float]:

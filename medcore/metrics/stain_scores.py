@@ -1,6 +1,7 @@
 """How brown is a window? Scores of immunohistochemistry windows without any training.
 
 - ``red_share``: the trivial rule, the share of reddish, saturated pixels. Every model has to be read beside it.
+- ``redness``: the same rule with soft edges, of which a reconstruction can lose a little; 1/2 at the rule's bounds.
 - ``brown_peak``: how far the brownest spot of the size of a bacterium stands out from haematoxylin.
 
 DAB absorbs blue light more than red light; haematoxylin does the opposite, and soot or ink absorbs all alike. So the
@@ -8,8 +9,6 @@ difference of the optical densities, blue minus red, is above zero for DAB alone
 own empty glass, because slides differ in it (white, grey, lilac), and no number is learnt.
 
     scores = score_windows(patches, brown_peak)     # (N,), higher = more suspicious
-
-Which reddish or brown pixels a reconstruction has lost, softly, so that a little of the colour counts a little.
 """
 
 from __future__ import annotations
@@ -30,6 +29,8 @@ from medcore.errors import MedcoreError
 WindowScore = Callable[[np.ndarray], np.ndarray]
 """From uint8 windows **Shape** ``(N, H, W, 3)`` to scores **Shape** ``(N,)``, higher = more suspicious."""
 RULE_SIDE = 128  # the trivial rule was defined on windows of this side
+RED_HUE, RED_SATURATION = (242, 28), 40  # its bounds, of 255: hues above the first or below the second, and saturation
+RED_EDGES = 20.0, 0.2  # degrees of hue and share of saturation over which ``redness`` rises from 0 to 1
 SPOT_SHARE = 1.5 / 256  # half the width of a rod as a share of a window's side (256 pixels as published)
 GLASS_PERCENTILE = 97  # the brightest pixels of a window are glass; a higher percentile would follow the noise
 
@@ -51,7 +52,7 @@ def _reddish(image: np.ndarray) -> np.ndarray:
     side = (RULE_SIDE, RULE_SIDE)
     picture = Image.fromarray(image if image.shape[:2] == side else resize(image, side, "bicubic"))
     hue, saturation = np.moveaxis(np.asarray(picture.convert("HSV"))[..., :2], -1, 0)  # 0 to 255, red at both ends
-    return ((hue < 28) | (hue > 242)) & (saturation > 40)
+    return ((hue < RED_HUE[1]) | (hue > RED_HUE[0])) & (saturation > RED_SATURATION)
 
 
 def brown_excess(images: np.ndarray) -> np.ndarray:
@@ -107,19 +108,17 @@ def _check(images: np.ndarray) -> None:
         )
 
 
-RED_HUE = 20.0  # degrees on either side of pure red that count fully; brown is a dark orange-red
-HUE_EDGE = 20.0  # degrees over which the count fades out
-SATURATION_START, SATURATION_FULL = 0.10, 0.35
 DENSITY_FLOOR = 1 / 255  # intensities below count as this, as in medcore.data.stain
 
 
 def redness(images: Tensor) -> Tensor:
     """How red and saturated each pixel is, 0 to 1. **Shape**: (B, 3, H, W) in [0, 1] -> (B, H, W)."""
     hue, saturation, _ = hsv(images)
-    away = torch.minimum(hue, 360.0 - hue)  # degrees from pure red
-    by_hue = (1.0 - (away - RED_HUE) / HUE_EDGE).clamp(0, 1)
-    by_saturation = ((saturation - SATURATION_START) / (SATURATION_FULL - SATURATION_START)).clamp(0, 1)
-    return by_hue * by_saturation
+    first, last = 360 * RED_HUE[0] / 255 - 360, 360 * RED_HUE[1] / 255
+    away = ((hue - (first + last) / 2 + 180) % 360 - 180).abs()  # degrees from the middle of the reddish hues
+    by_hue = (0.5 + ((last - first) / 2 - away) / RED_EDGES[0]).clamp(0, 1)
+    by_saturation = (0.5 + (saturation - RED_SATURATION / 255) / RED_EDGES[1]).clamp(0, 1)
+    return torch.minimum(by_hue, by_saturation)
 
 
 def dab(images: Tensor) -> Tensor:

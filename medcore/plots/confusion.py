@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from medcore.errors import MedcoreError
 from medcore.evaluation.curves import roc_curve
 from medcore.evaluation.scores import Scores
-from medcore.evaluation.tables import confusion_matrix as count_decisions
+from medcore.metrics.confusion import confusion_matrix as count_decisions
 from medcore.plots import style
 
 

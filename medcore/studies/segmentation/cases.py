@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 from scipy import ndimage
+from skimage.filters import threshold_otsu
 from tqdm.auto import tqdm
 
 from medcore.data.patchset import PatchSet
@@ -129,30 +130,18 @@ def all_foreground(train: PatchSet) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def otsu_haematoxylin(train: PatchSet) -> Callable[[np.ndarray], np.ndarray]:
-    """The rule that what holds much haematoxylin (in grey images: what is dark) is the commonest foreground class."""
+    """The rule that what holds much haematoxylin (in grey images: what is dark) is the commonest foreground class.
+
+    **Reference** Otsu 1979, doi:10.1109/TSMC.1979.4310076.
+    """
     paint = all_foreground(train)
 
     def rule(image: np.ndarray) -> np.ndarray:
         amount = separate_stains(image, HAEMATOXYLIN_EOSIN)[..., 0] if image.shape[2] == 3 else 255.0 - image[..., 0]
         smooth = ndimage.gaussian_filter(amount, BLUR * max(image.shape[:2]))
-        return np.where(smooth > otsu_threshold(smooth), paint(image), 0).astype(np.uint8)
+        return np.where(smooth > threshold_otsu(smooth), paint(image), 0).astype(np.uint8)
 
     return rule
-
-
-def otsu_threshold(values: np.ndarray, bins: int = 256) -> float:
-    """The threshold with the largest variance between the two sides.
-
-    **Reference** Otsu 1979, doi:10.1109/TSMC.1979.4310076.
-    """
-    counts, edges = np.histogram(values, bins=bins)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below, mass = np.cumsum(counts)[:-1], np.cumsum(counts * centres)
-    above = counts.sum() - below
-    gap = mass[:-1] / np.maximum(below, 1) - (mass[-1] - mass[:-1]) / np.maximum(above, 1)
-    between = below * above * gap**2
-    best = np.flatnonzero(between == between.max())
-    return float(edges[1 + int(best[len(best) // 2])])
 
 
 def baseline_cases(train: PatchSet, ps: PatchSet) -> dict[str, list[np.ndarray]]:
