@@ -33,7 +33,7 @@ def rows(results: dict) -> dict[tuple, dict]:
             key = (*key, "again")
         found[key] = row
     validation = results.get("validation") or {}
-    if validation:
+    if validation.get("name"):
         found["validation", validation["name"]] = {"value": validation["value"], "low": None, "high": None}
     return found
 

@@ -163,9 +163,9 @@ def estimate(name: str, value: float | None, low: float | None, high: float | No
     return {**row, "level": 0.95, "method": "cluster bootstrap, 2000 resamples", "note": "", **more}
 
 
-def sample_results(**changes: Any) -> dict[str, Any]:
-    """A complete results.json of the sample notebook."""
-    from medcore.reporting.results import new_results
+def sample_results(**changes: Any) -> Any:
+    """Complete results of the sample notebook."""
+    from medcore.reporting.results import checked
 
     splits = [
         {"split": name, "images": images, "patients": patients, "tumour": images // 9, "stroma": images // 7}
@@ -200,19 +200,20 @@ def sample_results(**changes: Any) -> dict[str, Any]:
             estimate("auroc", 0.77, 0.73, 0.81, baseline="colour histogram"),
         ],
         "audit": {
-            "verdict": "passed",
-            "findings": [{"check": "patient overlap", "found": 0, "severity": "none"}, {"check": "exact duplicates", "found": 0, "severity": "none"}],
+            "verdict": "passed", "passed": True,
+            "findings": [{"finding": "near copies", "count": 2, "severity": "note", "message": "2 pairs on one side"}],
         },
+        "differences": [estimate("balanced_accuracy_difference", 0.36, 0.31, 0.41, baseline="colour histogram")],
         "checklist": [
-            {"guideline": "CLAIM 2024", "item": "7", "asks": "Data source", "answer": "phantom-crc, fingerprint 9f2c41d0"},
-            {"guideline": "CLAIM 2024", "item": "21", "asks": "Partitions disjoint at patient level", "answer": "yes, audited"},
-            {"guideline": "TRIPOD+AI", "item": "12", "asks": "Missing data", "answer": ""},
+            {"question": "Data source?", "guidelines": ["CLAIM 2024"], "answered": True, "answer": "phantom-crc"},
+            {"question": "Disjoint at patient level?", "guidelines": ["CLAIM 2024", "STARD-AI"], "answered": True, "answer": "yes, audited"},
+            {"question": "Missing data?", "guidelines": ["TRIPOD+AI"], "answered": False, "answer": ""},
         ],
         "environment": {"medcore": "0.1.0", "commit": "de8fdd84ee", "python": "3.11.7", "device": "cpu", "packages": {"torch": "2.15.0"}},
         "command": "medcore reports 06 -p epochs=12",
-        "warnings": ["Made on synthetic phantoms: procedural images with known truth, not patients.", "Only 24 patients were tested."],
+        "warnings": ["Only 24 patients were tested."],
         "started": "2026-11-20T11:42:00+00:00",
         "seconds": 131.4,
         "peak_memory_bytes": 1_830_000_000,
     }  # fmt: skip
-    return new_results("06_patch_classification") | values | changes
+    return checked({"schema": "medcore.results/2", "notebook": "06_patch_classification"} | values | changes, "sample")

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from medcore.cli import COMMANDS, cli, main
-from medcore.cli.reports import find_notebooks, plan, read_parameters, with_absolute_paths
+from medcore.cli.reports import find_notebooks, planned_runs, read_parameters, with_absolute_paths
 from medcore.errors import MedcoreError
 
 
@@ -95,6 +95,6 @@ def test_parameters_from_file_and_pairs(tmp_path: Path) -> None:
 
 def test_with_several_notebooks_a_parameter_goes_to_those_that_have_it() -> None:
     notebooks = find_notebooks(("01", "06"))
-    planned = plan(notebooks, {"epochs": "2", "seed": "3"})
+    planned = planned_runs(notebooks, {"epochs": "2", "seed": "3"})
     assert planned[notebooks[0]] == {"seed": 3}
     assert planned[notebooks[1]] == {"epochs": 2, "seed": 3}

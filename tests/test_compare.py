@@ -43,7 +43,7 @@ def make_run(folder: Path, ps: PatchSet, skill: float, *, seed: int, shuffled: b
     folder.mkdir(parents=True)
     parameters = {"data": str(ps.path), "seed": 0, "epochs": more.pop("epochs", 3), "size": None}
     results = sample_results(parameters=parameters, metrics=[estimate("auroc", 0.9, 0.8, 0.95, unit="patch")], **more)
-    results["data"]["classes"] = CLASSES
+    results.data.classes = CLASSES
     write_results(folder, results)
     np.savez(
         folder / "predictions.npz",

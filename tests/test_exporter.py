@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
@@ -20,7 +21,7 @@ from medcore.reporting.front import front
 from medcore.reporting.report import ReportExporter, find_results, report_page
 from medcore.reporting.sanitise import Narrative, clean, column_classes, page_fragment
 from medcore.reporting.status import Verdict, verdict_of
-from medcore.reporting.wording import duration, estimate_text, memory, metric_name
+from medcore.reporting.wording import PHANTOM_LINE, duration, memory
 
 SHELL_LIMIT = 60_000  # bytes of a report without its figures
 DATA_URI = re.compile(r"data:image/[^\"]+")
@@ -32,26 +33,41 @@ def body_of(page: str) -> str:
     return page.split("</head>")[1]
 
 
+class Outline(HTMLParser):
+    """Headings and the text of every element with an id or a class, in the order of the page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_data(self, data: str) -> None:
+        self.words += data.split()
+
+
 def test_a_report_holds_what_a_reviewer_needs_in_order() -> None:
-    page = report_page(sample_notebook(), sample_results())
+    results = sample_results()
+    words = " ".join(Outline(body_of(report_page(sample_notebook(), results))).words)
     wanted = [
-        "Made on synthetic phantoms",
-        "<h1>06 · Patch classification</h1>",
-        "On 24 test patients the small CNN",
-        "✓ ok",
-        "audit: passed",
-        '<td class="num">0.83 (0.79–0.87)<td',
-        "<th>colour histogram<td",
-        "Only 24 patients were tested.",
-        "9f2c41d07a6be0f3",
-        "Why the patient is the unit</h2>",
-        "Reporting checklist</h2>",
-        "<code>epochs</code>",
-        "medcore reports 06 -p epochs=12",
+        PHANTOM_LINE,
+        "06 · Patch classification",
+        results.summary,
+        results.audit.verdict,
+        str(results.metrics[0]),
+        results.baselines[2].baseline,
+        str(results.differences[0]),
+        results.warnings[0],
+        results.data.fingerprint[:16],
+        "Why the patient is the unit",
+        results.checklist[0].question,
+        "epochs",
+        results.command,
     ]
-    places = [page.find(text) for text in wanted]
+    places, begin = [], words.find("Skip to the text")
+    for text in wanted:
+        begin = words.find(" ".join(text.split()), begin)
+        places.append(begin)
     assert -1 not in places, wanted[places.index(-1)]
-    assert places == sorted(places)
 
 
 def test_the_policy_of_the_page_allows_neither_scripts_nor_requests() -> None:
@@ -127,7 +143,6 @@ def test_hostile_html_is_taken_apart_wherever_it_comes_from(hostile: str) -> Non
 @settings(max_examples=150, deadline=None)
 def test_any_text_is_shown_as_it_is(text: str) -> None:
     """No text can open a tag: a parser that knows HTML finds the same words again."""
-    from html.parser import HTMLParser
 
     class Words(HTMLParser):
         seen = ""
@@ -168,24 +183,24 @@ def test_links_lead_into_the_page_to_the_web_or_nowhere() -> None:
 
 
 def test_solutions_stay_folded_and_their_code_is_kept() -> None:
-    page = report_page(sample_notebook(), {})
+    page = report_page(sample_notebook(), None)
     assert re.search(r"<details class=.fold.><summary>Solution</summary>.*assign_splits.*?</details>", page, re.DOTALL)
 
 
 def test_a_progress_bar_leaves_its_last_state_only() -> None:
-    page = report_page(sample_notebook(), {})
+    page = report_page(sample_notebook(), None)
     assert "100/100" in page and "55/100" not in page
     assert settled("a\rb\rc\nd\x1b[31mred\x1b[0m\r\n") == "c\ndred\n"
     assert settled("x:  10%|# | 1/10\nx:  20%|## | 2/10\nend") == "x:  20%|## | 2/10\nend"
 
 
 def test_alt_text_reaches_the_page_and_its_absence_is_seen() -> None:
-    page = report_page(sample_notebook(), {}, strict=True)
+    page = report_page(sample_notebook(), None, strict=True)
     assert f'alt="{ALT}"' in page and "carries no description" not in page
     bare = new_notebook(cells=[code("plot()", display({"image/png": png()}))])
-    assert "This figure carries no description." in report_page(bare, {})
+    assert "This figure carries no description." in report_page(bare, None)
     with pytest.raises(MedcoreError, match="cell 1: figure 1"):
-        report_page(bare, {}, strict=True)
+        report_page(bare, None, strict=True)
 
 
 @pytest.mark.parametrize("alt", ["", "  ", "image", "No description has been provided for this image", None])
@@ -287,14 +302,21 @@ def test_cells_that_papermill_calls_completed_but_never_ran_are_found() -> None:
 
 
 def test_results_are_found_beside_the_notebook_or_inside_it_but_not_those_of_another(tmp_path: Path) -> None:
-    inside = new_notebook(cells=[code("run.finish()", display({RESULTS: {"notebook": "x", "summary": "inside"}}))])
-    assert find_results(inside, tmp_path, "out")["summary"] == "inside"
-    (tmp_path / "results.json").write_text(json.dumps({"notebook": "other", "summary": "wrong"}))
-    assert find_results(inside, tmp_path, "out")["summary"] == "inside"
+    def of(notebook: str, summary: str) -> dict:
+        return sample_results(notebook=notebook, summary=summary).as_dict()
+
+    def found(notebook: object) -> str | None:
+        results = find_results(notebook, tmp_path, "out")
+        return results and results.summary
+
+    inside = new_notebook(cells=[code("run.finish()", display({RESULTS: of("x", "inside")}))])
+    assert found(inside) == "inside"
+    (tmp_path / "results.json").write_text(json.dumps(of("other", "beside")))
+    assert found(inside) == "inside"
     inside.metadata["papermill"] = {"input_path": "notebooks/other.ipynb"}
-    assert find_results(inside, tmp_path, "out")["summary"] == "wrong"
+    assert found(inside) == "beside"
     (tmp_path / "results.json").write_text("{ broken")
-    assert find_results(new_notebook(), tmp_path, "out") == {}
+    assert found(new_notebook()) is None
 
 
 def test_a_kernel_without_a_display_name_is_exported() -> None:
@@ -307,7 +329,7 @@ def test_a_kernel_without_a_display_name_is_exported() -> None:
 
 def test_nbconvert_knows_the_exporter(tmp_path: Path) -> None:
     nbformat.write(sample_notebook(), tmp_path / "06_patch_classification.ipynb")
-    (tmp_path / "results.json").write_text(json.dumps(sample_results()), encoding="utf-8")
+    (tmp_path / "results.json").write_text(json.dumps(sample_results().as_dict()), encoding="utf-8")
     command = [sys.executable, "-m", "nbconvert", "--to", "medcore", "06_patch_classification.ipynb"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -320,23 +342,10 @@ def test_nbconvert_knows_the_exporter(tmp_path: Path) -> None:
     assert refused.returncode != 0 and "without a description" in refused.stderr
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {},
-        {"metrics": "no list", "data": 3, "checklist": {"a": 1}, "changed": None, "parameters": [1]},
-        {"metrics": [{}], "baselines": [None, {"name": 3}], "audit": [], "environment": "x"},
-        {"metrics": [{"name": "auroc", "value": "0.9", "low": None}], "data": {"splits": [1, {"a": None}]}},
-    ],
-)  # fmt: skip
-def test_results_of_any_shape_give_a_page(broken: dict) -> None:
-    assert "</html>" in report_page(sample_notebook(), broken)
-
-
 def test_a_value_that_cannot_be_estimated_is_said_in_words() -> None:
     facts = front(sample_results(), Verdict("ok"), "")
     row = next(row for row in facts["metrics"] if row["name"] == "sensitivity")
-    assert row["text"] == "not estimable" and row["note"] == "no positive patient in this split"
+    assert "no positive patient in this split" in row["text"] and not row["note"]
 
 
 def test_only_baselines_of_the_same_question_stand_beside_the_headline() -> None:
@@ -349,32 +358,12 @@ def test_only_baselines_of_the_same_question_stand_beside_the_headline() -> None
     assert [row["who"] for row in facts["headline"]["rows"]] == ["this run", "colour"]
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high", "text"),
-    [
-        (0.8312, 0.791, 0.8704, "0.83 (0.79–0.87)"),
-        (0.94312, 0.9402, 0.9461, "0.943 (0.940–0.946)"),
-        (0.5, 0.1, 0.9, "0.50 (0.10–0.90)"),
-        (0.02, -0.013, 0.049, "0.02 (−0.01 to 0.05)"),
-        (12.34, 3.0, 25.0, "12 (3–25)"),
-        (1.0, 1.0, 1.0, "1.00 (1.00–1.00)"),
-        (0.5, None, None, "0.50"),
-        (None, None, None, "not estimable"),
-        (float("nan"), 0, 1, "not estimable"),
-    ],
-)
-def test_numbers_have_the_digits_that_their_interval_allows(value: float, low: float, high: float, text: str) -> None:
-    assert estimate_text({"value": value, "low": low, "high": high}) == text
-
-
-def test_words_for_metrics_times_and_sizes() -> None:
-    assert metric_name("balanced_accuracy") == "balanced accuracy" and metric_name("auroc") == "AUROC"
-    assert [duration(s) for s in (0.2, 59.6, 131, 7500, None, 0)] == [
+def test_words_for_times_and_sizes() -> None:
+    assert [duration(s) for s in (0.2, 59.6, 131, 7500, 0)] == [
         "1 s",
         "1 min 00 s",
         "2 min 11 s",
         "2 h 05 min",
-        "",
         "",
     ]
     assert memory(1_830_000_000) == "1.8 GB" and memory(12_000_000) == "12 MB" and memory(0) == ""
@@ -397,10 +386,9 @@ def test_many_headings_of_the_same_name_stay_apart() -> None:
         ({"verdict": "warnings", "passed": True}, "warn"),
         ({"verdict": "leakage", "passed": False}, "bad"),
         ({}, "dull"),
-        ("nonsense", "dull"),
     ],
 )
-def test_the_audit_has_the_colour_of_its_verdict(audit: object, tone: str) -> None:
+def test_the_audit_has_the_colour_of_its_verdict(audit: dict, tone: str) -> None:
     found = front(sample_results(audit=audit), Verdict("ok"), "")["audit"]
     assert found["tone"] == tone
     assert (

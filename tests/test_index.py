@@ -8,9 +8,10 @@ import pytest
 from report_samples import sample_notebook, sample_results
 
 from medcore.reporting.figures import thumbnail_uri, write_thumbnail
+from medcore.reporting.folders import sole_writer
 from medcore.reporting.index import index_root, row_of, write_index, write_study
 from medcore.reporting.report import report_page
-from medcore.reporting.results import sole_writer, write_results
+from medcore.reporting.results import MethodEstimate, Picture, read_results, write_results
 
 
 def make_run(folder: Path, failing: bool = False, **changes: object) -> Path:
@@ -18,7 +19,7 @@ def make_run(folder: Path, failing: bool = False, **changes: object) -> Path:
     folder.mkdir(parents=True)
     notebook = sample_notebook(failing)
     results = sample_results(notebook=folder.name, **changes)
-    results["picture"] = write_thumbnail(notebook, folder)
+    results.picture = Picture(**write_thumbnail(notebook, folder))
     write_results(folder, results)
     nbformat.write(notebook, folder / "notebook.ipynb")
     (folder / "report.html").write_text(report_page(notebook, results), encoding="utf-8")
@@ -50,8 +51,9 @@ def test_each_run_is_a_row_with_what_matters(tmp_path: Path) -> None:
 
 def test_a_rival_or_a_flattering_way_to_measure_is_no_baseline(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "today" / "06_patch_classification")
-    results = json.loads((folder / "results.json").read_text())
-    results["baselines"].append(results["baselines"][0] | {"baseline": "rival", "value": 0.9, "trivial": False})
+    results = read_results(folder)
+    rival = results.baselines[0].as_dict() | {"baseline": "rival", "value": 0.9, "trivial": False}
+    results.baselines.append(MethodEstimate(**rival))
     assert row_of(write_results(folder, results).parent, tmp_path)["headline"]["beside"].startswith("colour histogram")
 
 
@@ -69,7 +71,22 @@ def test_results_that_cannot_be_read_are_shown_as_such(tmp_path: Path, content: 
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(content)
     page = text_of(write_index(tmp_path))
-    assert "06_x" in page and ("unreadable" in page or "unknown" in page)
+    assert "06_x" in page and "unreadable" in page
+
+
+def test_one_odd_results_file_costs_neither_its_row_nor_the_index(tmp_path: Path) -> None:
+    """Every leaf of a real file replaced by every kind of nonsense, one file each."""
+    good = sample_results().as_dict()
+    odd: list[object] = [None, -1, 1e308, "", "x" * 5000, [], [[]], {}, {"a": {"b": []}}, True, "\ud800", float("nan")]
+    count = 0
+    for key in good:
+        for value in odd:
+            folder = tmp_path / f"{count:03d}"
+            folder.mkdir()
+            (folder / "results.json").write_text(json.dumps(good | {key: value}))
+            count += 1
+    page = text_of(write_index(tmp_path))
+    assert count > 260 and page.count('<td class="picture">') == count
 
 
 def test_a_run_in_progress_is_told_from_one_that_was_abandoned(tmp_path: Path) -> None:
@@ -152,6 +169,6 @@ def test_one_run_makes_no_study_and_a_broken_one_is_left_out(tmp_path: Path) -> 
     make_run(tmp_path / "03_x")
     (tmp_path / "03_x" / "notebook.ipynb").write_text("{ broken")
     (tmp_path / "02_x.previous").mkdir()
-    (tmp_path / "02_x.previous" / "results.json").write_text(json.dumps(sample_results()))
+    (tmp_path / "02_x.previous" / "results.json").write_text(json.dumps(sample_results().as_dict()))
     study = write_study(tmp_path)
     assert study is not None and text_of(study).count('class="chapter"') == 2

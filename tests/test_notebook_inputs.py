@@ -56,7 +56,7 @@ def test_notebook_06_states_window_split_and_subgroups(tmp_path: Path, tmp_data:
     assert outcome.status == "ok", outcome
     folder = tmp_path / "out" / NOTEBOOK.stem
     page, results = (folder / "report.html").read_text(encoding="utf-8"), read_results(folder)
-    assert results["metrics"][0]["n"] == 30  # the test images that the table names, ten patients
+    assert results.metrics[0].n == 30  # the test images that the table names, ten patients
     words = re.sub(r"<[^>]+>", " ", page)
     assert re.search(r"DICOM window\s+60/300 \(given\):\s+60", words), "60 of the 90 slices took this window"
     for site in ("site 0", "site 1"):

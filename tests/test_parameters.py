@@ -8,9 +8,10 @@ import torch
 import torchvision
 
 from medcore.errors import MedcoreError
-from medcore.reporting.parameters import SCHEMAS, PatchClassification, read_literal, schema_from_cell, validate
+from medcore.reporting.parameters import SCHEMAS, read_literal, schema_for, validate
 
 NOTEBOOK = "06_patch_classification"
+PatchClassification = schema_for(NOTEBOOK)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_pretrained_weights_bring_their_model_and_are_fine_tuned(
 
 
 def test_profiles_name_only_existing_parameters_and_valid_values() -> None:
-    for schema in SCHEMAS.values():
+    for schema in map(schema_for, SCHEMAS):
         for profile, values in schema.profiles.items():
             schema.model_validate({"profile": profile, **values})
 
@@ -85,7 +86,7 @@ def notebook_with(tmp_path: Path, *sources: str) -> Path:
 
 def test_a_notebook_of_your_own_gets_its_schema_from_its_cell(tmp_path: Path) -> None:
     path = notebook_with(tmp_path, 'data = "phantom-crc"  # set\ndepth = 3  # layers\nprofile = None\n')
-    assert set(schema_from_cell(path).model_fields) >= {"depth", "data", "seed"}
+    assert set(schema_for(path).model_fields) >= {"depth", "data", "seed"}
     assert validate(path, {"depth": "4"}) == {"depth": 4}
     with pytest.raises(MedcoreError, match="did you mean 'depth'"):
         validate(path, {"dept": 4})
@@ -95,8 +96,25 @@ def test_a_notebook_of_your_own_gets_its_schema_from_its_cell(tmp_path: Path) ->
 
 def test_a_derived_value_in_the_cell_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MedcoreError, match="line 2: only 'name = literal'"):
-        schema_from_cell(notebook_with(tmp_path, "depth = 3\nwidth = 2 * depth\n"))
+        schema_for(notebook_with(tmp_path, "depth = 3\nwidth = 2 * depth\n"))
     with pytest.raises(MedcoreError, match="2 cells tagged"):
-        schema_from_cell(notebook_with(tmp_path, "a = 1", "b = 2"))
+        schema_for(notebook_with(tmp_path, "a = 1", "b = 2"))
     with pytest.raises(MedcoreError, match="does not exist"):
-        schema_from_cell(tmp_path / "none.ipynb")
+        schema_for(tmp_path / "none.ipynb")
+
+
+def test_in_a_kernel_without_the_file_the_defaults_are_those_of_the_cell_that_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that was installed without the notebooks folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("medcore.reporting.parameters.repository_root", lambda: None)
+    history = ["", "import numpy", "x = 3", 'data = "phantom-derm"\nepochs = None\n', "run = Run.start(…)"]
+    schema = schema_for(NOTEBOOK, history)
+    assert schema.model_fields["data"].default == "phantom-derm"
+    assert schema.model_validate({"epochs": 3, "data": "x"}).changed() == [
+        "data",
+        "epochs",
+    ]
+    with pytest.raises(MedcoreError, match="does not exist"):
+        schema_for(NOTEBOOK)

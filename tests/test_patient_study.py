@@ -14,22 +14,20 @@ from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms import make_helico
 from medcore.metrics.stain_scores import brown_peak, red_share, score_windows
-from medcore.reporting.parameters import PatientDiagnosis
+from medcore.reporting.parameters import schema_for
+from medcore.studies.diagnosis.choices import DiagnosisChoices
 from medcore.studies.diagnosis.cohort import Cohort
 from medcore.studies.diagnosis.learner import ERRORS, FOREST, WindowLearner
-from medcore.studies.diagnosis.nested import (
-    Diagnoses,
-    LearnPatients,
-    hold_out_diagnosis,
-    hold_out_patients,
-    nested_diagnosis,
-    nested_patients,
-)
+from medcore.studies.diagnosis.nested import Diagnoses, LearnPatients, diagnose_patients, diagnose_windows
 from medcore.studies.diagnosis.results import compare_aurocs, patient_auroc
+from medcore.studies.diagnosis.rule import WindowRule
 from medcore.studies.diagnosis.specks import fit_forest, speck_features
-from medcore.studies.diagnosis.study import ATTENTION, OURS, RULE, diagnose_all
-from medcore.studies.diagnosis.study import rule as trivial_rule
-from medcore.studies.diagnosis.windows import WindowRule, diagnosis_windows
+from medcore.studies.diagnosis.study import ATTENTION, OURS, RULE, diagnose_all, trivial_rule
+from medcore.studies.diagnosis.windows import diagnosis_windows
+
+REPEATED = DiagnosisChoices(folds=3, repeats=3)
+FIVE = DiagnosisChoices(folds=5)
+PLAIN = DiagnosisChoices(autoencoder=False)
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "04_patient_diagnosis.ipynb"
 MADE_BY_THE_TRUTH = ["diagnosis", "true_level", "truth"]
@@ -38,7 +36,7 @@ MADE_BY_THE_TRUTH = ["diagnosis", "true_level", "truth"]
 def play(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> dict[str, Any]:
     """What notebook 04 leaves behind: its own cells, in order, in the smoke profile."""
     monkeypatch.setenv("MEDCORE_RUN_DIR", str(folder))
-    values = {name: field.default for name, field in PatientDiagnosis.model_fields.items()}
+    values = {name: field.default for name, field in schema_for(NOTEBOOK).model_fields.items()}
     values |= {"data": str(data), "profile": "smoke"} | parameters
     space: dict[str, Any] = {"__name__": "__main__", "display": print}
     for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
@@ -86,16 +84,16 @@ class Told:
 
     bystanders = None
 
-    def __init__(self, cohort: Cohort, painted: np.ndarray | None) -> None:
-        self.cohort, self.painted = cohort, painted
+    def __init__(self, cohort: Cohort, reconstructed: np.ndarray | None) -> None:
+        self.cohort, self.reconstructed = cohort, reconstructed
 
     def __call__(self, excluded: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(self.cohort.scores) | ({} if self.painted is None else {ERRORS["ssim"]: self.painted})
+        return dict(self.cohort.scores) | ({} if self.reconstructed is None else {ERRORS["ssim"]: self.reconstructed})
 
     def without_autoencoder(self) -> "Told":
         return Told(self.cohort, None)
 
-    def attention(self, config: object) -> LearnPatients:
+    def attention(self) -> LearnPatients:
         return lambda excluded: np.arange(len(self.cohort), dtype=float)
 
 
@@ -104,16 +102,18 @@ def noisy_cohort(hold_out: float = 0.0) -> Cohort:
     return cohort.with_scores({"red share": cohort.score("brown")})
 
 
-def test_cuts_are_nested_diagnoses_with_other_seeds_and_the_headline_is_their_mean():
+def test_repeats_are_nested_diagnoses_with_other_seeds_and_the_headline_is_their_mean():
     cohort = noisy_cohort()
-    found = diagnose_all(cohort, Told(cohort, np.zeros(len(cohort.owner))), folds=3, cuts=3, seed=4)
-    simple = trivial_rule(cohort, "red share")
+    found = diagnose_all(
+        cohort, Told(cohort, np.zeros(len(cohort.owner))), DiagnosisChoices(folds=3, repeats=3, seed=4)
+    )
+    simple = trivial_rule(cohort)
     nested = {
-        OURS: [nested_diagnosis(cohort, folds=3, seed=seed) for seed in (4, 5, 6)],
-        RULE: [nested_patients(cohort, simple, folds=3, seed=seed) for seed in (4, 5, 6)],
+        OURS: [diagnose_windows(cohort, DiagnosisChoices(folds=3, seed=seed)) for seed in (4, 5, 6)],
+        RULE: [diagnose_patients(cohort, simple, DiagnosisChoices(folds=3, seed=seed)) for seed in (4, 5, 6)],
     }
     for name, expected in nested.items():
-        assert [one.table.to_dict() for one in found[name].cuts] == [one.table.to_dict() for one in expected]
+        assert [one.table.to_dict() for one in found[name].repeats] == [one.table.to_dict() for one in expected]
         values = [patient_auroc(one).value for one in expected]
         assert len(set(values)) > 1 and patient_auroc(found[name]).value == pytest.approx(np.mean(values))
     gap = compare_aurocs(found[OURS], found[RULE])
@@ -121,18 +121,18 @@ def test_cuts_are_nested_diagnoses_with_other_seeds_and_the_headline_is_their_me
     assert not found[ATTENTION].others
 
 
-def test_other_cuts_train_autoencoders_only_where_the_first_chose_their_scores():
+def test_other_repeats_train_autoencoders_only_where_the_first_chose_their_scores():
     cohort = noisy_cohort()
     useless, telling = np.zeros(len(cohort.owner)), cohort.score("red share") + 9 * (cohort.label == 1)
-    for painted, used in ((useless, False), (telling, True)):
-        first, *others = diagnose_all(cohort, Told(cohort, painted), folds=3, cuts=3)[OURS].cuts
+    for reconstructed, used in ((useless, False), (telling, True)):
+        first, *others = diagnose_all(cohort, Told(cohort, reconstructed), REPEATED)[OURS].repeats
         assert ERRORS["ssim"] in first.parts[0].scores
         assert [ERRORS["ssim"] in one.parts[0].scores for one in others] == [used, used]
 
 
-def test_hold_out_is_diagnosed_once_however_many_cuts():
+def test_hold_out_is_diagnosed_once_however_many_repeats():
     cohort = noisy_cohort(hold_out=0.3)
-    found = diagnose_all(cohort, Told(cohort, None), folds=3, cuts=3)
+    found = diagnose_all(cohort, Told(cohort, None), REPEATED)
     assert all(one.split == "test" and not one.others for one in found.values())
 
 
@@ -157,13 +157,15 @@ def prepare(seed: int, patients: int = 240) -> tuple[WindowLearner, np.ndarray]:
     patches = diagnosis_windows(make_helico(seed=seed, patients=patients))
     scores = {"red share": score_windows(patches, red_share), "brown peak": score_windows(patches, brown_peak)}
     cohort = Cohort.from_set(patches, scores)
-    return WindowLearner(patches, cohort, specks=speck_features(patches)), patches.column("bacteria")[cohort.rows] > 0
+    return WindowLearner(
+        patches, cohort, DiagnosisChoices(autoencoder=False), specks=speck_features(patches)
+    ), patches.column("bacteria")[cohort.rows] > 0
 
 
 def study(seed: int) -> Study:
     learner, bacteria = prepare(seed)
-    ours = hold_out_diagnosis(learner.cohort, learn=learner, folds=5)
-    trivial = hold_out_patients(learner.cohort, trivial_rule(learner.cohort, "red share"), folds=5)
+    ours = diagnose_windows(learner.cohort, FIVE, learn=learner)
+    trivial = diagnose_patients(learner.cohort, trivial_rule(learner.cohort), FIVE)
     return Study(learner, ours, trivial, bacteria)
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from medcore.plots.display import encode
-from medcore.reporting.figures import lighter
+from medcore.reporting.figures import as_webp
 from medcore.reporting.sanitise import compact, svg_uri
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -45,7 +45,7 @@ def photograph() -> np.ndarray:
 
 def test_a_png_becomes_smaller_and_stays_the_same_to_the_pixel() -> None:
     before = stored(blocks(), optimize=True)
-    mime, after = lighter("image/png", before)
+    mime, after = as_webp("image/png", before)
     assert mime == "image/webp" and len(after) < len(before)
     np.testing.assert_array_equal(pixels_of(after), pixels_of(before))
 
@@ -53,7 +53,7 @@ def test_a_png_becomes_smaller_and_stays_the_same_to_the_pixel() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_a_photograph_becomes_much_smaller_and_looks_the_same(kind: str) -> None:
     before = stored(photograph(), kind, **({"quality": 90} if kind == "JPEG" else {}))
-    mime, after = lighter(f"image/{kind.lower()}", before)
+    mime, after = as_webp(f"image/{kind.lower()}", before)
     assert mime == "image/webp" and len(after) < 0.7 * len(before)
     error = np.sqrt(np.mean((pixels_of(after) - pixels_of(before)) ** 2))
     assert error < 6, "below the noise of the picture itself"
@@ -61,7 +61,7 @@ def test_a_photograph_becomes_much_smaller_and_looks_the_same(kind: str) -> None
 
 def test_transparency_is_kept() -> None:
     pixels = np.dstack([blocks(), np.tile(np.arange(360) % 256, (240, 1)).astype(np.uint8)])
-    mime, after = lighter("image/png", stored(pixels))
+    mime, after = as_webp("image/png", stored(pixels))
     assert mime == "image/webp"
     alpha = pixels_of(after)[..., 3]
     np.testing.assert_array_equal(alpha, pixels[..., 3])
@@ -81,7 +81,7 @@ def test_transparency_is_kept() -> None:
     ids=["gif", "garbage", "cut off", "no base64", "16 bits", "too wide", "too many pixels"],
 )
 def test_what_cannot_be_made_lighter_stays_as_it_is(mime: str, content: str) -> None:
-    assert lighter(mime, content) == (mime, content)
+    assert as_webp(mime, content) == (mime, content)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -103,9 +101,8 @@ def test_the_command_reads_a_finished_run(tmp_path, monkeypatch):
     from medcore.reporting import results
 
     row = {"name": "auroc", "value": 0.8, "low": 0.7, "high": 0.87, "n": 40, "unit": "patient", "split": "test"}
-    unknown = {**row, "name": "npv", "low": None}
-    found = {"data": {"splits": [{"split": "test", "patients": 40}]}, "metrics": [row, unknown]}
-    (tmp_path / "results.json").write_text(json.dumps(found))
-    monkeypatch.setattr(results, "read_results", lambda path: json.loads((path / "results.json").read_text()))
+    unknown = {**row, "name": "npv", "low": None, "note": "too few"}
+    data = {"splits": [{"split": "test", "patients": 40}]}
+    results.write_results(tmp_path, results.Results(notebook="x", data=data, metrics=[row, unknown]))
     ran = CliRunner().invoke(cli, ["plan", str(tmp_path)])
     assert ran.exit_code == 0 and "auroc 0.80" in ran.output and "npv" not in ran.output

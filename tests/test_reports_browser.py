@@ -21,7 +21,7 @@ from medcore.reporting.compare import compare_runs
 from medcore.reporting.figures import write_thumbnail
 from medcore.reporting.index import write_index, write_study
 from medcore.reporting.report import find_browser, print_pdf, report_page
-from medcore.reporting.results import SCHEMA, write_results
+from medcore.reporting.results import Picture, Results, checked, write_results
 from medcore.reporting.sanitise import svg_uri
 
 sys.path.insert(0, str(Path(__file__).parent / "browser"))
@@ -86,7 +86,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         notebook = sample_notebook(failing=name == NAMES[1])
         failed = {"status": "raised", "cell": 11, "error": "RuntimeError: boom", "metrics": [], "baselines": []}
         results = sample_results(notebook=name, title=name, **(failed if name == NAMES[1] else {}))
-        results["picture"] = write_thumbnail(notebook, folder)
+        results.picture = Picture(**write_thumbnail(notebook, folder))
         write_results(folder, results)
         nbformat.write(notebook, folder / "notebook.ipynb")
         (folder / "report.html").write_text(report_page(notebook, results, name=name), encoding="utf-8")
@@ -180,14 +180,25 @@ def test_everything_that_does_something_is_reached_by_the_tab_key(tab: Tab, page
     assert set(visible) <= seen
 
 
+FIXED = {"schema", "status", "unit", "mode", "low", "value", "high"}  # words that are none of a user's
+
+
 def spoiled(value: Any, hostile: str) -> Any:
     """The same structure with every text, names of fields included where they are free, replaced."""
     if isinstance(value, dict):
         free = "value" not in value
-        return {key: spoiled(item, hostile) for key, item in value.items()} | ({hostile: hostile} if free else {})
+        kept = {key: item if key in FIXED else spoiled(item, hostile) for key, item in value.items()}
+        return kept | ({hostile: hostile} if free else {})
     if isinstance(value, list):
         return [spoiled(item, hostile) for item in value]
     return hostile if isinstance(value, str) else value
+
+
+def hostile_results(hostile: str) -> Results:
+    """Results with one text in every place that a user can reach."""
+    results = checked(spoiled(sample_results().as_dict(), hostile), "sample")
+    results.picture = Picture()
+    return results
 
 
 def hostile_notebook(text: str) -> Any:
@@ -211,7 +222,7 @@ def test_a_hostile_string_in_every_field_runs_nothing_and_breaks_nothing(
     tab: Tab, pages: dict[str, Path], tmp_path: Path, number: int
 ) -> None:
     text = HOSTILE[number]
-    results = {**spoiled(sample_results(), text), "picture": {}}
+    results = hostile_results(text)
     page = tmp_path / "hostile.html"
     page.write_text(report_page(hostile_notebook(text), results), encoding="utf-8")
     for phone in (True, False):
@@ -237,7 +248,7 @@ def test_a_study_of_hostile_notebooks_runs_nothing_and_stays_whole(tab: Tab, tmp
         folder = tmp_path / f"{number:02d}"
         folder.mkdir()
         nbformat.write(hostile_notebook(text), folder / "notebook.ipynb")
-        write_results(folder, {**spoiled(sample_results(), text), "picture": {}, "schema": SCHEMA})
+        write_results(folder, hostile_results(text))
     study = write_study(tmp_path)
     assert study is not None
     tab.open(study)
@@ -256,7 +267,7 @@ def test_a_comparison_of_hostile_runs_runs_nothing(tab: Tab, tmp_path: Path) -> 
         name = "".join(c for c in text if c not in "/\\\0")[:60].strip(". ") or "x"
         folder = tmp_path / f"{number} {name}"
         folder.mkdir()
-        write_results(folder, {**spoiled(sample_results(), text), "schema": SCHEMA})
+        write_results(folder, hostile_results(text))
         folders.append(folder)
     tab.open(compare_runs(folders, tmp_path))
     assert tab.evaluate("window.pwned") is None and tab.requests() == [] and tab.complaints() == []
@@ -272,7 +283,7 @@ def test_an_index_of_hostile_names_runs_nothing_and_its_links_work(tab: Tab, tmp
         folder = tmp_path / f"run {number} {name}" / f"{number} {name}"
         folder.mkdir(parents=True)
         (folder / "report.html").write_text("<title>found</title>")
-        (folder / "results.json").write_text(json.dumps(spoiled(sample_results(), text)), encoding="utf-8")
+        write_results(folder, hostile_results(text))
     index = write_index(tmp_path)
     tab.open(index)
     assert tab.evaluate("window.pwned") is None and tab.requests() == [] and tab.complaints() == []
@@ -288,7 +299,7 @@ def test_an_index_of_hostile_names_runs_nothing_and_its_links_work(tab: Tab, tmp
 def test_a_lean_page_is_the_same_document(tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a browser makes of the page with and without the tags that may be left out: the same tree."""
     hostile = hostile_notebook("it's </td><td> &#39; </li>\n\n<pre>\n\n x</pre>\n</tr>")
-    cases = [(sample_notebook(), sample_results()), (hostile, spoiled(sample_results(), "</td>\n<tr>&#39;"))]
+    cases = [(sample_notebook(), sample_results()), (hostile, hostile_results("</td>\n<tr>&#39;"))]
     short = [report_page(*case) for case in cases]
     monkeypatch.setattr(pages_module, "lean", lambda page: page)
     long = [report_page(*case) for case in cases]

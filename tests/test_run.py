@@ -15,8 +15,8 @@ from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.comparison import Comparison
 from medcore.evaluation.intervals import Estimate, interval
 from medcore.evaluation.scores import Scores
-from medcore.reporting.checklist import ITEMS
-from medcore.reporting.results import read_results, write_results
+from medcore.reporting.checklist import QUESTIONS
+from medcore.reporting.results import Results, read_results, write_results
 from medcore.reporting.run import Run
 
 NOTEBOOK = "06_patch_classification"
@@ -42,7 +42,7 @@ def patches() -> PatchSet:
 
 def test_a_whole_run_is_in_results_json(folder: Path) -> None:
     run = Run.start(NOTEBOOK, {"epochs": 3, "seed": 5, "other": object()}, title="A title")
-    assert read_results(folder)["status"] == "running"
+    assert read_results(folder).status == "running"
     ps = run.use(patches())
     run.audited(audit(ps))
     scores = Scores.from_set(ps.where(split="test"), np.tile([0.3, 0.7], (8, 1)))
@@ -51,7 +51,7 @@ def test_a_whole_run_is_in_results_json(folder: Path) -> None:
     run.validated("val_loss", 0.5, "min")
     run.answer(threshold="none")
     run.finish("Half are right.")
-    found = read_results(folder)
+    found = json.loads((folder / "results.json").read_text())
     assert (found["status"], found["summary"], found["title"]) == ("ok", "Half are right.", "A title")
     assert found["changed"] == ["epochs", "seed"]
     assert found["parameters"]["epochs"] == 3 and found["parameters"]["batch_size"] == 32  # the profile's
@@ -60,7 +60,7 @@ def test_a_whole_run_is_in_results_json(folder: Path) -> None:
     assert [row["split"] for row in found["data"]["splits"]][:3] == ["train", "val", "test"]
     assert found["metrics"][0]["value"] == 0.5 and found["metrics"][0]["low"] is not None
     assert found["baselines"][0]["baseline"] == "majority"
-    assert any("synthetic" in text for text in found["warnings"]) and "a toy" in found["warnings"]
+    assert found["data"]["synthetic"] and found["warnings"] == ["a toy"]
     assert found["peak_memory_bytes"] > 10_000_000 and found["seconds"] >= 0
     answered = {row["question"]: row["answered"] for row in found["checklist"]}
     assert answered["How was the decision threshold chosen?"] and not answered["Who was eligible?"]
@@ -133,27 +133,56 @@ def test_an_unknown_device_is_named() -> None:
 
 
 def test_nan_never_reaches_the_file(tmp_path: Path) -> None:
-    write_results(
-        tmp_path, {"schema": "medcore.results/1", "value": float("nan"), "list": [np.float64("inf"), np.int64(3)]}
-    )
-    assert json.loads((tmp_path / "results.json").read_text()) == {
-        "schema": "medcore.results/1",
-        "value": None,
-        "list": [None, 3],
-    }
-    (tmp_path / "results.json").write_text('{"schema": "other"}')
-    with pytest.raises(MedcoreError, match="another version"):
+    facts = {"a": float("nan"), "b": [np.float64("inf"), np.int64(3)], "c": Path("d")}
+    write_results(tmp_path, Results(notebook="x", model=facts))
+    assert json.loads((tmp_path / "results.json").read_text())["model"] == {"a": None, "b": [None, 3], "c": "d"}
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ('{"schema": "other"}', "schema"),
+        ('{"schema": "medcore.results/9", "notebook": "x"}', "another version"),
+        ('{"schema": "medcore.results/2", "notebook": "x", "metrics": {"a": 1}}', "metrics"),
+        ('{"schema": "medcore.results/2", "notebook": "x", "seconds": NaN}', "seconds"),
+        ("[" * 100_000, "not readable"),
+        ("{ broken", "not readable"),
+        ("[]", "not a results.json"),
+    ],
+)
+def test_other_shapes_are_refused_in_one_line(tmp_path: Path, content: str, names: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(MedcoreError, match=names) as refused:
         read_results(tmp_path)
-    with pytest.raises(MedcoreError, match="does not exist"):
+    assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MedcoreError, match="nowhere.*does not exist"):
         read_results(tmp_path / "nowhere")
+
+
+def test_results_of_the_first_version_are_read(tmp_path: Path) -> None:
+    """Written by medcore 0.1: no differences, empty objects where nothing was recorded."""
+    old = {"schema": "medcore.results/1", "notebook": "x", "status": "ok", "data": {}, "audit": {}, "validation": {}}
+    (tmp_path / "results.json").write_text(json.dumps(old))
+    found = read_results(tmp_path)
+    assert (found.notebook, found.differences, found.data.unit) == ("x", [], "image")
+
+
+def test_the_published_schema_is_that_of_the_model() -> None:
+    published = Path(__file__).parents[1] / "reports" / "results.schema.json"
+    assert json.loads(published.read_text()) == Results.model_json_schema(by_alias=True), (
+        "python -m medcore.reporting.results > reports/results.schema.json"
+    )
 
 
 def test_the_kind_of_method_is_what_decides() -> None:
     """A network may be described that is one candidate of several, and not the one that was chosen."""
-    item = next(item for item in ITEMS if item.question == "What kind of AI method is studied?")
+    item = next(item for item in QUESTIONS if item.text == "What kind of AI method is studied?")
     network = {"spec": {"family": "conv_autoencoder"}}
-    assert item.answer({"model": network}) == "conv_autoencoder"
-    assert item.answer({"model": network | {"decides": "brown peak"}}) == "brown peak"
+    assert item.answer(Results(notebook="x", model=network)) == "conv_autoencoder"
+    assert item.answer(Results(notebook="x", model=network | {"decides": "brown peak"})) == "brown peak"
 
 
 def test_a_search_can_not_be_pointed_at_test_data() -> None:
@@ -161,7 +190,7 @@ def test_a_search_can_not_be_pointed_at_test_data() -> None:
     run.validated("val_auroc", 0.8, "max")
     with pytest.raises(TestDataRefused, match="test_auroc"):
         run.validated("test_auroc", 0.9, "max")
-    assert run.results["validation"]["name"] == "val_auroc"
+    assert run.results.validation.name == "val_auroc"
 
 
 def test_many_metrics_of_few_methods_stand_side_by_side() -> None:
@@ -175,7 +204,7 @@ def test_many_metrics_of_few_methods_stand_side_by_side() -> None:
     assert table.loc["AUROC"].tolist() == ["20\u00a0patches,\u00a0test", "0.90 (0.80–0.95)", "0.70 (0.60–0.80)"]
     assert table.loc["HD95 (µm)"].tolist() == ["1\u00a0patient,\u00a0test", "3.0 (1.0–5.0)", ""]
     assert run.headline()["metric"].tolist() == ["AUROC", "HD95 (µm)", "AUROC"]
-    assert [row["trivial"] for row in run.results["baselines"]] == [False]
+    assert [row.trivial for row in run.results.baselines] == [False]
 
 
 def test_intervals_speak_of_what_the_set_has() -> None:
@@ -190,7 +219,7 @@ def test_intervals_speak_of_what_the_set_has() -> None:
             interval(scores, "balanced_accuracy"),
             Estimate("auroc", None, None, None, 1, "image", "test", note="one patient only"),
         )
-        said[group, known] = run.results["metrics"][0]["method"] + run.results["metrics"][1]["note"]
+        said[group, known] = run.results.metrics[0].method + run.results.metrics[1].note
     assert "patient" not in said["lesion", True] and "lesion" in said["lesion", True]
     assert "one patient only" in said["patient", True]
     assert "one image only" in said["patient", False]

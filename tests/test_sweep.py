@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 
 from medcore.errors import MedcoreError
-from medcore.reporting.sweep import grid, ranked, read_axes, sweep, trial_folder
+from medcore.reporting.sweep import grid, ranked, read_axes, run_sweep, trial_folder
 
 SOURCE = """
 import os
 from pathlib import Path
-from medcore.reporting.results import new_results, write_results
-results = new_results("toy", status="ok", seconds=1.0, parameters={"depth": depth, "rate": rate})
-results["validation"] = {"name": "val_score", "value": (depth - 2) ** 2 + rate, "mode": "min"}
-results["metrics"] = [{"name": "accuracy", "value": -depth, "low": None, "high": None, "n": 1, "unit": "patch",
-                       "split": "test", "level": 0.95, "method": "", "note": "toy"}]
-write_results(Path(os.environ["MEDCORE_RUN_DIR"]), results)
+from medcore.reporting.results import Estimate, Results, Validation, write_results
+write_results(Path(os.environ["MEDCORE_RUN_DIR"]), Results(
+    notebook="toy", status="ok", seconds=1.0, parameters={"depth": depth, "rate": rate},
+    validation=Validation(name="val_score", value=(depth - 2) ** 2 + rate, mode="min"),
+    metrics=[Estimate("accuracy", -depth, None, None, 1, "patch", "test", note="toy")],
+))
 """
 
 
@@ -35,12 +35,12 @@ def notebook(tmp_path: Path) -> Path:
 
 def test_the_grid_is_ranked_by_validation_and_resumed(notebook: Path, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
-    table = sweep(notebook, {"depth": ["1", "2"]}, {"rate": "0.25"}, out)
+    table = run_sweep(notebook, {"depth": ["1", "2"]}, {"rate": "0.25"}, out)
     assert table["depth"].tolist() == ["2", "1"]  # by validation; the test metric would say 1
     assert table["value"].tolist() == [0.25, 1.25]
     assert list(pd.read_csv(out / "trials.csv")["folder"]) == table["folder"].tolist()
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("results.json")}
-    again = sweep(notebook, {"depth": ["1", "2"]}, {"rate": "0.25"}, out)
+    again = run_sweep(notebook, {"depth": ["1", "2"]}, {"rate": "0.25"}, out)
     assert again["value"].tolist() == table["value"].tolist()
     assert {path: path.stat().st_mtime_ns for path in out.rglob("results.json")} == stamps
 
@@ -48,20 +48,20 @@ def test_the_grid_is_ranked_by_validation_and_resumed(notebook: Path, tmp_path: 
 def test_a_search_with_optuna_goes_by_validation_and_is_resumed(notebook: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     axes, out = {"depth": ["1", "2"]}, tmp_path / "sweep"
-    table = sweep(notebook, axes, {"rate": "0.25"}, out, trials=6, sampler="random", seed=1)
+    table = run_sweep(notebook, axes, {"rate": "0.25"}, out, trials=6, sampler="random", seed=1)
     assert table["depth"].tolist() == ["2", "1"] and table["value"].tolist() == [0.25, 1.25]
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("results.json")}
-    again = sweep(notebook, axes, {"rate": "0.25"}, out, trials=6, sampler="tpe", seed=2)
+    again = run_sweep(notebook, axes, {"rate": "0.25"}, out, trials=6, sampler="tpe", seed=2)
     assert set(again["folder"]) <= set(table["folder"])
     assert {path: path.stat().st_mtime_ns for path in out.rglob("results.json")} == stamps
     with pytest.raises(MedcoreError, match="choose tpe or random"):
-        sweep(notebook, axes, {}, out, trials=1, sampler="grid")
+        run_sweep(notebook, axes, {}, out, trials=1, sampler="grid")
 
 
 def test_a_wrong_name_or_value_is_refused_before_anything_runs(notebook: Path, tmp_path: Path) -> None:
     for axes in ({"dept": ["1", "2"]}, {"depth": ["1", "two"]}):
         with pytest.raises(MedcoreError, match="dept"):
-            sweep(notebook, axes, {}, tmp_path / "sweep")
+            run_sweep(notebook, axes, {}, tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
 
 

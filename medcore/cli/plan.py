@@ -52,9 +52,9 @@ def plans_of_run(run: Path, half_width: float) -> list:  # type: ignore[type-arg
     from medcore.reporting.results import read_results
 
     results = read_results(run)
-    sides = {row["split"]: row.get("patients") for row in results["data"]["splits"]}
+    sides = {row["split"]: row.get("patients") for row in results.data.splits}
     plans = []
-    for row in results["metrics"]:
+    for row in (metric.as_dict() for metric in results.metrics):
         patients = row["n"] if row["unit"] == "patient" else sides.get(row["split"])
         fits = None not in (row["value"], row["low"], row["high"]) and 0 <= row["low"] < row["value"] < row["high"] <= 1
         if fits and patients and patients > 1:

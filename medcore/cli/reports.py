@@ -65,7 +65,7 @@ def read_parameters(file: Path | None, pairs: tuple[str, ...]) -> dict[str, Any]
     return values
 
 
-def plan(notebooks: list[Path], raw: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+def planned_runs(notebooks: list[Path], raw: dict[str, Any]) -> dict[Path, dict[str, Any]]:
     """Validated parameters for each notebook; with several notebooks a parameter goes to those that have it.
 
     Raises:
@@ -119,7 +119,7 @@ def command(
     try:
         raw = with_absolute_paths(read_parameters(file, pairs) | given)
         paths = find_notebooks(notebooks)
-        planned = plan(paths, raw)
+        planned = planned_runs(paths, raw)
         check_sources(planned)
     except MedcoreError as error:
         raise click.UsageError(str(error)) from None

@@ -27,7 +27,7 @@ def command(
     jobs: int, engine: str, out: Path | None,
 ) -> int:  # fmt: skip
     """Search over the parameters of NOTEBOOK; the objective is its validation metric, never a test metric."""
-    from medcore.reporting.sweep import read_axes, sweep
+    from medcore.reporting.sweep import read_axes, run_sweep
 
     try:
         (path,) = find_notebooks((notebook,))
@@ -39,7 +39,7 @@ def command(
     if profile:
         fixed["profile"] = profile
     folder = (out or reports_home() / f"sweep-{datetime.now():%Y-%m-%d-%H%M%S}").resolve()
-    table = sweep(path, axes, fixed, folder, trials=trials, sampler=sampler, jobs=jobs, engine=engine)
+    table = run_sweep(path, axes, fixed, folder, trials=trials, sampler=sampler, jobs=jobs, engine=engine)
     click.echo(table.drop(columns="folder").to_string(index=False))
     click.echo(f"trials: {folder / 'trials.csv'}")
     good = table[table["status"] == "ok"]

@@ -282,7 +282,7 @@ def write_body(
         if cell["cell_type"] == "markdown":
             source = source_of(cell)
             if not title and (found := TITLE.match(source)):
-                title, source = plain(found[1]), source[found.end() :]
+                title, source = without_marks(found[1]), source[found.end() :]
             parts.append(markdown_fragment(source, narrative, cell.get("attachments"), link))
         elif cell["cell_type"] == "code":
             parts.append(_code_cell(cell, number, narrative, verdict, link))
@@ -299,7 +299,7 @@ def without_dead_links(body: str, narrative: Narrative) -> str:
     return IN_PAGE.sub(kept, body)
 
 
-def plain(markdown: str) -> str:
+def without_marks(markdown: str) -> str:
     """A heading's text without its marks."""
     return html.unescape(MARKS.sub(lambda found: found[1] or "", markdown)).strip()
 

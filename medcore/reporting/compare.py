@@ -11,37 +11,40 @@ The two figures of a comparison: learning curves in one plot, and the images on 
 
 from __future__ import annotations
 
+import base64
 import os
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
-from medcore.data.npzfile import atomic_path
-from medcore.errors import MedcoreError
-from medcore.reporting.front import rows_of
-from medcore.reporting.report import render
-from medcore.reporting.results import read_results
-from medcore.reporting.wording import estimate_text, metric_name, moment, shown
-
-if TYPE_CHECKING:
-    from medcore.evaluation.scores import Scores
-import base64
-
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
+from medcore.data.load import read_set
+from medcore.data.npzfile import atomic_path
+from medcore.errors import MedcoreError
+from medcore.evaluation.comparison import judged
+from medcore.evaluation.estimate import metric_name
+from medcore.evaluation.intervals import paired_difference
+from medcore.evaluation.scores import Scores
 from medcore.plots import style
 from medcore.plots.display import encode, figure_of
 from medcore.plots.images import image_grid
 from medcore.reporting.figures import figure_fragment
+from medcore.reporting.report import render
+from medcore.reporting.results import Results, read_results
 from medcore.reporting.sanitise import Narrative
+from medcore.reporting.wording import moment, shown
 
 PAGE = "compare.html"
+READINGS = {
+    "gain": "Better than the first, beyond what chance in the choice of patients explains.",
+    "loss": "Worse than the first, beyond what chance in the choice of patients explains.",
+    "open": "These cases do not show a difference.",
+}
 PREDICTIONS = "predictions.npz"
 
 
@@ -52,14 +55,14 @@ class Compared:
     Attributes:
         label: What it is called on the page: as short as it can be without being mistaken.
         folder: Where it stands.
-        results: Content of its ``results.json``.
+        results: What it recorded.
         scores: Its answers, None when it left none.
         why_not: Why there are none.
     """
 
     label: str
     folder: Path
-    results: dict[str, Any]
+    results: Results
     scores: Scores | None
     why_not: str = ""
 
@@ -77,8 +80,6 @@ def compare_runs(folders: list[Path], out: Path) -> Path:
     if len(folders) < 2:
         raise MedcoreError("compare: name at least two folders of finished runs, such as reports/a/06_x reports/b/06_x")
     runs = read_runs(folders)
-    pass
-
     values = {
         "runs": [_head(run, out) for run in runs],
         "parameters": differing_parameters(runs),
@@ -114,19 +115,15 @@ def labels(folders: list[Path]) -> list[str]:
     return [f"{number} {folder.parent.name}" for number, folder in enumerate(folders, 1)]
 
 
-def read_scores(path: Path, results: Mapping[str, Any]) -> tuple[Scores | None, str]:
+def read_scores(path: Path, results: Results) -> tuple[Scores | None, str]:
     """A run's answers for its test cases, or None with the reason."""
-    from medcore.evaluation.scores import Scores
-
     try:
         with np.load(path, allow_pickle=False) as file:
             held = {name: file[name] for name in ("probabilities", "truth", "patient", "ids")}
-        headline = rows_of(results.get("metrics"))[0]
-        split = np.full(len(held["truth"]), str(headline.get("split") or "test"))
-        classes = tuple(map(str, results["data"]["classes"]))
-        unit = str(headline.get("unit") or "patch")
-        scores = Scores(held["truth"], held["probabilities"], held["patient"], split, classes, held["ids"], unit)
-        return scores, ""
+        headline, classes = results.metrics[0], tuple(results.data.classes)
+        split = np.full(len(held["truth"]), headline.split)
+        truth, score, patient, ids = (held[name] for name in ("truth", "probabilities", "patient", "ids"))
+        return Scores(truth, score, patient, split, classes, ids, headline.unit), ""
     except FileNotFoundError:
         return None, f"it left no {PREDICTIONS}"
     except (KeyError, IndexError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, MedcoreError) as error:
@@ -135,50 +132,43 @@ def read_scores(path: Path, results: Mapping[str, Any]) -> tuple[Scores | None, 
 
 def differing_parameters(runs: list[Compared]) -> list[dict[str, Any]]:
     """Parameters, data and code that are not the same in all runs."""
-    held = [{**run.results["parameters"], **_circumstances(run.results)} for run in runs]
+    held = [run.results.parameters | _circumstances(run.results) for run in runs]
     names = dict.fromkeys(name for values in held for name in values)
     rows = [{"name": name, "values": [shown(values.get(name)) for values in held]} for name in names]
     return [row for row in rows if len(set(row["values"])) > 1]
 
 
-def _circumstances(results: Mapping[str, Any]) -> dict[str, Any]:
-    data, environment = results.get("data") or {}, results.get("environment") or {}
+def _circumstances(results: Results) -> dict[str, Any]:
     return {
-        "notebook": results.get("notebook"),
-        "data fingerprint": str(data.get("fingerprint") or "")[:16],
-        "commit": environment.get("commit"),
-        "device": environment.get("device"),
+        "notebook": results.notebook,
+        "data fingerprint": results.data.fingerprint[:16],
+        "commit": results.environment.get("commit"),
+        "device": results.environment.get("device"),
     }
 
 
 def metric_rows(runs: list[Compared]) -> list[dict[str, Any]]:
     """Every metric with the value that each run reached."""
-    tables = [{_key(row): row for row in rows_of(run.results.get("metrics"))} for run in runs]
+    tables = [{(row.name, row.unit, row.split): str(row) for row in run.results.metrics} for run in runs]
     keys = dict.fromkeys(key for table in tables for key in table)
     return [
         {
             "name": metric_name(key[0]),
-            "where": " ".join(part for part in key[1:] if part),
-            "values": [estimate_text(table[key]) if key in table else "–" for table in tables],
+            "where": " ".join(key[1:]),
+            "values": [table.get(key, "–") for table in tables],
         }
         for key in keys
     ]
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    return str(row.get("name")), str(row.get("unit") or ""), str(row.get("split") or "")
-
-
 def paired_tests(runs: list[Compared]) -> list[dict[str, str]]:
     """For each later run: how it differs from the first on the same cases, or why that cannot be said."""
     first = runs[0]
-    metric = str((rows_of(first.results.get("metrics")) or [{}])[0].get("name") or "")
+    metric = first.results.metrics[0].name if first.results.metrics else ""
     return [{"who": run.label, "metric": metric_name(metric), **_paired(run, first, metric)} for run in runs[1:]]
 
 
 def _paired(run: Compared, first: Compared, metric: str) -> dict[str, str]:
-    from medcore.evaluation.intervals import paired_difference
-
     reason = not_paired(run, first)
     if reason:
         return {"text": "", "said": f"No paired test: {reason}."}
@@ -187,10 +177,8 @@ def _paired(run: Compared, first: Compared, metric: str) -> dict[str, str]:
         difference = paired_difference(run.scores, in_order_of(run.scores, first.scores), metric)
     except MedcoreError as error:
         return {"text": "", "said": f"No paired test: {error}."}
-    return {
-        "text": estimate_text(difference.as_dict()),
-        "said": _reading(difference.low, difference.high, difference.note),
-    }
+    note = difference.note if difference.low is not None else ""
+    return {"text": str(difference), "said": f"{READINGS[judged(difference)]} {note}".strip()}
 
 
 def not_paired(run: Compared, first: Compared) -> str:
@@ -215,26 +203,15 @@ def in_order_of(wanted: Scores, scores: Scores) -> Scores:
     return scores.select(np.argsort(scores.ids)[np.argsort(np.argsort(wanted.ids))])
 
 
-def _reading(low: float | None, high: float | None, note: str) -> str:
-    if low is None or high is None:
-        return f"No interval: {note}."
-    verdict = "The interval holds zero: these cases do not show a difference."
-    if low > 0:
-        verdict = "Better than the first, beyond what chance in the choice of patients explains."
-    if high < 0:
-        verdict = "Worse than the first, beyond what chance in the choice of patients explains."
-    return f"{verdict} {note}".strip()
-
-
 def _head(run: Compared, out: Path) -> dict[str, str]:
     results = run.results
     report = run.folder / "report.html"
     return {
         "label": run.label,
-        "title": str(results.get("title") or results.get("notebook")),
-        "status": str(results.get("status")),
-        "when": moment(results.get("started")),
-        "data": str((results.get("data") or {}).get("name") or ""),
+        "title": results.title or results.notebook,
+        "status": results.status,
+        "when": moment(results.started),
+        "data": results.data.name,
         "href": quote(os.path.relpath(report, out).replace(os.sep, "/")) if report.exists() else "",
     }
 
@@ -328,10 +305,8 @@ def _pixels(run: Compared, rows: np.ndarray) -> np.ndarray:
     Raises:
         MedcoreError: The data cannot be read, or are not those that the run saw.
     """
-    from medcore.data.load import read_set
-
     assert run.scores is not None and run.scores.ids is not None
-    known = run.results["parameters"]
+    known = run.results.parameters
     options = {key: known[key] for key in ("size", "on_error", "seed") if known.get(key) is not None}
     patches = read_set(known["data"], progress=False, **options)
     ids = run.scores.ids

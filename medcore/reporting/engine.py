@@ -26,8 +26,8 @@ from medcore.reporting.status import (
     MemoryWatch,
     Verdict,
     cause_of_death,
-    described,
     error_of,
+    one_line,
     oom_kills,
     status_of_error,
 )
@@ -142,7 +142,7 @@ class ReportClient(PapermillNotebookClient):
         except CellExecutionError as error:
             self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=error)
             name, message = error_of(cell) or (str(error.ename), str(error.evalue))
-            return Verdict(status_of_error(name, message), number, described(name, message))
+            return Verdict(status_of_error(name, message), number, one_line(name, message))
         except CellTimeoutError:
             self.nb_man.cell_exception(cell, cell_index=index)
             return Verdict("timed out", number, f"the notebook's limit of {self.limit:g} s was reached")

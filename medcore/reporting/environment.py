@@ -23,12 +23,12 @@ from medcore.data.source import repository_root
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "scipy", "papermill", "nbconvert")
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+def describe_machine(device: torch.device) -> dict[str, Any]:
     """Versions, device, threads, machine and commit of this process."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "medcore": __version__,
-        "commit": commit(),
+        "commit": git_commit(),
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
         "device": str(device),
@@ -46,7 +46,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def commit() -> str:
+def git_commit() -> str:
     """Short hash of the checkout's commit with ``+changes`` when files differ from it; ``""`` outside git."""
     root = repository_root()
     if root is None:

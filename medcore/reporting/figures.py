@@ -36,7 +36,7 @@ WORTH = 0.95  # share of the old size that a new file must stay below
 
 
 @lru_cache(maxsize=256)
-def lighter(mime: str, content: str) -> tuple[str, str]:
+def as_webp(mime: str, content: str) -> tuple[str, str]:
     """A picture as (MIME type, base64), as WebP where that is smaller.
 
     Args:
@@ -115,10 +115,10 @@ def figure_fragment(data: dict[str, Any], metadata: dict[str, Any], narrative: N
         return '<p class="missing">An image of this cell is unreadable.</p>'
     about = metadata.get(mime)
     about = about if isinstance(about, dict) else metadata
-    return _numbered(source, described(about), about, _size(mime, data[mime], about), narrative)
+    return _numbered(source, alt_of(about), about, _size(mime, data[mime], about), narrative)
 
 
-def described(about: dict[str, Any]) -> str:
+def alt_of(about: dict[str, Any]) -> str:
     """The description an image came with; placeholders count as none."""
     alt = " ".join(str(about.get("alt") or "").split())
     return "" if alt.lower() in PLACEHOLDERS else alt
@@ -129,7 +129,7 @@ def image_uri(mime: str, content: Any) -> str | None:
     text = text_of(content)
     if mime == "image/svg+xml":
         return svg_uri(text[text.find("<svg") :]) if "<svg" in text else None
-    return "data:{};base64,{}".format(*lighter(mime, "".join(text.split()))) if BASE64.match(text) else None
+    return "data:{};base64,{}".format(*as_webp(mime, "".join(text.split()))) if BASE64.match(text) else None
 
 
 def text_of(value: Any) -> str:
@@ -200,7 +200,7 @@ def write_thumbnail(notebook: dict[str, Any], folder: Path) -> dict[str, str]:
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
     figures = [(output, mime) for output in outputs if (mime := image_in(output.get("data", {})))]
     for output, mime in sorted(figures, key=lambda figure: figure[1] == "image/svg+xml"):  # drawings last
-        alt = described(output["metadata"].get(mime) or output["metadata"])
+        alt = alt_of(output["metadata"].get(mime) or output["metadata"])
         made = _made(mime, text_of(output["data"][mime])) if alt else None
         if made:
             (folder / made[0]).write_bytes(made[1])

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,16 @@ import nbformat
 from medcore.data.npzfile import atomic_path
 from medcore.data.source import reports_home
 from medcore.errors import MedcoreError
+from medcore.evaluation.estimate import metric_name
 from medcore.reporting.body import Body, write_body
 from medcore.reporting.figures import thumbnail_uri
-from medcore.reporting.front import front, rows_of, status_facts
+from medcore.reporting.folders import LOCK, PARTIAL, PREVIOUS, REPLACED, SUFFIXES
+from medcore.reporting.front import front, same_question, status_facts
 from medcore.reporting.report import render
-from medcore.reporting.results import (
-    FILE_NAME,
-    LOCK,
-    PARTIAL,
-    PREVIOUS,
-    REPLACED,
-    REPORT,
-    RUN_NOTEBOOK,
-    SUFFIXES,
-    read_results,
-)
+from medcore.reporting.results import FILE_NAME, REPORT, RUN_NOTEBOOK, Results, read_results
 from medcore.reporting.sanitise import CHAPTER, Heading, Link
 from medcore.reporting.status import Verdict
-from medcore.reporting.wording import duration, estimate_text, metric_name, moment
+from medcore.reporting.wording import duration, moment
 
 Chapter = dict[str, Any]
 
@@ -66,7 +58,13 @@ def read_chapter(folder: Path, names: list[str]) -> Chapter | None:
     number = f"c{names.index(folder.name) + 1}"
     body = write_body(notebook, prefix=f"{number}-s-", label=f"{folder.name}: ", top=3, link=_links_between(names))
     facts = front(results, body.verdict, body.title or folder.name)
-    return {"anchor": number, "name": folder.name, "front": facts, "body": body, "fingerprint": _fingerprint(results)}
+    return {
+        "anchor": number,
+        "name": folder.name,
+        "front": facts,
+        "body": body,
+        "fingerprint": results.data.fingerprint,
+    }
 
 
 def _links_between(names: list[str]) -> Link:
@@ -111,11 +109,6 @@ def study_contents(chapters: list[Chapter]) -> list[Heading]:
     return entries
 
 
-def _fingerprint(results: dict[str, Any]) -> str:
-    data = results.get("data")
-    return str(data.get("fingerprint") or "") if isinstance(data, dict) else ""
-
-
 INDEX, STUDY = "index.html", "study.html"
 DEPTH = 4  # folders below the root in which runs are looked for
 PICTURES = 80  # newest runs that are shown with a picture
@@ -151,55 +144,37 @@ def run_folders(root: Path) -> Iterator[Path]:
 
 def row_of(folder: Path, root: Path) -> dict[str, Any]:
     """What the index says of one run; a run whose results cannot be read is shown as such."""
-    results, readable = _read(folder)
-    data = results["data"]
+    try:
+        results, verdict = read_results(folder), None
+    except MedcoreError as error:
+        absent = not (folder / FILE_NAME).exists()
+        results, verdict = Results(notebook=folder.name), None if absent else Verdict("unreadable", None, str(error))
     report = folder / REPORT
     return {
         "path": folder,
         "group": folder.parent,
-        "title": str(results.get("title") or results.get("notebook") or folder.name),
+        "title": results.title or results.notebook,
         "name": folder.name,
         "kind": "last good run" if folder.name.endswith(PREVIOUS) else "",
         "href": quote(report.relative_to(root).as_posix()) if report.exists() else "",
-        "status": status_facts(_verdict(folder, results, readable)),
-        "summary": str(results.get("summary") or ""),
+        "status": status_facts(verdict or _verdict(folder, results)),
         "headline": _headline(results),
-        "data": str(data.get("name") or data.get("title") or ""),
-        "synthetic": bool(data.get("synthetic")),
-        "commit": str(results["environment"].get("commit") or ""),
-        "started": str(results.get("started") or ""),
-        "when": moment(results.get("started")),
-        "took": duration(results.get("seconds")),
-        "profile": str(results["parameters"].get("profile") or ""),
+        "data": results.data.name,
+        "synthetic": results.data.synthetic,
+        "commit": str(results.environment.get("commit") or ""),
+        "started": results.started,
+        "when": moment(results.started),
+        "took": duration(results.seconds),
+        "profile": str(results.parameters.get("profile") or ""),
         "picture": "",
-        "alt": str(results["picture"].get("alt", "")),
+        "alt": results.picture.alt,
     }
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], bool]:
-    """Results of a run, of whatever shape they are, and whether they could be read."""
-    results, readable = {}, True
-    try:
-        results = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError):
-        readable = False
-    if not isinstance(results, dict):
-        results, readable = {}, False
-    for key in ("environment", "parameters", "picture", "data"):
-        if not isinstance(results.get(key), dict):
-            results[key] = {}
-    return results, readable
-
-
-def _verdict(folder: Path, results: dict[str, Any], readable: bool) -> Verdict:
-    if folder.name.endswith(PARTIAL):
-        ended = Verdict("killed", None, "its runner ended before it did")
-        return Verdict("running") if _held(folder.parent) else ended
-    cell, error = results.get("cell"), results.get("error")
-    status = str(results.get("status") or "unknown") if readable else "unreadable"
-    return Verdict(status, cell if isinstance(cell, int) else None, str(error) if error else None)
+def _verdict(folder: Path, results: Results) -> Verdict:
+    if not folder.name.endswith(PARTIAL):
+        return Verdict(results.status, results.cell, results.error)
+    return Verdict("running") if _held(folder.parent) else Verdict("killed", None, "its runner ended before it did")
 
 
 def _held(out: Path) -> bool:
@@ -215,21 +190,14 @@ def _held(out: Path) -> bool:
         return False
 
 
-def _headline(results: dict[str, Any]) -> dict[str, str] | None:
+def _headline(results: Results) -> dict[str, str] | None:
     """The main metric, and the best trivial baseline of the same name."""
-    metrics, baselines = rows_of(results.get("metrics")), rows_of(results.get("baselines"))
-    if not metrics:
+    if not results.metrics:
         return None
-    first = metrics[0]
-    rivals = [row for row in baselines if _comparable(row, first)]
-    best = max(rivals, key=lambda row: row["value"], default=None)
-    beside = f"{best.get('baseline')} {estimate_text(best)}" if best else ""
-    return {"name": metric_name(first.get("name", "")), "text": estimate_text(first), "beside": beside}
-
-
-def _comparable(row: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
-    same = all(row.get(key) == first.get(key) for key in ("name", "unit", "split"))
-    return same and row.get("trivial", True) and isinstance(row.get("value"), (int, float))
+    first = results.metrics[0]
+    rivals = [row for row in same_question(first, results.baselines) if row.trivial]
+    best = max(rivals, key=lambda row: -math.inf if row.value is None else row.value, default=None)
+    return {"name": metric_name(first.name), "text": str(first), "beside": f"{best.baseline} {best}" if best else ""}
 
 
 def _groups(rows: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Parameters of the notebooks: names, types, ranges, profiles; checked before any kernel starts.
 
-- One class per notebook. Its fields are the names of the notebook's ``parameters`` cell, its defaults the cell's.
+- One class per notebook with the types and ranges; names and defaults are those of the notebook's ``parameters`` cell.
 - ``profile`` (smoke, quick, full) fills only what the user left as ``None``.
 - Validation is strict: ``"three"`` is no number, ``3.5`` no number of epochs, and an unknown name gets a
   "did you mean".
@@ -12,6 +12,9 @@ import ast
 import difflib
 import os
 import re
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -35,11 +38,11 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
     profiles: ClassVar[dict[str, dict[str, Any]]] = {}
 
-    data: str = "phantom-crc"
-    profile: Profile | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
-    device: str = "auto"
-    on_error: Literal["raise", "skip"] = "raise"
+    data: str
+    profile: Profile | None
+    seed: Annotated[int, Field(ge=0)]
+    device: str
+    on_error: Literal["raise", "skip"]
 
     @property
     def active_profile(self) -> str:
@@ -65,14 +68,14 @@ class Parameters(BaseModel):
         return [name for name, value in self.model_dump().items() if value != fields[name].default]
 
 
-class Preprocessing(Parameters):
+class PreprocessingParameters(Parameters):
     """01: what is in a set, and how it is split."""
 
-    size: Annotated[int, Field(ge=8, le=4096)] | None = None
-    window: Window | None = None
-    limit: Count | None = None
-    demo_epochs: Annotated[int, Field(ge=0)] | None = None
-    folds: Annotated[int, Field(ge=2, le=20)] | None = None
+    size: Annotated[int, Field(ge=8, le=4096)] | None
+    window: Window | None
+    limit: Count | None
+    demo_epochs: Annotated[int, Field(ge=0)] | None
+    folds: Annotated[int, Field(ge=2, le=20)] | None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "limit": 270, "demo_epochs": 1, "folds": 2},
         "quick": {"demo_epochs": 16, "folds": 2, "limit": 4000},
@@ -80,28 +83,27 @@ class Preprocessing(Parameters):
     }
 
 
-class Autoencoder(Parameters):
+class AutoencoderParameters(Parameters):
     """02: an autoencoder as a detector of what is not normal."""
 
-    data: str = "phantom-derm"
-    size: Annotated[int, Field(ge=16, le=256)] | None = None
-    limit: Count | None = None
-    abnormal: list[str] = []
-    learn: list[str] = []
-    bottleneck: Count | None = None
-    loss: Literal["mse", "l1", "ssim", "mixed"] | None = None
-    epochs: Count | None = None
-    images_seen: Count | None = None
-    batch_size: Count | None = None
-    lr: Rate | None = None
-    scores: list[str] = ["mse", "ssim", "ssim_centre", "structure", "structure_centre", "red", "dab", "weighted"]
-    rule: str = "youden"
-    short_epochs: Count | None = None
-    bottlenecks: list[Count] | None = None
-    folds: Annotated[int, Field(ge=0, le=20)] | None = None
-    peer: str | None = None
-    peer_weights: str | None = None
-    retrain: bool = False
+    size: Annotated[int, Field(ge=16, le=256)] | None
+    limit: Count | None
+    abnormal: list[str]
+    learn: list[str]
+    bottleneck: Count | None
+    loss: Literal["mse", "l1", "ssim", "mixed"] | None
+    epochs: Count | None
+    images_seen: Count | None
+    batch_size: Count | None
+    lr: Rate | None
+    scores: list[str]
+    rule: str
+    short_epochs: Count | None
+    bottlenecks: list[Count] | None
+    folds: Annotated[int, Field(ge=0, le=20)] | None
+    peer: str | None
+    peer_weights: str | None
+    retrain: bool
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "bottleneck": 8, "loss": "mse", "epochs": 1, "batch_size": 32, "lr": 2e-3,
                   "limit": 400, "short_epochs": 1, "bottlenecks": [4], "folds": 2, "peer": "small_cnn"},
@@ -113,25 +115,24 @@ class Autoencoder(Parameters):
     }  # fmt: skip
 
 
-class VariationalAutoencoder(Parameters):
+class VariationalAutoencoderParameters(Parameters):
     """03: a VAE, its latent space, and what it detects."""
 
-    data: str = "phantom-derm"
-    size: Annotated[int, Field(ge=16, le=256)] | None = None
-    limit: Count | None = None
-    abnormal: list[str] = []
-    learn: list[str] = []
-    latent_size: Count | None = None
-    loss: Literal["mse", "l1", "ssim", "mixed"] | None = None
-    beta: Annotated[float, Field(ge=0)] | None = None
-    kl_warmup: Annotated[float, Field(ge=0)] | None = None
-    epochs: Count | None = None
-    images_seen: Count | None = None
-    batch_size: Count | None = None
-    lr: Rate | None = None
-    scores: list[str] = ["mse", "ssim", "ssim_centre", "structure_centre", "elbo", "kl", "latent_distance", "weighted"]
-    rule: str = "youden"
-    retrain: bool = False
+    size: Annotated[int, Field(ge=16, le=256)] | None
+    limit: Count | None
+    abnormal: list[str]
+    learn: list[str]
+    latent_size: Count | None
+    loss: Literal["mse", "l1", "ssim", "mixed"] | None
+    beta: Annotated[float, Field(ge=0)] | None
+    kl_warmup: Annotated[float, Field(ge=0)] | None
+    epochs: Count | None
+    images_seen: Count | None
+    batch_size: Count | None
+    lr: Rate | None
+    scores: list[str]
+    rule: str
+    retrain: bool
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "latent_size": 16, "loss": "mse", "beta": 1.0, "kl_warmup": 1.0, "epochs": 1,
                   "batch_size": 32, "lr": 1e-3, "limit": 400},
@@ -142,62 +143,62 @@ class VariationalAutoencoder(Parameters):
     }  # fmt: skip
 
 
-class PatientDiagnosis(Parameters):
+class PatientDiagnosisParameters(Parameters):
     """04: from windows to a patient's diagnosis."""
 
-    data: str = "phantom-helico"
-    size: Annotated[int, Field(ge=16, le=256)] | None = None
-    epochs: Count | None = None
-    bottleneck: Count | None = None
-    most_windows: Annotated[int, Field(ge=8)] | None = None
-    folds: Annotated[int, Field(ge=3, le=20)] | None = None
-    cuts: Annotated[int, Field(ge=1, le=100)] | None = None
-    rule: str = "youden"
-    attention_epochs: Count | None = None
-    limit: Count | None = None
-    retrain: bool = False
+    size: Annotated[int, Field(ge=16, le=256)] | None
+    epochs: Count | None
+    bottleneck: Count | None
+    most_windows: Annotated[int, Field(ge=8)] | None
+    folds: Annotated[int, Field(ge=3, le=20)] | None
+    repeats: Annotated[int, Field(ge=1, le=100)] | None
+    rule: str
+    attention_epochs: Count | None
+    limit: Count | None
+    retrain: bool
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"size": 16, "epochs": 1, "bottleneck": 4, "most_windows": 60, "folds": 3, "cuts": 2,
+        "smoke": {"size": 16, "epochs": 1, "bottleneck": 4, "most_windows": 60, "folds": 3, "repeats": 2,
                   "attention_epochs": 2, "limit": 10},
-        "quick": {"size": 64, "epochs": 12, "bottleneck": 32, "most_windows": 240, "folds": 5, "cuts": 5,
+        "quick": {"size": 64, "epochs": 12, "bottleneck": 32, "most_windows": 240, "folds": 5, "repeats": 5,
                   "attention_epochs": 60},
-        "full": {"size": 128, "epochs": 100, "bottleneck": 120, "most_windows": 20_000, "folds": 10, "cuts": 10,
+        "full": {"size": 128, "epochs": 100, "bottleneck": 120, "most_windows": 20_000, "folds": 10, "repeats": 10,
                  "attention_epochs": 200},
     }  # fmt: skip
 
 
-class PatchClassification(Parameters):
+class PatchClassificationParameters(Parameters):
     """06: patches into classes."""
 
-    model: str | None = None
-    weights: str | None = None
-    size: Annotated[int, Field(ge=16, le=1024)] | None = None
-    window: Window | None = None
-    epochs: Count | None = None
-    batch_size: Count | None = None
-    lr: Rate | None = None
-    augment: str | None = None
-    augment_until: Annotated[int, Field(ge=0)] | None = None
-    keep: str = "best+last"
-    limit: Count | None = None
-    subgroups: list[str] = []
-    tracker: Literal["tensorboard", "wandb", "mlflow"] | None = None
-    variant_epochs: Annotated[int, Field(ge=0)] | None = None
-    variant_images: Count | None = None
-    folds: Annotated[int, Field(ge=2, le=20)] | None = None
-    fold_epochs: Annotated[int, Field(ge=0)] | None = None
-    fold_images: Count | None = None
-    architectures: list[str] | None = None
-    robustness_images: Count | None = None
+    model: str | None
+    weights: str | None
+    size: Annotated[int, Field(ge=16, le=1024)] | None
+    window: Window | None
+    epochs: Count | None
+    batch_size: Count | None
+    lr: Rate | None
+    augment: str | None
+    augment_until: Annotated[int, Field(ge=0)] | None
+    keep: str
+    limit: Count | None
+    repeats: Annotated[int, Field(ge=0, le=20)] | None
+    subgroups: list[str]
+    tracker: Literal["tensorboard", "wandb", "mlflow"] | None
+    variant_epochs: Annotated[int, Field(ge=0)] | None
+    variant_images: Count | None
+    folds: Annotated[int, Field(ge=2, le=20)] | None
+    fold_epochs: Annotated[int, Field(ge=0)] | None
+    fold_images: Count | None
+    architectures: list[str] | None
+    robustness_images: Count | None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "augment_until": 1,
-                  "limit": 270, "variant_epochs": 1, "folds": 2, "fold_epochs": 1, "architectures": [],
+                  "limit": 270, "repeats": 1, "variant_epochs": 1, "folds": 2, "fold_epochs": 1, "architectures": [],
                   "robustness_images": 40},
-        "quick": {"model": "small_cnn", "epochs": 20, "lr": 2e-3, "augment_until": 17, "variant_epochs": 4,
-                  "variant_images": 500, "folds": 3, "fold_epochs": 10, "fold_images": 2500,
+        "quick": {"model": "small_cnn", "epochs": 20, "lr": 2e-3, "augment_until": 17, "repeats": 0,
+                  "variant_epochs": 4, "variant_images": 500, "folds": 3, "fold_epochs": 10, "fold_images": 2500,
                   "architectures": ["mobilenet_v2"], "robustness_images": 300},
         "full": {"model": "efficientnet_b3", "weights": "imagenet", "size": 224, "epochs": 20, "lr": 3e-4,
-                 "augment_until": 12, "variant_epochs": 10, "folds": 5, "fold_epochs": 10,
+                 "augment_until": 12, "repeats": 2, "variant_epochs": 10, "folds": 5, "fold_epochs": 10,
                  "architectures": ["resnet50", "densenet121", "convnext_tiny"], "robustness_images": 2000},
     }  # fmt: skip
     fine_tuning: ClassVar[dict[str, Any]] = {
@@ -219,25 +220,24 @@ class PatchClassification(Parameters):
         return chosen
 
 
-class Segmentation(Parameters):
+class SegmentationParameters(Parameters):
     """05: a class for every pixel."""
 
-    data: str = "phantom-glands"
-    model: str | None = None
-    weights: str | None = None
-    longest_side: Annotated[int, Field(ge=32, le=16384)] | None = None
-    crop: Annotated[int, Field(ge=32, le=2048)] | None = None
-    epochs: Count | None = None
-    batch_size: Count | None = None
-    lr: Rate | None = None
-    schedule: str | None = None
-    loss: str = "ce+dice"
-    class_weights: Literal["balanced", "none"] = "balanced"
-    deep_supervision: bool = True
-    turns: Literal[1, 2, 8] | None = None
-    tolerance: Annotated[float, Field(gt=0)] | None = None
-    ablation_epochs: Annotated[int, Field(ge=0)] | None = None
-    limit: Count | None = None
+    model: str | None
+    weights: str | None
+    longest_side: Annotated[int, Field(ge=32, le=16384)] | None
+    crop: Annotated[int, Field(ge=32, le=2048)] | None
+    epochs: Count | None
+    batch_size: Count | None
+    lr: Rate | None
+    schedule: str | None
+    loss: str
+    class_weights: Literal["balanced", "none"]
+    deep_supervision: bool
+    turns: Literal[1, 2, 8] | None
+    tolerance: Annotated[float, Field(gt=0)] | None
+    ablation_epochs: Annotated[int, Field(ge=0)] | None
+    limit: Count | None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"model": "small", "weights": "random", "longest_side": 96, "crop": 64, "epochs": 1, "batch_size": 4,
                   "lr": 2e-3, "schedule": "one-cycle", "turns": 1, "ablation_epochs": 1, "limit": 12},
@@ -248,36 +248,70 @@ class Segmentation(Parameters):
     }  # fmt: skip
 
 
+# where a notebook's cell has no such line
+COMMON = {"data": "phantom-crc", "profile": None, "seed": 0, "device": "auto", "on_error": "raise"}
 SCHEMAS: dict[str, type[Parameters]] = {
-    "01_preprocessing": Preprocessing,
-    "02_autoencoder": Autoencoder,
-    "03_vae": VariationalAutoencoder,
-    "04_patient_diagnosis": PatientDiagnosis,
-    "05_segmentation": Segmentation,
-    "06_patch_classification": PatchClassification,
+    "01_preprocessing": PreprocessingParameters,
+    "02_autoencoder": AutoencoderParameters,
+    "03_vae": VariationalAutoencoderParameters,
+    "04_patient_diagnosis": PatientDiagnosisParameters,
+    "05_segmentation": SegmentationParameters,
+    "06_patch_classification": PatchClassificationParameters,
 }
 
 
-def schema_for(notebook: str | Path) -> type[Parameters]:
-    """The schema of a notebook; for a notebook of your own it is read from its ``parameters`` cell."""
-    path = Path(notebook)
-    return SCHEMAS[path.stem] if path.stem in SCHEMAS else schema_from_cell(_located(path))
+def schema_for(notebook: str | Path, history: Sequence[str] = ()) -> type[Parameters]:
+    """The schema of a notebook: types, ranges and profiles from here where it is one of ours, defaults from its cell.
+
+    Args:
+        notebook: Path or stem.
+        history: Sources that a kernel has run, for a notebook whose file is not here: the first that holds nothing but
+            literals is its parameters cell.
+
+    Raises:
+        MedcoreError: The notebook is missing, unreadable, or has not exactly one cell of literals tagged so.
+    """
+    path = located(Path(notebook))
+    if path.is_file():
+        return _schema(path, path.stat().st_mtime_ns)
+    for source in history:
+        with suppress(MedcoreError, SyntaxError):
+            values = literals(source, path.name)
+            if values.keys() & Parameters.model_fields.keys():
+                return with_defaults(path.stem, values)
+    raise MedcoreError(f"notebook {notebook} does not exist")
 
 
-def _located(path: Path) -> Path:
+@lru_cache(maxsize=32)
+def _schema(path: Path, changed: int) -> type[Parameters]:
+    return with_defaults(path.stem, literals(parameters_source(path), str(path)))
+
+
+def with_defaults(stem: str, defaults: dict[str, Any]) -> type[Parameters]:
+    """The schema of a notebook whose parameters cell holds these names and values."""
+    base = SCHEMAS.get(stem, Parameters)
+    fields: dict[str, Any] = {}
+    absent = dict.fromkeys(base.model_fields)  # an older copy of a notebook lacks what was added since
+    for name, value in (absent | COMMON | defaults).items():
+        known = base.model_fields.get(name)
+        fields[name] = (known.rebuild_annotation() if known else Any if value is None else type(value) | None, value)
+    return create_model(re.sub(r"\W", "_", stem), __base__=base, **fields)
+
+
+def located(notebook: Path) -> Path:
     """A notebook by its name alone is looked for here and among the checkout's notebooks."""
-    root = repository_root()
-    if path.is_file() or root is None:
-        return path
-    return root / "notebooks" / path.name if (root / "notebooks" / path.name).is_file() else path
+    root, name = repository_root(), f"{notebook.stem}.ipynb"
+    places = [notebook, Path(name), *([root / "notebooks" / name] if root else [])]
+    return next((place for place in places if place.is_file()), notebook)
 
 
-def validate(notebook: str | Path, raw: dict[str, Any]) -> dict[str, Any]:
+def validate(notebook: str | Path, raw: dict[str, Any], schema: type[Parameters] | None = None) -> dict[str, Any]:
     """Check parameters for one notebook before any kernel starts.
 
     Args:
         notebook: Path or stem of the notebook.
         raw: Names and values; a ``str`` from the command line is read as the parameter's type.
+        schema: Its schema where that is known.
 
     Returns:
         The values, typed, and nothing that was not given.
@@ -285,12 +319,12 @@ def validate(notebook: str | Path, raw: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedcoreError: A name is unknown (with a "did you mean"), a type is wrong or a value out of its range.
     """
-    schema = schema_for(notebook)
-    checked = {name: _typed(schema, name, value, Path(notebook).stem) for name, value in raw.items()}
+    schema, stem = schema or schema_for(notebook), Path(notebook).stem
+    checked = {name: _typed(schema, name, value, stem) for name, value in raw.items()}
     try:
         schema.model_validate(checked)
     except ValidationError as error:
-        raise MedcoreError(f"notebook {Path(notebook).stem}: {_explain(error)}") from None
+        raise MedcoreError(f"notebook {stem}: {_explain(error)}") from None
     return checked
 
 
@@ -339,31 +373,12 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(dict.fromkeys(parts))
 
 
-def schema_from_cell(notebook: Path) -> type[Parameters]:
-    """A schema with the names, types and defaults of the literals in a notebook's ``parameters`` cell.
-
-    Raises:
-        MedcoreError: The notebook is missing, unreadable, or has not exactly one such cell of literals.
-    """
-    source = parameters_source(notebook)
-    fields: dict[str, Any] = {}
-    for name, value in literals(source, str(notebook)).items():
-        fields[name] = (Any if value is None else type(value) | None, value)
-    known = Parameters.model_fields
-    fields = {name: field for name, field in fields.items() if name not in known} | {
-        name: (known[name].annotation, field[1]) for name, field in fields.items() if name in known
-    }
-    return create_model(re.sub(r"\W", "_", notebook.stem), __base__=Parameters, **fields)
-
-
 def parameters_source(notebook: Path) -> str:
     """The source of the one cell tagged ``parameters``."""
     import nbformat
 
     try:
         cells = nbformat.read(notebook, as_version=4).cells
-    except FileNotFoundError:
-        raise MedcoreError(f"notebook {notebook} does not exist") from None
     except Exception as error:
         raise MedcoreError(f"{notebook} is not a readable notebook ({error})") from None
     tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]

@@ -6,18 +6,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medcore.errors import MedcoreError
 from medcore.reporting.body import settled
 from medcore.reporting.results import REPORT
+from medcore.reporting.status import Outcome
 from medcore.reporting.wording import duration
 
-if TYPE_CHECKING:
-    from medcore.reporting.runner import Outcome
 
-
-class Progress:
+class ConsoleProgress:
     """Bars and lines of up to ``jobs`` notebooks at a time, safe to call from their threads."""
 
     def __init__(self, jobs: int, shown: bool) -> None:

@@ -9,13 +9,13 @@ One report: first screen from the results, then the notebook's narrative, then c
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from medcore import __version__
 from medcore.errors import MedcoreError
 from medcore.reporting.body import CONTROL, RESULTS, Body, write_body
 from medcore.reporting.front import front
-from medcore.reporting.results import FILE_NAME, RUN_NOTEBOOK
+from medcore.reporting.results import RUN_NOTEBOOK, Results, checked, read_results
 from medcore.reporting.sanitise import Heading
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -129,12 +129,12 @@ def print_pdf(page: Path, target: Path) -> Path:
     return target
 
 
-def report_page(notebook: Any, results: dict[str, Any], *, name: str = "", strict: bool = False) -> str:
+def report_page(notebook: Any, results: Results | None, *, name: str = "", strict: bool = False) -> str:
     """The report of one executed notebook.
 
     Args:
         notebook: The notebook as nbformat reads it.
-        results: Content of its ``results.json``; may be empty.
+        results: What it recorded, None when it recorded nothing.
         name: Stem of the notebook, the last resort for a title.
         strict: Refuse images without a description.
 
@@ -145,12 +145,12 @@ def report_page(notebook: Any, results: dict[str, Any], *, name: str = "", stric
     if strict and body.narrative.undescribed:
         listed = "; ".join(body.narrative.undescribed)
         raise MedcoreError(f"notebook {name}: images without a description: {listed}; use plots.show(…, alt=…)")
-    return compose(body, results, name)
+    return body_page(body, results, name)
 
 
-def compose(body: Body, results: dict[str, Any], name: str = "") -> str:
+def body_page(body: Body, results: Results | None, name: str = "") -> str:
     """A report page of a written body and the results that belong to it."""
-    facts = front(results, body.verdict, body.title or name) | {"recorded": bool(results)}
+    facts = front(results, body.verdict, body.title or name)
     return render("report.html.j2", front=facts, headings=contents(body, facts), body=body.html)
 
 
@@ -170,30 +170,23 @@ APPENDIX = (
     ("model", "Model"),
     ("parameters", "Parameters"),
     ("environment", "Environment"),
-    ("command", "Run it again"),
+    ("command", "Reproduce this run"),
 )
 
 
-def find_results(notebook: Any, folder: Path, name: str) -> dict[str, Any]:
-    """Results of an executed notebook: of the file beside it, else recorded inside it, else none."""
-    try:
-        beside = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        beside = None
-    if isinstance(beside, dict) and _belongs(beside, notebook, name):
-        return beside
+def find_results(notebook: Any, folder: Path, name: str) -> Results | None:
+    """Results of an executed notebook: of the file beside it, else recorded inside it, else None."""
+    source = str(notebook.get("metadata", {}).get("papermill", {}).get("input_path") or "")
+    with suppress(MedcoreError):
+        beside = read_results(folder)
+        if name == Path(RUN_NOTEBOOK).stem or beside.notebook in {name, Path(source).stem}:
+            return beside
     for cell in reversed(notebook["cells"]):
         for output in cell.get("outputs", []):
-            recorded = output.get("data", {}).get(RESULTS)
-            if isinstance(recorded, dict):
-                return recorded
-    return {}
-
-
-def _belongs(results: dict[str, Any], notebook: Any, name: str) -> bool:
-    source = str(notebook.get("metadata", {}).get("papermill", {}).get("input_path") or "")
-    stem = Path(RUN_NOTEBOOK).stem
-    return results.get("notebook") in {name, Path(source).stem} or name == stem
+            if RESULTS in output.get("data", {}):
+                with suppress(MedcoreError):
+                    return checked(output["data"][RESULTS], name)
+    return None
 
 
 class ReportExporter(Exporter):

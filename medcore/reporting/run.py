@@ -12,13 +12,13 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import random
 import re
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,14 @@ from medcore.evaluation.scores import Scores
 from medcore.plots import style
 from medcore.reporting import environment
 from medcore.reporting.checklist import fill_checklist
-from medcore.reporting.front import limits_of
-from medcore.reporting.parameters import Parameters, did_you_mean, schema_for, validate
-from medcore.reporting.results import new_results, plain_json, write_results
-from medcore.reporting.wording import shortcut_warning
+from medcore.reporting.parameters import Parameters, did_you_mean, literals, schema_for, validate
+from medcore.reporting.results import AuditFacts, Data, MethodEstimate, Results, Validation, json_types, write_results
+from medcore.reporting.wording import comparison_sentence, limits_of, shortcut_warning
 from medcore.training.device import choose_device
 
 RESULTS_TYPE = "application/vnd.medcore.results+json"
 RUN_FOLDER_VARIABLE = "MEDCORE_RUN_DIR"
-SYNTHETIC_NOTE = "Made on synthetic phantoms: procedural images with known truth, not patients."
+INJECTED = "# Parameters\n"  # how papermill begins the cell that it adds
 
 
 class Run:
@@ -67,12 +66,12 @@ class Run:
         self.parameters = given.resolved()
         self._started = time.monotonic()
         changed = {name: getattr(given, name) for name in given.changed()}
-        self.results = new_results(
-            notebook,
+        self.results = Results(
+            notebook=notebook,
             title=title or notebook,
-            parameters=self.parameters.model_dump(),
+            parameters=json_types(self.parameters.model_dump()),
             changed=sorted(changed),
-            environment=environment.describe(device),
+            environment=environment.describe_machine(device),
             command=environment.command_for(notebook, changed),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -89,10 +88,11 @@ class Run:
         Raises:
             MedcoreError: A parameter is unknown, of the wrong type or out of range; the device does not exist.
         """
-        schema = schema_for(notebook)
-        _refuse_unknown(namespace, schema)
+        history = [str(source) for source in namespace.get("In", [])]
+        schema = schema_for(notebook, [source for source in history if not source.startswith(INJECTED)])
+        _refuse_unknown(history, schema)
         given = {name: namespace[name] for name in schema.model_fields if name in namespace}
-        parameters = schema.model_validate(validate(notebook, given))
+        parameters = schema.model_validate(validate(notebook, given, schema))
         device = choose_device(parameters.device)
         stem = Path(notebook).stem
         folder = Path(os.environ.get(RUN_FOLDER_VARIABLE) or reports_home() / "interactive" / stem)
@@ -106,7 +106,7 @@ class Run:
         return run
 
     def __repr__(self) -> str:
-        env = self.results["environment"]
+        env = self.results.environment
         return (
             f"medcore {env['medcore']} · {self.notebook} · profile {self.parameters.profile} · seed "
             f"{self.parameters.seed} · {env['device']} ({env['threads']} threads) · torch {env['packages']['torch']}\n"
@@ -116,34 +116,34 @@ class Run:
     def use(self, patches: PatchSet) -> PatchSet:
         """Record the set that the run stands on, with its split table; returns it."""
         card = patches.card
-        self.results["data"] = {
-            **card.as_dict(),
+        facts = card.as_dict() | {
             "fingerprint": patches.fingerprint,
             "images": len(patches),
-            "shape": list(patches.shape),
+            "shape": patches.shape,
             "columns": patches.columns,
-            "patients": int(len(np.unique(patches.patients))),
+            "patients": len(np.unique(patches.patients)),
             "source": str(self.parameters.data),
             "splits": split_table(patches).reset_index().to_dict("records"),
         }
-        for text in ([SYNTHETIC_NOTE] if card.synthetic else []) + list(card.warnings):
+        self.results.data = Data.model_validate(json_types(facts))
+        for text in card.warnings:
             self.warn(text)
         return patches
 
     def audited(self, audit: Audit) -> Audit:
         """Record the verdict of the leakage audit; returns it."""
-        self.results["audit"] = audit.as_dict()
+        self.results.audit = AuditFacts.model_validate(json_types(audit.as_dict()))
         return audit
 
     def describe_model(self, model: torch.nn.Module | None = None, **facts: Any) -> None:
         """Record which model was used: its specification, weights and where it came from."""
         if model is not None:
             facts = {"spec": getattr(model, "spec", {}), "weights": sum(p.numel() for p in model.parameters())} | facts
-        self.results["model"].update(facts)
+        self.results.model |= json_types(facts)
 
     def record(self, *estimates: Estimate) -> None:
         """Record metrics in order of importance; the first of a run is its headline."""
-        self.results["metrics"] += [self._told(estimate) for estimate in estimates]
+        self.results.metrics += [self._in_units_of_the_set(estimate) for estimate in estimates]
 
     def compare(self, baseline: str, *estimates: Estimate, trivial: bool = True) -> None:
         """Record what another method reaches on the same cases.
@@ -154,36 +154,50 @@ class Run:
             trivial: Whether it is a baseline that any model has to beat; False for a rival, or for a way of measuring
                 that flatters.
         """
-        facts = {"baseline": baseline, "trivial": trivial}
-        self.results["baselines"] += [{**self._told(estimate), **facts} for estimate in estimates]
+        self.results.baselines += [self._beside(estimate, baseline, trivial) for estimate in estimates]
 
-    def result(self, comparison: Comparison) -> Comparison:
-        """Record a method beside its baselines and rivals, its paired differences to the reference, and what to fear.
+    def result(self, comparison: Comparison, *further: Comparison) -> Comparison:
+        """Record a method, its baselines and rivals, the differences to the reference and the rivals, and what to fear.
 
         A warning is recorded where the strongest baseline alone goes more than half of the way from chance to the
-        method. Returns the comparison.
+        method. ``further`` results (of folds, of another part) follow the leading one, which is returned.
         """
+        self._record_comparison(comparison)
+        best = strongest(comparison.baselines)
+        if best:
+            classes = len(self.results.data.classes)
+            warning = shortcut_warning(comparison.metrics[0], best, comparison.baselines[best][0], classes)
+            self.results.warnings += [warning] * bool(warning)
+        for one in further:
+            self._record_comparison(one)
+        return comparison
+
+    def _record_comparison(self, comparison: Comparison) -> None:
         self.record(*comparison.metrics)
         for methods, trivial in ((comparison.baselines, True), (comparison.rivals, False)):
             for name, estimates in methods.items():
                 self.compare(name, *estimates, trivial=trivial)
-        self.results["differences"] += [
-            {**self._told(difference), "baseline": comparison.reference} for difference in comparison.against_reference
+        self.results.differences += [
+            self._beside(difference, name)
+            for name in dict.fromkeys([comparison.reference, *comparison.rivals])
+            for difference in comparison.differences.get(name, [])
         ]
-        best = strongest(comparison.baselines)
-        if best:
-            classes = len(self.results["data"].get("classes", []))
-            warning = shortcut_warning(comparison.metrics[0], best, comparison.baselines[best][0], classes)
-            self.results["warnings"] += [warning] * bool(warning)
-        return comparison
 
-    def _told(self, estimate: Estimate) -> dict[str, Any]:
-        """The estimate as plain types; intervals speak of patients, and this set may have lesions or bare images."""
-        facts = estimate.as_dict()
-        if not self.results["data"]:
-            return facts
-        words = {name: re.sub(r"\bpatient(s?)\b", rf"{self.unit}\1", facts[name]) for name in ("method", "note")}
-        return facts | words
+    def sentence(self, comparison: Comparison, method: str = "The method") -> str:
+        """A method beside its reference and its rivals, for a reader; it names the set's own unit."""
+        return re.sub(r"\bpatient(s?)\b", rf"{self.unit}\1", comparison_sentence(comparison, method))
+
+    def _in_units_of_the_set(self, estimate: Estimate) -> Estimate:
+        """The estimate in words that fit: intervals speak of patients, and this set may have lesions or bare images."""
+        if not self.results.data.fingerprint:
+            return estimate
+        method, note = (
+            re.sub(r"\bpatient(s?)\b", rf"{self.unit}\1", text) for text in (estimate.method, estimate.note)
+        )
+        return replace(estimate, method=method, note=note)
+
+    def _beside(self, estimate: Estimate, method: str, trivial: bool = True) -> MethodEstimate:
+        return MethodEstimate(**self._in_units_of_the_set(estimate).as_dict(), baseline=method, trivial=trivial)
 
     def validated(self, name: str, value: float, mode: str) -> None:
         """Record the metric that choices may be based on, from validation data: what ``medcore sweep`` searches by.
@@ -193,12 +207,12 @@ class Run:
         """
         if name.startswith("test"):
             raise TestDataRefused(f"validated({name!r}): a search would then choose by test data; give a val_… metric")
-        self.results["validation"] = {"name": name, "value": float(value), "mode": mode}
+        self.results.validation = Validation.model_validate({"name": name, "value": float(value), "mode": mode})
 
     def warn(self, text: str) -> None:
         """Record a sentence that every reader of the report must see."""
-        if text not in self.results["warnings"]:
-            self.results["warnings"].append(text)
+        if text not in self.results.warnings:
+            self.results.warnings.append(text)
 
     def answer(self, **answers: str) -> None:
         """Answer questions of the reporting guidelines, as in ``answer(threshold="Youden on validation")``.
@@ -207,7 +221,7 @@ class Run:
         subgroups, external_test, failures. All but threshold, robustness, explanation, external_test and failures are
         filled from parameters, validation and metrics where nothing is said here.
         """
-        self.results["answers"] |= {name.replace("_", " "): text for name, text in answers.items()}
+        self.results.answers |= {name.replace("_", " "): text for name, text in answers.items()}
 
     def say(self, text: str) -> None:
         """Show Markdown with computed values in the notebook (printed where there is no notebook)."""
@@ -216,8 +230,12 @@ class Run:
     @property
     def unit(self) -> str:
         """What the patients of the set are: ``patient``, ``lesion``, or ``image`` where none is known."""
-        data = self.results["data"]
-        return str(data.get("group", "image")) if data.get("patients_known") else "image"
+        return self.results.data.unit
+
+    @property
+    def cases(self) -> str:
+        """What the images of the set are, in the plural: ``images``, ``patches`` or ``windows``."""
+        return cases_of(2, self.results.data.case).removeprefix("2 ")
 
     def training_folder(self) -> Path:
         """The run's folder without an earlier history or checkpoints: where ``fit`` writes."""
@@ -232,7 +250,7 @@ class Run:
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(
                 file, truth=scores.truth, probabilities=scores.score, patient=scores.patient, split=scores.split,
-                classes=np.array(scores.classes), ids=ids, fingerprint=np.array(self.results["data"]["fingerprint"]),
+                classes=np.array(scores.classes), ids=ids, fingerprint=np.array(self.results.data.fingerprint),
             )  # fmt: skip
         return path
 
@@ -247,28 +265,27 @@ class Run:
             across: A row per metric and a column per method, for many metrics of few methods; else a row per value with
                 its method.
         """
-        rows = [{"model": "this model", **row} for row in self.results["metrics"]]
-        rows += [{"model": row["baseline"], **row} for row in self.results["baselines"]]
+        value = "value (95 % CI)"
+        rows = [("this model", row) for row in self.results.metrics] + [(b.baseline, b) for b in self.results.baselines]
         table = pd.DataFrame([
             {
-                "model": row["model"],
-                "metric": metric_name(row["name"]),
-                "value (95 % interval)": str(Estimate(**{key: row[key] for key in _ESTIMATE_KEYS})),
-                "cases": f"{cases_of(row['n'], row['unit'])}, {row['split']}".replace(" ", "\u00a0"),
-                "method": row["method"],
+                "model": model,
+                "metric": metric_name(row.name),
+                value: str(row),
+                "cases": f"{cases_of(row.n, row.unit)}, {row.split}".replace(" ", "\u00a0"),
+                "method": row.method,
             }
-            for row in rows
+            for model, row in rows
         ])  # fmt: skip
         if not across:
             return table.set_index("model")
-        value = "value (95 % interval)"
         wide = table.pivot_table(value, index=["metric", "cases"], columns="model", aggfunc="first")
         order = list(dict.fromkeys(zip(table["metric"], table["cases"], strict=True)))
         wide = wide.loc[order, list(dict.fromkeys(table["model"]))].fillna("").reset_index("cases")
         return wide.rename_axis(columns=None)
 
     def finish(self, summary: str = "") -> dict[str, Any]:
-        """Write ``results.json`` with status ``ok``.
+        """Write ``results.json`` with status ``ok``; returns its content.
 
         Args:
             summary: One sentence with the main result, rendered from computed values.
@@ -276,25 +293,21 @@ class Run:
         Raises:
             MedcoreError: The run recorded no metric or no data: a report without a result would look whole.
         """
-        if not self.results["metrics"] or not self.results["data"]:
+        results = self.results
+        if not results.metrics or not results.data.fingerprint:
             raise MedcoreError(
                 f"run {self.notebook}: record data with use() and a metric with record() before finish()"
             )
-        self.results.update(
-            status="ok",
-            summary=summary,
-            seconds=round(time.monotonic() - self._started, 2),
-            peak_memory_bytes=environment.peak_memory_bytes(),
-        )
-        self.results["checklist"] = fill_checklist(self.results)
-        write_results(self.folder, self.results)
-        text = f"results: {self.folder / 'results.json'} after {self.results['seconds']:.0f} s"
+        results.status, results.summary = "ok", summary
+        results.seconds = round(time.monotonic() - self._started, 2)
+        results.peak_memory_bytes = environment.peak_memory_bytes()
+        results.checklist = fill_checklist(results)
+        write_results(self.folder, results)
+        text = f"results: {self.folder / 'results.json'} after {results.seconds:.0f} s"
         # The results also travel inside the notebook, for `papermill` and `nbconvert --to medcore` without a runner.
-        _display({RESULTS_TYPE: plain_json(self.results), "text/plain": text}, text)
-        return self.results
-
-
-_ESTIMATE_KEYS = ("name", "value", "low", "high", "n", "unit", "split", "level", "method", "note")
+        content = results.as_dict()
+        _display({RESULTS_TYPE: content, "text/plain": text}, text)
+        return content
 
 
 def _display(bundle: dict[str, Any], text: str) -> None:
@@ -317,12 +330,9 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _refuse_unknown(namespace: Mapping[str, Any], schema: type[Parameters]) -> None:
+def _refuse_unknown(history: list[str], schema: type[Parameters]) -> None:
     """Names that papermill injected but nobody declared; papermill itself only warns."""
-    for source in namespace.get("In", []):
-        if not str(source).startswith("# Parameters\n"):
-            continue
-        for node in ast.parse(source).body:
-            name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ""
-            if name and name not in schema.model_fields:
+    for source in history:
+        for name in literals(source, "parameters") if source.startswith(INJECTED) else {}:
+            if name not in schema.model_fields:
                 raise MedcoreError(f"no parameter {name!r}{did_you_mean(name, list(schema.model_fields))}")

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,47 +26,21 @@ from medcore.errors import MedcoreError
 from medcore.reporting.body import write_body
 from medcore.reporting.environment import gpu_for, kernel_environment, thread_share
 from medcore.reporting.figures import write_thumbnail
-from medcore.reporting.progress import Progress
-from medcore.reporting.report import compose
+from medcore.reporting.folders import SUFFIXES, begin, give_name, sole_writer
+from medcore.reporting.progress import ConsoleProgress
+from medcore.reporting.report import body_page
 from medcore.reporting.results import (
-    FILE_NAME,
     REPORT,
     RUN_NOTEBOOK,
-    SUFFIXES,
-    begin,
-    commit,
-    new_results,
+    Picture,
+    Results,
+    checked,
+    headline_text,
     read_results,
-    sole_writer,
     write_results,
 )
-from medcore.reporting.status import KEY, Verdict, oom_kills, verdict_of
+from medcore.reporting.status import KEY, Outcome, Verdict, oom_kills, verdict_of
 from medcore.reporting.worker import LOG
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one notebook.
-
-    Attributes:
-        notebook: Its path.
-        status: ``ok``, or how it failed.
-        cell: The cell (from 1) in which it ended, None when it reached the end or never began.
-        error: What went wrong, one line.
-        seconds: Wall time (s).
-        folder: Folder of the run; None when nothing was written.
-        headline: The main result in a line, ``""`` when there is none.
-        note: What else the user should know, such as a PDF that could not be printed.
-    """
-
-    notebook: Path
-    status: str
-    cell: int | None
-    error: str | None
-    seconds: float
-    folder: Path | None
-    headline: str = ""
-    note: str = ""
 
 
 def finish(
@@ -90,34 +63,35 @@ def finish(
     try:
         executed, verdict = _executed(notebook, partial, told)
         results = _results(notebook, parameters, partial, verdict, seconds, executed)
-        executed, results = _renamed(executed, partial.name, folder.name), _renamed(results, partial.name, folder.name)
+        executed = _renamed(executed, partial.name, folder.name)
+        results = checked(_renamed(results.as_dict(), partial.name, folder.name), str(folder))
         note = _write(partial, executed, results, notebook.stem)
         if verdict.status != "killed":
             (partial / LOG).unlink(missing_ok=True)
-        commit(partial, folder, good=verdict.status == "ok")
+        give_name(partial, folder, good=verdict.status == "ok")
     except OSError as error:
         kept = f"; the earlier report in {folder} is as it was" if folder.exists() else ""
         before = f"{verdict.error}; " if verdict.error else ""
         why = f"{before}the report could not be written ({error}); what there is stands in {partial}{kept}"
         status = verdict.status if verdict.status != "ok" else "raised"
         return Outcome(notebook, status, verdict.cell, why, seconds, None)
-    return Outcome(notebook, verdict.status, verdict.cell, verdict.error, seconds, folder, _headline(results), note)
+    return Outcome(notebook, verdict.status, verdict.cell, verdict.error, seconds, folder, headline_text(results), note)
 
 
-def _write(partial: Path, executed: dict[str, Any], results: dict[str, Any], name: str) -> str:
+def _write(partial: Path, executed: dict[str, Any], results: Results, name: str) -> str:
     """Write notebook, results, report and thumbnail; returns what must be said about it."""
     (partial / RUN_NOTEBOOK).write_text(nbformat.writes(nbformat.from_dict(executed)), encoding="utf-8")
     try:
         body = write_body(executed)
         if body.narrative.undescribed:
-            results["warnings"].append(f"Images without a description: {'; '.join(body.narrative.undescribed)}.")
-        page = compose(body, results, name)
+            results.warnings.append(f"Images without a description: {'; '.join(body.narrative.undescribed)}.")
+        page = body_page(body, results, name)
     except OSError:
         raise
     except Exception as error:  # hours of training must not be lost to a page that cannot be drawn
         write_results(partial, results)
         return f"the report could not be drawn ({type(error).__name__}: {error}); notebook and results are there"
-    results["picture"] = write_thumbnail(executed, partial)
+    results.picture = Picture(**write_thumbnail(executed, partial))
     write_results(partial, results)
     (partial / REPORT).write_text(page, encoding="utf-8")
     return ""
@@ -147,26 +121,25 @@ def _last_line(log: Path) -> str:
 
 def _results(
     source: Path, parameters: dict[str, Any], partial: Path, verdict: Verdict, seconds: float, executed: dict[str, Any]
-) -> dict[str, Any]:
+) -> Results:
     """The kernel's ``results.json`` with the true status; a small one of our own when the kernel left none."""
     try:
-        results = new_results(source.stem) | read_results(partial / FILE_NAME)
+        results = read_results(partial)
     except MedcoreError:
-        results = new_results(source.stem, parameters=parameters, changed=sorted(parameters))
-    unfinished = verdict.status == "ok" and results["status"] != "ok"
-    if unfinished:
-        results["warnings"].append("The notebook ended without run.finish(): its results are incomplete.")
-    if not results["started"]:
-        results["started"] = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        results = Results(notebook=source.stem, title=source.stem, parameters=parameters, changed=sorted(parameters))
+    if verdict.status == "ok" and results.status != "ok":
+        results.warnings.append("The notebook ended without run.finish(): its results are incomplete.")
+    began = datetime.now(UTC) - timedelta(seconds=seconds)
     peak = executed["metadata"].get(KEY, {}).get("peak_memory_bytes", 0)
-    results.update(
-        status=verdict.status,
-        cell=verdict.cell,
-        error=verdict.error,
-        seconds=round(seconds, 2),
-        peak_memory_bytes=max(results.get("peak_memory_bytes") or 0, peak),
-    )
-    return results
+    updates = {
+        "status": verdict.status,
+        "cell": verdict.cell,
+        "error": verdict.error,
+        "seconds": round(seconds, 2),
+        "started": results.started or began.isoformat(timespec="seconds"),
+        "peak_memory_bytes": max(results.peak_memory_bytes, peak),
+    }
+    return results.model_copy(update=updates)
 
 
 def _renamed(content: Any, partial: str, final: str) -> Any:
@@ -177,13 +150,6 @@ def _renamed(content: Any, partial: str, final: str) -> Any:
     old, new = (json.dumps(name, ensure_ascii=False)[1:-1] for name in (partial, final))
     text = json.dumps(content, ensure_ascii=False).replace(old, new)
     return json.loads(text.encode("utf-8", "replace"))
-
-
-def _headline(results: dict[str, Any]) -> str:
-    from medcore.reporting.wording import estimate_text, metric_name
-
-    metrics = results.get("metrics") or []
-    return f"{metric_name(metrics[0].get('name', ''))} {estimate_text(metrics[0])}" if metrics else ""
 
 
 RUN_FOLDER_VARIABLE = "MEDCORE_RUN_DIR"
@@ -216,7 +182,7 @@ def run_notebooks(
     out = out.resolve()
     with sole_writer(out):
         jobs = max(1, min(jobs, len(planned)))
-        crew = _Crew(out, jobs, timeout, kernel_environment(thread_share(jobs)), Progress(jobs, progress))
+        crew = _Crew(out, jobs, timeout, kernel_environment(thread_share(jobs)), ConsoleProgress(jobs, progress))
         outcomes = crew.run(planned)
         _write_overviews(out, pdf, outcomes, crew.progress)
     return outcomes
@@ -242,7 +208,7 @@ class _Crew:
     """The processes at work: what they share, and how all of them are told to stop."""
 
     def __init__(
-        self, out: Path, jobs: int, timeout: float | None, environment: dict[str, str], progress: Progress
+        self, out: Path, jobs: int, timeout: float | None, environment: dict[str, str], progress: ConsoleProgress
     ) -> None:
         self.out, self.jobs, self.timeout, self.progress = out, jobs, timeout, progress
         self.environment = environment
@@ -356,7 +322,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _write_overviews(out: Path, pdf: bool, outcomes: list[Outcome], progress: Progress) -> None:
+def _write_overviews(out: Path, pdf: bool, outcomes: list[Outcome], progress: ConsoleProgress) -> None:
     """Study, index and PDFs; what fails here is said, and costs no report."""
     from medcore.reporting.index import index_root, write_index, write_study
 

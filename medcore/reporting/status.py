@@ -40,6 +40,31 @@ class Verdict:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook.
+
+    Attributes:
+        notebook: Its path.
+        status: ``ok``, or how it failed.
+        cell: The cell (from 1) in which it ended, None when it reached the end or never began.
+        error: What went wrong, one line.
+        seconds: Wall time (s).
+        folder: Folder of the run; None when nothing was written.
+        headline: The main result in a line, ``""`` when there is none.
+        note: What else the user should know, such as a PDF that could not be printed.
+    """
+
+    notebook: Path
+    status: str
+    cell: int | None
+    error: str | None
+    seconds: float
+    folder: Path | None
+    headline: str = ""
+    note: str = ""
+
+
 def verdict_of(notebook: dict[str, Any]) -> Verdict:
     """How the execution of a notebook ended: what our engine wrote into it, else what its cells show."""
     written = notebook.get("metadata", {}).get(KEY, {})
@@ -50,7 +75,7 @@ def verdict_of(notebook: dict[str, Any]) -> Verdict:
             continue
         error = error_of(cell)
         if error:
-            return Verdict(status_of_error(*error), number, described(*error))
+            return Verdict(status_of_error(*error), number, one_line(*error))
         if cell.get("execution_count") is None:
             return Verdict("interrupted", number, "this cell and those below it have not been run")
     return Verdict("ok")
@@ -73,7 +98,7 @@ def status_of_error(name: str, message: str) -> str:
     return "interrupted" if name == "KeyboardInterrupt" else "raised"
 
 
-def described(name: str, message: str) -> str:
+def one_line(name: str, message: str) -> str:
     """One line for an exception."""
     first = message.strip().splitlines()[0] if message.strip() else ""
     return f"{name}: {first}" if first else name

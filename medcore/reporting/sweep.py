@@ -1,7 +1,7 @@
 """``medcore sweep``: a search over any notebook parameters, judged by the notebook's own validation metric.
 
 - Every trial is an ordinary run in a folder of its own, named by its values: an interrupted sweep goes on where it was.
-- The objective is ``results["validation"]``, recorded from validation data; test metrics are never read.
+- The objective is ``results.validation``, recorded from validation data; test metrics are never read.
 - Grid by default; with ``trials`` a random or TPE search (Optuna, extra ``sweep``) over the listed values.
 """
 
@@ -18,8 +18,8 @@ import pandas as pd
 
 from medcore.data.npzfile import atomic_path
 from medcore.errors import MedcoreError
-from medcore.reporting.parameters import read_literal, validate
-from medcore.reporting.results import read_results
+from medcore.reporting.parameters import validate
+from medcore.reporting.results import Results, Validation, read_results
 
 TABLE = "trials.csv"
 
@@ -59,13 +59,13 @@ def trial_folder(out: Path, values: dict[str, Any], fixed: dict[str, Any]) -> Pa
     return out / f"{clean}-{digest}"
 
 
-def finished(folder: Path, stem: str) -> dict[str, Any] | None:
+def finished(folder: Path, stem: str) -> Results | None:
     """The results of a trial that ended well; None otherwise."""
     try:
         results = read_results(folder / stem)
     except MedcoreError:
         return None
-    return results if results["status"] == "ok" else None
+    return results if results.status == "ok" else None
 
 
 def run_trial(notebook: Path, values: dict[str, Any], fixed: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -77,19 +77,19 @@ def run_trial(notebook: Path, values: dict[str, Any], fixed: dict[str, Any], out
     if results is None:
         run_notebooks({notebook: validate(notebook, fixed | values)}, out=folder, progress=False)
         results = finished(folder, notebook.stem)
-    found = results["validation"] if results else {}
+    found = results.validation if results else Validation()
     status = "ok" if results else "failed"
-    if results and not found:
+    if results and not found.name:
         raise MedcoreError(f"{notebook.stem} records no validation metric (run.validated): it cannot be searched over")
-    row = {"status": status, "metric": found.get("name"), "value": found.get("value"), "mode": found.get("mode")}
-    return values | row | {"seconds": results["seconds"] if results else None, "folder": folder.name}
+    row = {"status": status, "metric": found.name, "value": found.value, "mode": found.mode}
+    return values | row | {"seconds": results.seconds if results else None, "folder": folder.name}
 
 
 def _trial(call: tuple[Path, dict[str, Any], dict[str, Any], Path]) -> dict[str, Any]:
     return run_trial(*call)
 
 
-def sweep(
+def run_sweep(
     notebook: Path,
     axes: dict[str, list[Any]],
     fixed: dict[str, Any],
@@ -132,7 +132,8 @@ def sweep(
     for row in results:
         rows.append(row)
         table = ranked(rows)
-        write_table(out / TABLE, table)
+        with atomic_path(out / TABLE) as temporary:
+            table.to_csv(temporary, index=False)
     return table
 
 
@@ -169,12 +170,3 @@ def ranked(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     best_low = (table["mode"] == "min").any()
     return table.sort_values("value", ascending=bool(best_low), na_position="last", kind="stable", ignore_index=True)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV atomically."""
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)
-
-
-__all__ = ["grid", "ranked", "read_axes", "read_literal", "run_trial", "sweep", "trial_folder"]

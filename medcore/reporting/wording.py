@@ -1,18 +1,19 @@
-"""Numbers, names and times as a reader expects them."""
+"""Every computed sentence of a report, and numbers, names and times as a reader expects them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medcore.evaluation.estimate import Estimate, metric_name, printed
+from medcore.evaluation.estimate import Estimate, cases_of, gain_in_words, metric_name
+from medcore.reporting.results import Data, Results
 
-__all__ = [
-    "count", "duration", "estimate_text", "memory", "metric_name", "moment", "shown",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from medcore.evaluation.comparison import Comparison
 
+PHANTOM_LINE = "Made on synthetic phantoms: procedural images with known truth, no patients."
+FEW_GROUPS, FEW_IMAGES, WIDE = 30, 10, 0.2  # patients of a test part; images of a class; width of an interval
 STATUS_NOTES = {
     "ok": "ran to its end",
     "raised": "stopped by an error",
@@ -24,64 +25,45 @@ STATUS_NOTES = {
 }
 
 
-def estimate_text(row: Mapping[str, Any]) -> str:
-    """A row of ``metrics`` as ``evaluation.estimate`` prints it, its note left out."""
-    return printed(**{"value": None, **row, "note": ""})
+def limits_of(results: Results) -> list[str]:
+    """Sentences on sample size, prevalence, missing metadata, split and data that bound the result."""
+    data = results.data
+    sides = {str(row.get("split")): row for row in data.splits}
+    sentences = [PHANTOM_LINE] * data.synthetic + results.warnings
+    sentences += _few(data, sides.get("test", {})) + _uncertain(results.metrics)
+    if "test" not in sides:
+        sentences.append("There is no test part: the figures come from cross-validation or validation data.")
+    sentences.append(
+        "All images come from one set: nothing here says how the method does at another hospital or scanner."
+    )
+    missing = [name for name in ("sex", "age", "site") if name not in data.columns]
+    if missing:
+        sentences.append(f"Unknown for every case: {', '.join(missing)}; no subgroup can be checked for them.")
+    return list(dict.fromkeys(sentences))
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _few(data: Data, test: dict[str, Any]) -> list[str]:
+    """Too few patients, or images of a class, in the test part; segmentation has no class of an image."""
+    sentences = []
+    groups = test.get(f"{data.group}s", FEW_GROUPS)
+    if groups < FEW_GROUPS:
+        sentences.append(f"The test part holds {groups} {data.group}s only: another {groups} may give another result.")
+    counts = {} if data.task == "segmentation" else {name: test[name] for name in data.classes if name in test}
+    if data.task == "diagnosis" and not any(counts.values()):  # patients are judged, windows carry no label
+        return sentences
+    rare = [f"{name} ({number})" for name, number in counts.items() if number < FEW_IMAGES]
+    return sentences + [f"Too few test images to say much about: {', '.join(rare)}."] * bool(rare)
 
 
-def duration(seconds: Any) -> str:
-    """Seconds as ``4 s``, ``3 min 12 s`` or ``2 h 05 min``."""
-    if not _number(seconds) or seconds <= 0:
-        return ""
-    whole = round(float(seconds))
-    if whole < 60:
-        return f"{whole or 1} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def memory(size: Any) -> str:
-    """Bytes as GB or MB."""
-    if not _number(size) or size <= 0:
-        return ""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def moment(text: Any) -> str:
-    """An ISO 8601 time as ``2026-11-20 11:42 UTC``."""
-    try:
-        parsed = datetime.fromisoformat(str(text))
-    except ValueError:
-        return str(text or "")
-    zone = " UTC" if parsed.utcoffset() is not None and not parsed.utcoffset() else ""
-    return parsed.strftime("%Y-%m-%d %H:%M") + zone
-
-
-def shown(value: Any) -> str:
-    """Any value of ``results.json`` as one line of text."""
-    if value is None or value == "" or value == [] or value == {}:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {shown(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(shown(item) for item in value)
-    return str(value)
-
-
-def count(number: Any) -> str:
-    """A number of things, with thin spaces between thousands from ten thousand on."""
-    if not isinstance(number, int) or isinstance(number, bool):
-        return shown(number)
-    return f"{number:,}".replace(",", "\u202f") if abs(number) >= 10_000 else str(number)
+def _uncertain(metrics: list[Estimate]) -> list[str]:
+    """Intervals that are wide on a scale from 0 to 1, and metrics without one."""
+    wide = [
+        metric_name(m.name) for m in metrics if m.low is not None and m.high is not None and m.high - m.low > WIDE
+        and -1 <= m.low and m.high <= 1
+    ]  # fmt: skip
+    sentences = [f"Wider than 20 points, so little is known of it: the interval of {' and '.join(wide[:3])}."]
+    unknown = [m for m in metrics if m.low is None]
+    return sentences * bool(wide) + [f"{metric_name(m.name)}: {m.note}." for m in unknown[:3]]
 
 
 def shortcut_warning(headline: Estimate, name: str, baseline: Estimate, classes: int) -> str:
@@ -95,3 +77,76 @@ def shortcut_warning(headline: Estimate, name: str, baseline: Estimate, classes:
         f"A shortcut solves much of this set: {name} alone reaches a {metric_name(headline.name)} of "
         f"{baseline.value:.2f}; guessing gives {chance:.2f}."
     )
+
+
+def comparison_sentence(comparison: Comparison, method: str) -> str:
+    """The first metric of a method, its reference and its rivals, and every paired difference to them, in words."""
+    first, others = comparison.metrics[0], {**comparison.baselines, **comparison.rivals}
+    parts = [f"{method}: {metric_name(first.name)} {first:ci} on {cases_of(first.n, first.unit)}, {first.split}"]
+    for name in dict.fromkeys([comparison.reference, *comparison.rivals]):
+        if name:
+            gap, *further = comparison.differences[name]
+            parts.append(f"{name} {others[name][0]}, paired difference {gap}, {gain_in_words(gap)}")
+            parts += [
+                f"in {metric_name(one.name.removesuffix('_difference'))} {one}, {gain_in_words(one)}" for one in further
+            ]
+    return "; ".join(parts) + "."
+
+
+def interval_method(estimate: Estimate) -> str:
+    """How an interval was made, as a sentence."""
+    if estimate.low is None or estimate.method in ("", "none"):
+        return "No interval."
+    return f"{100 * estimate.level:g} % interval: {estimate.method}."
+
+
+def as_sentence(text: str) -> str:
+    """A capital at its beginning, one full stop at its end."""
+    words = text.strip().rstrip(".")
+    return f"{words[:1].upper()}{words[1:]}."
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``4 s``, ``3 min 12 s`` or ``2 h 05 min``; empty for none."""
+    whole = round(seconds) or 1
+    if seconds <= 0:
+        return ""
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def memory(size: int) -> str:
+    """Bytes as GB or MB; empty for none."""
+    if size <= 0:
+        return ""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time as ``2026-11-20 11:42 UTC``; anything else as it is."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = " UTC" if parsed.utcoffset() is not None and not parsed.utcoffset() else ""
+    return parsed.strftime("%Y-%m-%d %H:%M") + zone
+
+
+def shown(value: Any) -> str:
+    """Any value of ``results.json`` as one line of text; thin spaces between thousands from ten thousand on."""
+    if value is None or value == "" or value == [] or value == {}:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else "–"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {shown(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(shown(item) for item in value)
+    return str(value)

@@ -21,7 +21,7 @@ LOG = "kernel.log"
 GRACE = 30.0  # seconds from an interruption to the end by force
 
 
-def main() -> None:
+def serve() -> None:
     """Read the job, run it, leave ``notebook.ipynb`` with a verdict in its folder."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it as ignored
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -88,4 +88,4 @@ def _follow_parent() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve()
