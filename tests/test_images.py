@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from medcore.data.images import DecodeOptions, as_channels, decode, decode_mask, probe
+from medcore.data.images import DecodeOptions, as_channels, decode, probe
+from medcore.data.readers.mask_files import decode_mask
 from medcore.errors import MedcoreError
 
 RAMP = np.arange(20 * 30, dtype=np.int64).reshape(20, 30)
@@ -193,10 +194,10 @@ def test_masks_keep_their_values(tmp_path: Path) -> None:
     palette.save(tmp_path / "p.png")
     Image.fromarray(index > 1).save(tmp_path / "b.png")
     Image.fromarray((RAMP % 300).astype(np.uint16)).save(tmp_path / "many.png")
-    assert np.array_equal(decode_mask(tmp_path / "i.png"), index)
-    assert np.array_equal(decode_mask(tmp_path / "p.png"), np.asarray(palette))
-    assert np.array_equal(decode_mask(tmp_path / "b.png"), np.where(index > 1, 255, 0))
-    assert decode_mask(tmp_path / "many.png").max() == 299
+    assert np.array_equal(decode_mask(tmp_path / "i.png").pixels, index)
+    assert np.array_equal(decode_mask(tmp_path / "p.png").pixels, np.asarray(palette))
+    assert np.array_equal(decode_mask(tmp_path / "b.png").pixels, np.where(index > 1, 255, 0))
+    assert decode_mask(tmp_path / "many.png").pixels.max() == 299
     Image.fromarray(index).save(tmp_path / "lossy.jpg")
     with pytest.raises(MedcoreError, match="JPEG"):
         decode_mask(tmp_path / "lossy.jpg")

@@ -15,11 +15,12 @@ import numpy as np
 from tqdm import tqdm
 
 from medcore.data import sizes
-from medcore.data.images import Decoded, DecodeOptions, Header, as_channels, decode, decode_mask, probe
+from medcore.data.images import Decoded, DecodeOptions, Header, as_channels, decode, probe
 from medcore.data.npzfile import PatchSetWriter
 from medcore.data.patchset import PatchSet
 from medcore.data.readers import masks as mask_rules
 from medcore.data.readers.listing import ImageRow, Listing, listed
+from medcore.data.readers.mask_files import decode_mask
 from medcore.errors import MedcoreError
 
 _BATCH = 64  # images written at once
@@ -177,7 +178,7 @@ def _settle_masks(listing: Listing, decoding: DecodeOptions, progress: bool) -> 
 def _mask_values(item: ImageRow, decoding: DecodeOptions) -> set[int]:
     if item.mask is None:
         raise MedcoreError(f"image '{item.columns['source']}' has no mask")
-    return set(np.unique(mask_rules.grey_values(decode_mask(item.mask, decoding), item.mask)).tolist())
+    return set(np.unique(mask_rules.grey_values(decode_mask(item.mask, decoding).pixels, item.mask)).tolist())
 
 
 def _check_disk(folder: Path, count: int, plan: Plan, *, masks: bool) -> None:
@@ -244,7 +245,7 @@ def _load_item(
 def _load_mask(item: ImageRow, rule: mask_rules.MaskRule, size: tuple[int, int], decoding: DecodeOptions) -> np.ndarray:
     if item.mask is None:
         raise MedcoreError(f"image '{item.columns['source']}' has no mask")
-    values = decode_mask(item.mask, decoding)
+    values = decode_mask(item.mask, decoding).pixels
     if values.shape[:2] != size:
         raise MedcoreError(
             f"mask '{item.mask}' is {values.shape[1]}×{values.shape[0]}, but its image is {size[1]}×{size[0]}; "

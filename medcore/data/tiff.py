@@ -1,231 +1,265 @@
-"""Images with more than 8 bits a channel: their way to uint8, and deep TIFF by tifffile.
+"""TIFF beyond plain 8-bit grey and colour: deep, signed and float values, channels as pages, stacks, odd photometrics.
 
-TIFF files too large for the memory: their pixels as an array that stays on the disk.
+Pillow keeps only the high byte of 16-bit colour, reads signed bytes as unsigned and knows no channels beside colour
+and alpha, so such files go to tifffile; plain 8-bit files stay with Pillow, whose decoders are more.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from os import PathLike
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from medcore.data.npzfile import atomic_path
+from medcore.data.formats import open_picture
+from medcore.data.intensity import Range, check_finite, scale
 from medcore.errors import MedcoreError
 
-Kind = Literal["dicom", "tiff", "other"]
-Scaled = tuple[np.ndarray, tuple[str, ...], float | None]  # pixels, conversions, highest value
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_DICOM_SUFFIXES = (".dcm", ".dicom")
+ORIENTATION, SAMPLE_FORMAT = 274, 339
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
+_DEFLATE = (8, 32946)
 
 
-def kind_of(path: Path) -> Kind:
-    """What decodes this file, by its first bytes (or the ending, for DICOM without preamble)."""
-    with open(path, "rb") as file:
-        start = file.read(132)
-    if start[128:] == b"DICM" or path.suffix.lower() in _DICOM_SUFFIXES:
-        return "dicom"
-    return "tiff" if start[:4] in _TIFF_MAGIC else "other"
+@dataclass(frozen=True)
+class Layout:
+    """What a TIFF holds: size as stored, values a pixel, planes, and the tags that say what they mean.
+
+    Attributes:
+        channels: Samples of a page, or pages of one plane (ImageJ and OME channels).
+        frames: Planes along depth, time or plain pages.
+        bits: Bits a sample.
+        alpha: Extra sample tag of the last sample: 1 premultiplied, 2 straight, 0 unknown, -1 none.
+    """
+
+    height: int
+    width: int
+    channels: int
+    frames: int
+    bits: int
+    photometric: int
+    orientation: int
+    alpha: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width after the orientation tag."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
-def scale(values: np.ndarray, value_range: tuple[float, float] | None, path: Path) -> Scaled:
-    """Map deep values to uint8 by one linear rule for all images.
+def is_plain(image: Any) -> bool:
+    """Whether Pillow reads this opened TIFF rightly: 1 to 8 unsigned bits, grey, colour, palette, alpha or CMYK."""
+    known = image.mode in ("1", "L", "P", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+    unsigned = set(np.atleast_1d(image.tag_v2.get(SAMPLE_FORMAT, 1)).tolist()) <= {1}
+    return known and unsigned and getattr(image, "n_frames", 1) == 1
 
-    Args:
-        values: Whole numbers or floats. **Shape** ``(H, W, C)``.
-        value_range: The values that become 0 and 255; None: 0..65535 for 16-bit integers, 0..1 for floats.
-        path: For messages.
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels turned and mirrored as EXIF and TIFF number it, 1 to 8. **Shape** ``(H, W, ...)``."""
+    if orientation >= 5:
+        pixels = np.swapaxes(pixels, 0, 1)
+    rows, columns = (-1 if orientation in group else 1 for group in ((3, 4, 7, 8), (2, 3, 6, 7)))
+    return pixels[::rows, ::columns]
+
+
+def tiff_layout(path: Path) -> Layout:
+    """The layout of a TIFF, from its tags alone."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        return _layout(tiff, path)
+
+
+def _layout(tiff: Any, path: Path) -> Layout:
+    page = tiff.pages[0]
+    axes, shape = page.axes, page.shape
+    if len(tiff.pages) > 1 and tiff.series:
+        series = tiff.series[0]
+        page, axes, shape = series.keyframe, series.axes, series.shape
+    sizes = dict(zip(axes, shape, strict=True))
+    if page.imagedepth > 1 or not {"Y", "X"} <= set(sizes):
+        raise MedcoreError(f"image '{path}' is a TIFF with axes {axes} of {shape}; save each plane as a file")
+    samples, channels = sizes.pop("S", 1), sizes.pop("C", 1)
+    height, width = sizes.pop("Y"), sizes.pop("X")
+    if samples > 1 and channels > 1:
+        raise MedcoreError(f"image '{path}' has {channels} channels of {samples} samples each; save them as files")
+    extra = page.extrasamples[-1] if page.extrasamples else -1
+    return Layout(
+        height, width, samples * channels, int(np.prod(list(sizes.values()), dtype=np.int64)),
+        int(page.bitspersample), int(page.photometric), _orientation(page), int(extra) if samples > 1 else -1,
+    )  # fmt: skip
+
+
+def _orientation(page: Any) -> int:
+    tag = page.tags.get(ORIENTATION)
+    value = int(tag.value) if tag is not None else 1
+    return value if 1 <= value <= 8 else 1
+
+
+def chosen_channels(layout: Layout, bands: tuple[int, ...] | None, path: Path) -> tuple[tuple[int, ...], int | None]:
+    """Which channels become grey (1) or colour (3; 4 for CMYK), and which is alpha.
 
     Raises:
-        MedcoreError: NaN or infinite values, or a type whose range is not known.
+        MedcoreError: The file does not say, and the user does not either (``bands``).
     """
-    if values.dtype == np.uint8 and value_range is None:
-        return values, (), None
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        raise MedcoreError(f"image '{path}' holds {bad} NaN or infinite pixels; replace them before reading")
-    low, high = value_range or _default_range(values, path)
-    if not high > low:
-        raise MedcoreError(f"value_range {value_range} must be two rising values (low, high)")
-    deep = values.astype(np.float64)
-    pixels = np.clip(np.rint((deep - low) * (255.0 / (high - low))), 0, 255).astype(np.uint8)
-    conversions = [f"{values.dtype.name} values {low:g}..{high:g} scaled to 0..255"]
-    if values.min() < low or values.max() > high:
-        conversions.append(f"values outside {low:g}..{high:g} clipped")
-    return pixels, tuple(conversions), None if value_range else float(values.max())
-
-
-def _default_range(values: np.ndarray, path: Path) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    if values.dtype == np.uint16 or (values.dtype.kind in "iu" and 0 <= low and high <= 65535):
-        return 0.0, 65535.0
-    if values.dtype.kind == "f" and 0 <= low and high <= 1:
-        return 0.0, 1.0
+    have, colour = layout.channels, layout.channels - (layout.alpha >= 0)
+    if bands is not None:
+        if not all(0 <= band < have for band in bands):
+            raise MedcoreError(f"image '{path}' has {have} channels, counted from 0; bands={list(bands)} does not fit")
+        return bands, None
+    alpha = have - 1 if layout.alpha in (1, 2) else None
+    if layout.photometric == _CMYK and colour == 4:
+        return (0, 1, 2, 3), alpha
+    if layout.photometric == _RGB and colour >= 3 and have <= 4:
+        return (0, 1, 2), alpha
+    if colour == 1 and (have == 1 or alpha is not None):
+        return (0,), alpha
+    if have == 3 and layout.alpha <= 0:
+        return (0, 1, 2), None
     raise MedcoreError(
-        f"image '{path}' holds {values.dtype.name} values from {low:g} to {high:g}, whose meaning is not known; "
-        "say which values are black and white with value_range=(low, high)"
+        f"image '{path}' has {have} channels, and the file does not say which are colours; choose with bands: one for "
+        "grey, as in bands=[0], or three for red, green and blue, as in bands=[0, 1, 2]"
     )
 
 
-def png_bits(path: Path) -> int:
-    """Bits a channel of a PNG file (byte 24 of its header)."""
-    with open(path, "rb") as file:
-        return file.read(25)[24]
+def read_tiff(
+    path: Path, max_pixels: int, bands: tuple[int, ...] | None, value_range: Range | None, frame: int
+) -> tuple[np.ndarray, tuple[str, ...], float | None]:
+    """uint8 pixels of one plane, upright. **Shape** ``(H, W, 1 or 3)``; conversions; the highest unscaled value."""
+    values, layout = tiff_values(path, max_pixels, frame)
+    chosen, alpha = chosen_channels(layout, bands, path)
+    check_finite(values, path)
+    notes = []
+    if layout.frames > 1:
+        notes.append("first of several pages or frames" if frame == 0 else "one of several pages or frames")
+    bits = min(16, layout.bits)
+    picked = values[..., list(chosen)]
+    pixels, scaled, highest = scale(picked, value_range, path, bits)
+    if layout.photometric == _WHITE_IS_ZERO:
+        pixels, notes = 255 - pixels, [*notes, "white-is-zero inverted"]
+    if len(chosen) == 4:
+        black = 255 - pixels[..., 3:].astype(np.float64)
+        pixels = np.rint((255 - pixels[..., :3]) * black / 255).astype(np.uint8)
+        notes.append("CMYK to RGB")
+    if alpha is not None:
+        share = scale(values[..., alpha : alpha + 1], None, path, bits)[0] / 255.0
+        light = pixels.astype(np.float64) * (1 if layout.alpha == 1 else share)
+        pixels = np.clip(np.rint(light + 255 * (1 - share)), 0, 255).astype(np.uint8)
+        notes.append("alpha over white")
+    notes += _channel_notes(layout, bands)
+    if layout.orientation > 1:
+        notes.append("TIFF orientation applied")
+    return np.ascontiguousarray(upright(pixels, layout.orientation)), (*scaled, *notes), highest
 
 
-def _is_deep(page: Any) -> bool:
-    return page.bitspersample > 8 and page.samplesperpixel in (1, 3, 4)
+def _channel_notes(layout: Layout, bands: tuple[int, ...] | None) -> list[str]:
+    if bands is not None:
+        return [f"channels {', '.join(map(str, bands))} of {layout.channels} taken"]
+    if layout.alpha == 0 and layout.channels > 3:
+        return ["a further channel of unknown meaning left out"]
+    three = layout.channels == 3 and layout.photometric != _RGB
+    return ["three channels taken as red, green, blue"] if three else []
 
 
-def tiff_header(path: Path) -> tuple[int, int, int] | None:
-    """Height, width and channels of a TIFF with more than 8 bits a channel; None for any other."""
-    import tifffile
+def tiff_values(path: Path, max_pixels: int, frame: int = 0) -> tuple[np.ndarray, Layout]:
+    """The values of one plane as stored, not turned. **Shape** ``(H, W, C)``.
 
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page: Any = tiff.pages[0]
-            channels = 1 if page.samplesperpixel == 1 else 3
-            return (page.imagelength, page.imagewidth, channels) if _is_deep(page) else None
-    except Exception:  # broken: the caller names the file with Pillow's reason
-        return None
-
-
-def read_tiff(path: Path, max_pixels: int) -> tuple[np.ndarray, tuple[str, ...]] | None:
-    """Values of a TIFF with more than 8 bits a channel, and conversions; None for an 8-bit TIFF.
-
-    Pillow keeps only the high byte of 16-bit colour and reads some 12-bit files wrongly, so these go to tifffile.
+    Raises:
+        MedcoreError: Above the pixel budget, no such plane, or a compression that cannot be read.
     """
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
-        page: Any = tiff.pages[0]
-        if not _is_deep(page):
-            return None
-        if page.imagelength * page.imagewidth > max_pixels:
+        layout = _layout(tiff, path)
+        page = tiff.pages[0] if len(tiff.pages) == 1 else tiff.series[0].keyframe
+        count, item_bytes = layout.height * layout.width, np.dtype(page.dtype).itemsize
+        if count > max_pixels or count * layout.channels * item_bytes > 16 * max_pixels:
             raise MedcoreError(
-                f"image '{path}' has {page.imagewidth}×{page.imagelength} pixels, more than max_pixels = {max_pixels}; "
-                "cut it into tiles, or raise max_pixels if you trust the file"
+                f"image '{path}' has {layout.width}×{layout.height} pixels of {layout.channels} {page.dtype}, above "
+                f"max_pixels = {max_pixels}; cut it into tiles, or raise max_pixels if you trust the file"
             )
-        conversions = ("first of several pages or frames",) if len(tiff.pages) > 1 else ()
-        try:
-            values = page.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            return _pillow_values(path, error), conversions
-        if page.planarconfig == 2 and values.ndim == 3:
-            values = np.moveaxis(values, 0, 2)
-        if int(page.photometric) == 0:  # MINISWHITE
-            values, conversions = np.iinfo(values.dtype).max - values, (*conversions, "white-is-zero inverted")
-        return _drop_alpha(values), conversions + (("alpha dropped",) if values.shape[-1] == 4 else ())
+        if not 0 <= frame < layout.frames:
+            raise MedcoreError(f"image '{path}' has {layout.frames} planes, counted from 0; there is no {frame}")
+        if len(tiff.pages) == 1:
+            values = _page_values(tiff, page, path, 0)
+        else:
+            values = _plane(tiff, layout, frame, path)
+    return (values[..., None] if values.ndim == 2 else values), layout
 
 
-def _drop_alpha(values: np.ndarray) -> np.ndarray:
-    values = values[..., None] if values.ndim == 2 else values
-    return values[..., :3] if values.shape[-1] == 4 else values
+def _plane(tiff: Any, layout: Layout, frame: int, path: Path) -> np.ndarray:
+    """One plane of a series, whose pages run along its leading axes."""
+    series = tiff.series[0]
+    leading = {axis: size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YXS"}
+    others = [axis for axis in leading if axis != "C"]
+    place = dict(zip(others, np.unravel_index(frame, [leading[a] for a in others] or [1]), strict=False))
+    numbers = [
+        int(np.ravel_multi_index([channel if a == "C" else int(place[a]) for a in leading], list(leading.values())))
+        if leading
+        else 0
+        for channel in range(leading.get("C", 1))
+    ]
+    if len(series.pages) == int(np.prod(list(leading.values()), dtype=np.int64)):
+        pages = [series.pages[number] for number in numbers]
+        if all(page is not None for page in pages):
+            parts = [_page_values(tiff, page, path, page.index) for page in pages]
+            return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
+    if series.size * series.dtype.itemsize > 1 << 30:
+        raise MedcoreError(f"image '{path}' keeps {layout.frames} planes in one block; save each plane as a file")
+    whole = series.asarray().reshape(-1, layout.height, layout.width)  # ImageJ keeps large stacks in one block
+    return np.moveaxis(whole[numbers], 0, -1)
 
 
-def _pillow_values(path: Path, error: Exception) -> np.ndarray:
-    """Deep grey values by Pillow, which knows LZW and others; colour would lose its low byte, so it is refused."""
-    from PIL import Image
+def _page_values(tiff: Any, page: Any, path: Path, number: int) -> np.ndarray:
+    if page.keyframe.bitspersample % 8 and page.keyframe.bitspersample > 8:
+        return _packed(tiff, page, path)
+    try:
+        values = page.asarray()
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        return _pillow_values(path, page, number, error)
+    separate = page.keyframe.planarconfig == 2 and values.ndim == 3
+    return np.moveaxis(values, 0, 2) if separate else values
 
-    with Image.open(path) as image:
-        if not (image.mode.startswith("I") or image.mode == "F"):
+
+def _packed(tiff: Any, page: Any, path: Path) -> np.ndarray:
+    """Values of 9 to 15 bits that lie bit by bit, in strips, uncompressed or deflated."""
+    frame = page.keyframe
+    if frame.compression not in (1, *_DEFLATE) or frame.predictor != 1 or frame.is_tiled or frame.planarconfig == 2:
+        raise MedcoreError(f"image '{path}' packs {frame.bitspersample} bits in a way that is not read; save 16 bits")
+    bits, across = frame.bitspersample, frame.imagewidth * frame.samplesperpixel
+    row_bytes = (across * bits + 7) // 8
+    rows: list[np.ndarray] = []
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        tiff.filehandle.seek(offset)
+        data = tiff.filehandle.read(min(count, frame.imagelength * row_bytes + 1024))
+        if frame.compression in _DEFLATE:
+            data = zlib.decompressobj().decompress(data, frame.imagelength * row_bytes)
+        strip = np.frombuffer(data, np.uint8)[: len(data) // row_bytes * row_bytes].reshape(-1, row_bytes)
+        order = "little" if frame.fillorder == 2 else "big"
+        ones = np.unpackbits(strip, axis=1, bitorder=order)[:, : across * bits].reshape(-1, across, bits)  # type: ignore[call-overload]
+        rows.append(ones @ (1 << np.arange(bits)[::-1]).astype(np.uint16))
+    values = np.concatenate(rows)[: frame.imagelength]
+    if len(values) != frame.imagelength:
+        raise MedcoreError(f"image '{path}' ends after {len(values)} of {frame.imagelength} rows; copy it again")
+    return values.reshape(frame.imagelength, frame.imagewidth, -1)
+
+
+def _pillow_values(path: Path, page: Any, number: int, error: Exception) -> np.ndarray:
+    """Values by Pillow, which knows LZW and others; deep colour would lose its low byte, so it is refused."""
+    with open_picture(path, "TIFF") as image:
+        image.seek(number)
+        deep_grey = image.mode.startswith("I") or image.mode == "F"
+        if not deep_grey and page.keyframe.bitspersample > 8:
             raise MedcoreError(
                 f"image '{path}' is a deep colour TIFF whose compression cannot be read ({error}); save it "
-                "uncompressed or with Deflate"
+                "uncompressed or with Deflate, or install the extra: pip install 'medcore[slides]'"
             )
-        return np.asarray(image)[..., None]
-
-
-TIFF_SUFFIXES = (".tif", ".tiff")
-
-
-def tiff_pixels(path: str | PathLike[str]) -> int:
-    """Height times width of the first page of a TIFF; 0 for what is none."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page: Any = tiff.pages[0]
-            return int(page.imagelength * page.imagewidth)
-    except Exception:  # broken: the decoder names the file with a reason
-        return 0
-
-
-@contextmanager
-def mapped_tiff(path: str | PathLike[str], scratch: str | PathLike[str] | None = None) -> Iterator[np.ndarray]:
-    """The pixels of an 8-bit grey or colour TIFF of any size, on the disk.
-
-    Args:
-        path: Stripped or tiled, uncompressed or compressed (JPEG and JPEG 2000 need the package imagecodecs).
-        scratch: Folder with room for the unpacked pixels; None takes the system's.
-
-    Yields:
-        Read-only. **Shape** ``(H, W, C)`` uint8, C = 1 or 3; alpha is left out.
-
-    Raises:
-        MedcoreError: More than 8 bits a channel, another number of channels, or tiles that cannot be read.
-    """
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff, tempfile.TemporaryDirectory(dir=scratch, prefix=".pixels-") as folder:
-        page: Any = tiff.pages[0]
-        _check(page, path)
-        if page.is_memmappable:
-            values: np.ndarray = tifffile.memmap(path, page=0, mode="r")
-        else:
-            values = _unpacked(page, Path(folder) / "pixels.npy", path)
-        values = values[..., None] if values.ndim == 2 else values
-        yield values[..., :3] if values.shape[2] == 4 else values
-
-
-def write_tiled(path: str | PathLike[str], labels: np.ndarray, pixel_size_um: float | None = None) -> None:
-    """Write class indexes as a tiled, deflated BigTIFF, whole or not at all; memory holds one tile.
-
-    Args:
-        path: ``.tif`` file.
-        labels: For instance memory-mapped. **Shape** ``(H, W)`` uint8.
-        pixel_size_um: Side of a pixel in micrometres, put into the file as its resolution.
-    """
-    import tifffile
-
-    scale: dict[str, Any] = {}
-    if pixel_size_um is not None:
-        scale = {"resolution": (1e4 / pixel_size_um, 1e4 / pixel_size_um), "resolutionunit": 3}  # pixels per cm
-    with atomic_path(Path(path)) as temporary:
-        tifffile.imwrite(
-            temporary, labels, bigtiff=True, tile=(512, 512), compression="zlib", maxworkers=1, metadata=None, **scale
-        )
-
-
-def _check(page: Any, path: str | PathLike[str]) -> None:
-    if page.dtype != np.uint8 or page.samplesperpixel not in (1, 3, 4) or page.photometric == 3 or page.imagedepth > 1:
-        raise MedcoreError(
-            f"image '{path}' is a large TIFF with {page.samplesperpixel} channel(s) of {page.dtype}; so large, only "
-            "grey or colour with 8 bits a channel can be read: convert it first"
-        )
-    if page.planarconfig == 2 and page.samplesperpixel > 1:
-        raise MedcoreError(f"image '{path}' keeps its channels apart; save it with interleaved channels")
-    if int(page.photometric) == 0:
-        raise MedcoreError(f"image '{path}' counts white as zero; save it with black as zero")
-
-
-def _unpacked(page: Any, target: Path, path: str | PathLike[str]) -> np.ndarray:
-    shape = (page.imagelength, page.imagewidth, page.samplesperpixel)
-    values = np.lib.format.open_memmap(target, "w+", np.uint8, shape)
-    try:
-        for tile, (_, _, top, left, _), (_, tall, wide, _) in page.segments(maxworkers=1):
-            place = values[top : top + tall, left : left + wide]  # the last tiles reach over the border
-            place[:] = 255 if tile is None else tile[0, : place.shape[0], : place.shape[1]]  # left out: empty glass
-    except Exception as error:  # a decoder raises whatever it likes
-        raise MedcoreError(
-            f"image '{path}' cannot be unpacked ({str(error).splitlines()[0] if str(error) else error!r}); for JPEG "
-            "tiles install the extra: pip install 'medcore[slides]'"
-        ) from error
-    values.flush()
-    return values
+        image.load()
+        values = np.asarray(image)
+    if page.keyframe.photometric == _WHITE_IS_ZERO and not deep_grey:
+        values = 255 - values  # Pillow has inverted it already
+    turn = _orientation(page.keyframe)  # and turned it: back to the stored order
+    return upright(values, {6: 8, 8: 6}.get(turn, turn))

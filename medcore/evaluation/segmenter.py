@@ -23,7 +23,7 @@ from PIL import Image
 
 from medcore.data.images import DecodeOptions, as_channels, decode
 from medcore.data.npzfile import atomic_path
-from medcore.data.tiff import TIFF_SUFFIXES, mapped_tiff, tiff_pixels, write_tiled
+from medcore.data.large import TIFF_SUFFIXES, mapped_tiff, tiff_pixels, write_tiled
 from medcore.errors import MedcoreError
 from medcore.evaluation.sliding import Window, at_scale, predict_image, predict_large
 from medcore.metrics.objects import split_touching
