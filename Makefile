@@ -6,7 +6,7 @@ TORCH  ?=
 BIN    := .venv/bin
 UV     := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: install dev reports sample test test-slow lint lab lock bench clean
+.PHONY: install dev reports sample test test-slow lint lab docs lock bench clean
 
 reports: install              ## run every notebook on the phantoms and write reports/index.html
 	$(BIN)/medcore reports --jobs $(JOBS)
@@ -31,6 +31,11 @@ lint: dev                     ## what pre-commit and CI check
 sample: install               ## reports/sample, from a new run or, with FROM=reports/<run>, from one that is there
 	$(if $(FROM),,$(BIN)/medcore reports --out build/sample --jobs $(JOBS))
 	$(BIN)/python tests/slim_sample.py $(or $(FROM),build/sample) reports/sample
+
+ROOMS := data metrics models training evaluation studies plots reporting.run reporting.results reporting.parameters
+
+docs: dev                     ## the API reference as offline HTML in build/docs, made from the docstrings
+	$(BIN)/pdoc --docformat google --no-show-source -o build/docs medcore $(addprefix medcore.,$(ROOMS))
 
 bench: dev                    ## speed side by side with peers, hours on two cores; writes benchmarks/RESULTS.md
 	for name in training predict patchset sliding; do $(BIN)/python benchmarks/$$name.py || exit; done

@@ -34,8 +34,6 @@ FAMILIES = {
 }  # fmt: skip
 _HOMES = {name: family for family, names in FAMILIES.items() for name in names}
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605  # pyright: ignore
-
 
 def __getattr__(name: str) -> Any:
     """A figure by its name, from its family."""
