@@ -111,7 +111,8 @@ def faults(trees: dict[str, ast.Module]) -> list[str]:
         for node in definitions(tree):
             if not node.name.startswith("_"):
                 homes[node.name].append(module)
-            if not words[node.name] and node.name not in ENTRY_POINTS and not is_command(node):
+            magic = node.name.startswith("__")
+            if not (words[node.name] or magic) and node.name not in ENTRY_POINTS and not is_command(node):
                 found.append(f"{module}.{node.name}: nothing uses it")
     found += [
         f"{name}: defined in {', '.join(at)}" for name, at in homes.items() if len(at) > 1 and name not in TWO_HOMES

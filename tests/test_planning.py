@@ -10,13 +10,13 @@ from scipy.stats import binom
 
 from medcore.cli import cli
 from medcore.errors import MedcoreError
-from medcore.evaluation.planning import (
+from medcore.studies.validation.planning import (
     auroc_variance,
     binormal_predictor,
     patients_for_calibration,
     patients_for_proportion,
     patients_for_width,
-    patients_to_show,
+    patients_to_prove,
     slope_variance,
 )
 from medcore.evaluation.proportions import wilson_limits
@@ -70,12 +70,12 @@ def test_a_proportion_is_as_narrow_as_planned_and_one_patient_less_is_not():
 
 
 def test_a_plan_to_show_something_has_its_power():
-    plan = patients_to_show(0.9, expected=0.96, power=0.8)
+    plan = patients_to_prove(0.9, expected=0.96, power=0.8)
     hits = np.arange(plan.patients + 1)
     shown = np.array([wilson_limits(k, plan.patients)[0] > 0.9 for k in hits])
     assert binom.pmf(hits, plan.patients, 0.96)[shown].sum() >= 0.8
     with pytest.raises(MedcoreError, match="above"):
-        patients_to_show(0.9, expected=0.85)
+        patients_to_prove(0.9, expected=0.85)
 
 
 def test_a_run_four_times_as_large_has_half_the_width():

@@ -24,13 +24,13 @@ def command(
     """Patients for a validation: of the metrics of a finished RUN, or by --prevalence with --expected or --auroc."""
     import pandas as pd
 
-    from medcore.evaluation import planning
+    from medcore.studies.validation import planning
 
     plans = [] if run is None else plans_of_run(run, half_width)
     if expected is not None:
         share = prevalence or 1.0
         if least is not None:
-            plans.append(planning.patients_to_show(least, expected=expected, power=power, prevalence=share))
+            plans.append(planning.patients_to_prove(least, expected=expected, power=power, prevalence=share))
         plans.append(planning.patients_for_proportion(expected, half_width=half_width, prevalence=share))
     if auroc is not None:
         if prevalence is None:
@@ -48,7 +48,7 @@ def plans_of_run(run: Path, half_width: float) -> list:  # type: ignore[type-arg
     """A plan for every metric of a run that is a proportion with an interval over patients."""
     from dataclasses import replace
 
-    from medcore.evaluation.planning import patients_for_width
+    from medcore.studies.validation.planning import patients_for_width
     from medcore.reporting.results import read_results
 
     results = read_results(run)

@@ -79,20 +79,39 @@ def _brightness(images: np.ndarray) -> np.ndarray:
 BASELINES: dict[str, Features | None] = {
     "majority": None,
     "mean colour": mean_colour,
+    "mean grey level": mean_colour,
     "size and brightness": size_and_brightness,
     "colour histogram": colour_histogram,
+    "grey-level histogram": colour_histogram,
 }
+OF_COLOUR = ("mean colour", "colour histogram")
+OF_GREY = ("mean grey level", "grey-level histogram")
+LOOKED_AT = 64  # images that tell whether a set is grey
+
+
+def is_grey(ps: PatchSet) -> bool:
+    """Whether the images have one channel, or three that are equal (grey files stored as colour)."""
+    if ps.shape[2] == 1 or not len(ps):
+        return ps.shape[2] == 1
+    images = ps.take(np.unique(np.linspace(0, len(ps) - 1, LOOKED_AT).astype(int)))
+    return bool((images == images[..., :1]).all())
+
+
+def baseline_names(ps: PatchSet) -> tuple[str, ...]:
+    """The baselines that fit a set, weakest first: of grey images there is no colour."""
+    unfit = OF_COLOUR if is_grey(ps) else OF_GREY
+    return tuple(name for name in BASELINES if name not in unfit)
 
 
 def run_baselines(
-    train: PatchSet, held_out: PatchSet, *, names: Sequence[str] = tuple(BASELINES), seed: int = 0
+    train: PatchSet, held_out: PatchSet, *, names: Sequence[str] | None = None, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Train each baseline on labelled images and predict others.
 
     Args:
         train: Labelled images; of more than 20,000 a random 20,000 are used.
         held_out: Images to predict.
-        names: Which baselines.
+        names: Which baselines; by default those that fit the training images.
         seed: Draws the sample of a large set; the methods themselves are deterministic.
 
     Returns:
@@ -101,6 +120,7 @@ def run_baselines(
     Raises:
         MedcoreError: A name is unknown, or the training images are of one class only.
     """
+    names = baseline_names(train) if names is None else names
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
         raise MedcoreError(f"baseline {unknown[0]!r} is none of {', '.join(BASELINES)}")
@@ -121,7 +141,7 @@ def _predict(name: str, train: PatchSet, held_out: PatchSet) -> np.ndarray:
     if features is None:
         shares = np.bincount(train.labels, minlength=classes) / len(train)
         return np.tile(shares, (len(held_out), 1))
-    if name == "mean colour":
+    if name in ("mean colour", "mean grey level"):
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     else:
         smallest_leaf = int(np.clip(len(train) // 20, 2, 20))  # few images would otherwise make one leaf

@@ -1,15 +1,17 @@
 """A method beside what it is compared with, on the same cases: values, and paired differences for every metric.
 
-compared = compare_methods(scores, {"majority": …, "colour histogram": …}, reference="colour histogram")
-compared.metrics[0]                          # the method's balanced accuracy with its interval
-compared.differences["colour histogram"]     # method minus colour histogram, one per metric
-compared.verdict()                           # gains, losses and what is open, over all metrics
+    compared = compare_methods(scores, {"majority": …, "colour histogram": …}, reference="colour histogram")
+    compared.metrics[0]                          # the method's balanced accuracy with its interval
+    compared.differences["colour histogram"]     # method minus colour histogram, one per metric
+    compared.verdict()                           # gains, losses and what is open, over all metrics
+
+A reference is chosen on validation cases and given by name; without one it is the strongest on the very cases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate
@@ -49,6 +51,17 @@ class Comparison:
     def against_reference(self) -> list[Estimate]:
         """The paired differences to the reference, one per metric; empty without one."""
         return self.differences.get(self.reference, [])
+
+    def labelled(self, split: str) -> Comparison:
+        """The same with another word for how the cases were held out, such as ``folds``."""
+
+        def of(estimates: Sequence[Estimate]) -> list[Estimate]:
+            return [replace(one, split=split) for one in estimates]
+
+        parts = (self.baselines, self.rivals, self.differences)
+        return Comparison(
+            of(self.metrics), *({name: of(one) for name, one in part.items()} for part in parts), self.reference
+        )
 
     def verdict(self, other: str | None = None) -> dict[str, str]:
         """By metric ``gain``, ``loss`` or ``open``: what the intervals of the differences to one method show."""

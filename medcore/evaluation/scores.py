@@ -195,3 +195,17 @@ def refuse_test_data(scores: Scores, what: str) -> None:
             f"{what} can only be chosen on cases marked 'train' or 'val'; of {len(scores)} cases these are not: {marks}"
             ". Choose on scores.where('val') and apply the result to the test cases"
         )
+
+
+def refuse_test_images(patches: PatchSet, what: str) -> None:
+    """Let only images pass of which none is marked ``test``; whatever learns from images calls this first.
+
+    Raises:
+        TestDataRefused: An image is marked ``test``.
+    """
+    marked = int((patches.splits == "test").sum())
+    if marked:
+        raise TestDataRefused(
+            f"{what} can only be learnt from images that are not marked 'test'; of {len(patches)} images {marked} are. "
+            "Learn from where(split='train') and apply the result to the test images"
+        )

@@ -5,10 +5,28 @@
     selective_table({"80 %": rule}, scores.where("test"))             # what it does to test cases
 
 **Reference**: El-Yaniv & Wiener 2010 (risk-coverage curve); Geifman, Uziel & El-Yaniv 2019, arXiv:1805.08206 (AURC).
+
+Split and cross-conformal prediction over patients: sets of answers that hold the truth as often as promised.
+
+    rule = fit_conformal(scores.where("val"), coverage=0.95)    # which answers stay plausible, chosen on validation
+    sets = rule.sets(scores.where("test").score)                # (N, K) bool
+    coverage_table(sets, scores.where("test"))                  # coverage, size, empty and single sets
+
+- The promise is marginal: over new patients of the same kind, drawn like those of the validation part, the truth of one
+  image of a new patient is in its set with at least the stated probability. It says nothing about one class (choose
+  ``by_class`` for that), one subgroup or another hospital.
+- Images of one patient are not exchangeable with each other's patients, so each calibration *patient* weighs the same,
+  however many images there are. Pooled images promise too much where patients with many images are easy ones.
+- An empty set means that nothing looks plausible: the image is unlike those the rule was chosen on. A full set means
+  that nothing can be excluded.
+
+**Reference**: Lee, Barber & Willett 2023, arXiv:2306.06342 (hierarchical data); Vovk 2015,
+doi:10.1007/s10472-013-9368-4 (cross-conformal); Sadinle, Lei & Wasserman 2019, doi:10.1080/01621459.2017.1395341.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +35,7 @@ import pandas as pd
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate
-from medcore.evaluation.intervals import interval, statistic_interval
+from medcore.evaluation.intervals import interval, mean_interval, statistic_interval
 from medcore.evaluation.resampling import group_index, resample_counts
 from medcore.evaluation.scores import Scores, refuse_test_data
 
@@ -170,3 +188,165 @@ def selective_table(rules: dict[str, RejectionRule], scores: Scores) -> pd.DataF
                 if (part.truth == number).any()
             }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+@dataclass(frozen=True)
+class ConformalRule:
+    """Which answers stay in the set: those whose probability is at least one minus the class's limit.
+
+    Attributes:
+        coverage: What is promised, 0 to 1.
+        limits: The largest 1 - p that is still plausible, one a class; 1 where too few patients were there to exclude
+            anything. **Length** K.
+        classes: K names.
+        patients: How many patients it was chosen on, one number a class.
+        by_class: Whether the promise holds for each class, and not only over all.
+        chosen_on: The split.
+    """
+
+    coverage: float
+    limits: tuple[float, ...]
+    classes: tuple[str, ...]
+    patients: tuple[int, ...]
+    by_class: bool
+    chosen_on: str
+
+    def sets(self, probability: np.ndarray) -> np.ndarray:
+        """The plausible classes of each image.
+
+        Args:
+            probability: **Shape** ``(N, K)``, 0 to 1, as calibrated as those that the rule was chosen on.
+
+        Returns:
+            **Shape** ``(N, K)`` bool.
+
+        Raises:
+            MedcoreError: There are not K columns.
+        """
+        probability = np.asarray(probability, dtype=float)
+        if probability.ndim != 2 or probability.shape[1] != len(self.classes):
+            raise MedcoreError(f"conformal sets: {probability.shape} probabilities for {len(self.classes)} classes")
+        return np.asarray(1 - probability <= np.asarray(self.limits) + 1e-12)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, facts: dict[str, Any]) -> ConformalRule:
+        """The rule that :meth:`as_dict` wrote."""
+        tuples = {name: tuple(facts[name]) for name in ("limits", "classes", "patients")}
+        return cls(**{**facts, **tuples})
+
+
+def fit_conformal(scores: Scores, *, coverage: float = 0.95, by_class: bool = False) -> ConformalRule:
+    """Choose the limits on validation cases, each patient weighing the same.
+
+    Args:
+        scores: Probabilities ``(N, K)`` of validation cases.
+        coverage: What is promised, above 0 and below 1.
+        by_class: A limit for each class, from its own cases: the promise then holds for each class.
+
+    Raises:
+        TestDataRefused: A case is marked test, or not marked.
+        MedcoreError: The scores are no probabilities of K classes, or the coverage is out of range.
+    """
+    refuse_test_data(scores, "conformal limits")
+    miss = nonconformity(scores)
+    if not 0 < coverage < 1:
+        raise MedcoreError(f"fit_conformal(coverage={coverage}): it must lie between 0 and 1")
+    kinds = range(len(scores.classes))
+    rows = [scores.truth == kind if by_class else np.ones(len(scores), bool) for kind in kinds]
+    found = [weighted_limit(miss[chosen], scores.patient[chosen], coverage) for chosen in rows]
+    counts = tuple(len(np.unique(scores.patient[chosen])) for chosen in rows)
+    return ConformalRule(coverage, tuple(found), scores.classes, counts, by_class, scores.side)
+
+
+def nonconformity(scores: Scores) -> np.ndarray:
+    """One minus the probability of the truth. **Shape** ``(N,)``.
+
+    Raises:
+        MedcoreError: The scores are no probabilities of K classes.
+    """
+    if scores.score.ndim != 2 or scores.score.min(initial=0) < -1e-6 or scores.score.max(initial=0) > 1 + 1e-6:
+        raise MedcoreError("conformal sets need probabilities (N, K) between 0 and 1; apply softmax to logits first")
+    return np.asarray(1 - scores.score[np.arange(len(scores)), scores.truth])
+
+
+def weighted_limit(miss: np.ndarray, patient: np.ndarray, coverage: float) -> float:
+    """The smallest limit below which patients hold, on average, ``coverage`` of their images; 1 when there are too few.
+
+    One more patient, whose images all miss, stands for the new one.
+
+    Args:
+        miss: 1 - p of the truth. **Shape** ``(N,)``.
+        patient: **Shape** ``(N,)``.
+    """
+    if len(miss) == 0:
+        return 1.0
+    group, patients = group_index(patient)
+    weight = 1 / (np.bincount(group, minlength=patients)[group] * (patients + 1))
+    order = np.argsort(miss, kind="stable")
+    reached = np.flatnonzero(np.cumsum(weight[order]) >= coverage - 1e-12)
+    return float(miss[order[reached[0]]]) if len(reached) else 1.0
+
+
+def cross_conformal(
+    parts: Sequence[Scores], probabilities: Sequence[np.ndarray], *, coverage: float = 0.95
+) -> np.ndarray:
+    """Sets from the folds of a cross-validation: every training patient calibrates, none is set aside.
+
+    A class stays where the patients whose own truth misses at least as badly, in the fold whose model did not see them,
+    weigh more than one minus the coverage.
+
+    Args:
+        parts: Scores of each fold's held-out cases, by the model of that fold.
+        probabilities: What each fold's model says of the new images. **Shapes** ``(N, K)``.
+
+    Returns:
+        **Shape** ``(N, K)`` bool.
+
+    Raises:
+        TestDataRefused: A held-out case is marked test, or not marked.
+        MedcoreError: Folds and probabilities do not fit.
+    """
+    if not parts or len(parts) != len(probabilities):
+        raise MedcoreError(f"cross_conformal: {len(parts)} folds, but probabilities of {len(probabilities)} models")
+    patients = len(np.unique(np.concatenate([part.patient for part in parts])))
+    weight_above = np.full(np.asarray(probabilities[0]).shape, 1 / (patients + 1))
+    for part, said in zip(parts, probabilities, strict=True):
+        refuse_test_data(part, "conformal limits")
+        group, _ = group_index(part.patient)
+        miss = nonconformity(part)
+        order = np.argsort(miss, kind="stable")
+        weight = 1 / (np.bincount(group)[group] * (patients + 1))
+        above = np.append(np.cumsum(weight[order][::-1])[::-1], 0.0)  # weight of cases that miss at least as badly
+        weight_above += above[np.searchsorted(miss[order], 1 - np.asarray(said, dtype=float) - 1e-12)]
+    return np.asarray(weight_above > 1 - coverage)
+
+
+def coverage_table(sets: np.ndarray, scores: Scores) -> pd.DataFrame:
+    """What the sets are worth on cases that had no part in the choice: over all, and for each class.
+
+    Args:
+        sets: **Shape** ``(N, K)`` bool.
+        scores: The same N cases.
+
+    Returns:
+        Rows ``all`` and each class with cases; columns ``coverage`` (an Estimate; every patient weighs the same),
+        ``mean size``, ``single``, ``empty``, ``full`` (shares of images) and ``images``.
+    """
+    held = sets[np.arange(len(scores)), scores.truth].astype(float)
+    size = sets.sum(axis=1)
+    rows = {"all": np.ones(len(scores), bool)}
+    rows |= {name: scores.truth == kind for kind, name in enumerate(scores.classes) if (scores.truth == kind).any()}
+    found = {}
+    for name, chosen in rows.items():
+        covered = mean_interval(
+            held[chosen], scores.patient[chosen], name="coverage", unit=scores.unit, split=scores.side, by="patient"
+        )
+        shares = {"single": size == 1, "empty": size == 0, "full": size == sets.shape[1]}
+        found[name] = {"coverage": covered, "mean size": float(size[chosen].mean())}
+        found[name] |= {kind: float(which[chosen].mean()) for kind, which in shares.items()}
+        found[name] |= {f"{scores.unit}s": int(chosen.sum())}
+    return pd.DataFrame.from_dict(found, orient="index")

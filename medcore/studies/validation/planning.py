@@ -2,7 +2,7 @@
 
     patients_for_width(0.85, low=0.75, high=0.92, patients=40, half_width=0.05)   # from a finished run's interval
     patients_for_proportion(0.9, half_width=0.05, prevalence=0.3)                 # sensitivity to ±0.05
-    patients_to_show(0.9, expected=0.96, power=0.8, prevalence=0.3)               # lower limit above 0.9
+    patients_to_prove(0.9, expected=0.96, power=0.8, prevalence=0.3)               # lower limit above 0.9
     patients_for_calibration(prevalence=0.3, auroc=0.85)                          # O/E, slope and AUROC
 
 All numbers are of patients with one answer each. From a finished run they already hold how much images of one patient
@@ -28,7 +28,7 @@ MOST = 10_000_000  # patients; a larger answer is none
 
 
 @dataclass(frozen=True)
-class Plan:
+class SampleSize:
     """One question and its answer.
 
     Attributes:
@@ -44,7 +44,7 @@ class Plan:
     basis: str
 
 
-def patients_for_width(value: float, low: float, high: float, patients: int, half_width: float) -> Plan:
+def patients_for_width(value: float, low: float, high: float, patients: int, half_width: float) -> SampleSize:
     """Patients for an interval of ±``half_width``, from what a finished run's interval over patients shows.
 
     The error on the logit scale is taken to fall with the root of the number of patients.
@@ -68,7 +68,7 @@ def patients_for_width(value: float, low: float, high: float, patients: int, hal
     spread = (logit(ends[1]) - logit(ends[0])) / 2 * np.sqrt(patients)  # of one patient, in units of 1.96 errors
     reached = _half_width_on_logit(value, half_width)
     count = ceil((spread / reached) ** 2)
-    return Plan(f"95 % CI of ±{half_width:g}", max(count, 2), None, f"interval of a run over {patients} patients")
+    return SampleSize(f"95 % CI of ±{half_width:g}", max(count, 2), None, f"interval of a run over {patients} patients")
 
 
 def _half_width_on_logit(value: float, half_width: float) -> float:
@@ -81,7 +81,7 @@ def _half_width_on_logit(value: float, half_width: float) -> float:
     return low
 
 
-def patients_for_proportion(expected: float, *, half_width: float, prevalence: float = 1.0) -> Plan:
+def patients_for_proportion(expected: float, *, half_width: float, prevalence: float = 1.0) -> SampleSize:
     """Patients for a sensitivity (or any proportion) with a Wilson interval of at most ±``half_width``.
 
     Args:
@@ -98,7 +98,7 @@ def patients_for_proportion(expected: float, *, half_width: float, prevalence: f
     return _scaled(f"{expected:g} to ±{half_width:g} (95 % CI)", _smallest(narrow), prevalence, "Wilson interval")
 
 
-def patients_to_show(least: float, *, expected: float, power: float = 0.8, prevalence: float = 1.0) -> Plan:
+def patients_to_prove(least: float, *, expected: float, power: float = 0.8, prevalence: float = 1.0) -> SampleSize:
     """Patients so that the 95 % interval's lower end lies above ``least`` with the given power.
 
     Args:
@@ -131,7 +131,7 @@ def patients_for_calibration(
     ratio_width: float = 0.2,
     slope_width: float = 0.2,
     auroc_width: float = 0.1,
-) -> list[Plan]:
+) -> list[SampleSize]:
     """Patients for an external validation: observed over expected, calibration slope and AUROC, to stated widths.
 
     The linear predictor is taken as normal in both classes with the shift that gives the AUROC (binormal).
@@ -156,7 +156,7 @@ def patients_for_calibration(
         f"AUROC {auroc:g}, 95 % CI {auroc_width:g} wide": (of_auroc, "Riley 2021, criterion 3; Newcombe 2006"),
     }
     return [
-        Plan(question, count, None if count is None else ceil(count * prevalence), basis)
+        SampleSize(question, count, None if count is None else ceil(count * prevalence), basis)
         for question, (count, basis) in rows.items()
     ]
 
@@ -200,9 +200,9 @@ def _smallest(enough, start: int = 2) -> int | None:  # type: ignore[no-untyped-
     return high
 
 
-def _scaled(question: str, cases: int | None, prevalence: float, basis: str) -> Plan:
+def _scaled(question: str, cases: int | None, prevalence: float, basis: str) -> SampleSize:
     patients = None if cases is None else ceil(cases / prevalence)
-    return Plan(question, patients, cases if prevalence < 1 else None, basis)
+    return SampleSize(question, patients, cases if prevalence < 1 else None, basis)
 
 
 def _check(**shares: float) -> None:

@@ -7,7 +7,8 @@ import pytest
 from scipy.special import softmax
 
 from medcore.errors import MedcoreError, TestDataRefused
-from medcore.evaluation.conformal import (
+from medcore.evaluation.scores import Scores
+from medcore.evaluation.selective import (
     ConformalRule,
     coverage_table,
     cross_conformal,
@@ -15,7 +16,6 @@ from medcore.evaluation.conformal import (
     nonconformity,
     weighted_limit,
 )
-from medcore.evaluation.scores import Scores
 
 
 def cohort(rng: np.random.Generator, patients: int, split: str, *, first: int = 0, classes: int = 4) -> Scores:
