@@ -27,11 +27,12 @@ from scipy.ndimage import gaussian_filter1d
 from medcore.data.phantoms import make_helico
 from medcore.evaluation.thresholds import choose_threshold, logistic_youden
 from medcore.metrics.stain_scores import brown_peak, score_windows
+from medcore.studies.diagnosis.choices import EVIDENCE, DiagnosisChoices
 from medcore.studies.diagnosis.cohort import Cohort
 from medcore.studies.diagnosis.learner import FOREST
-from medcore.studies.diagnosis.rule import EVIDENCE, learn_evidence, out_of_fold_scores, patient_scores
+from medcore.studies.diagnosis.rule import choose_window_rule, learn_evidence, out_of_fold_scores, patient_scores
 from medcore.studies.diagnosis.specks import fit_forest, speck_features
-from medcore.studies.diagnosis.windows import choose_window_rule, diagnosis_windows
+from medcore.studies.diagnosis.windows import diagnosis_windows
 
 TRIED = np.linspace(0, 1, 2001)
 SMOOTH = {"window": 60, EVIDENCE: 20, "share": 20}  # steps of TRIED over which the curve of the others is smoothed
@@ -91,9 +92,11 @@ def study(own: Drawn, others: list[Drawn], patients: int) -> list[dict[str, obje
     part, specks = own.cohort.select(taught), own.specks[taught[own.cohort.owner]]
     part = part.with_scores({FOREST: unseen_scores(part, specks)})
     forest = fit_forest(specks, part.label)
-    window, rows = choose_window_rule(part, folds=FOLDS), []
+    window, rows = choose_window_rule(part, DiagnosisChoices(folds=FOLDS)), []
     evidence = learn_evidence(part, window)
-    unseen = out_of_fold_scores(part, folds=FOLDS, rule="youden", aggregations=(EVIDENCE, "share"), seed=0)
+    unseen = out_of_fold_scores(
+        part, DiagnosisChoices(folds=FOLDS, rule="youden", aggregations=(EVIDENCE, "share"), seed=0)
+    )
     seen = [one.cohort.with_scores({FOREST: forest.predict_proba(one.specks)[:, 1]}) for one in others]
     truth = np.concatenate([one.truth == 1 for one in seen])
     label = np.concatenate([one.label == 1 for one in seen])

@@ -12,13 +12,30 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
 from medcore.errors import MedcoreError, TestDataRefused
+from medcore.evaluation.scores import Scores
 from medcore.studies.diagnosis import results
-from medcore.studies.diagnosis.aggregation import AGGREGATIONS, aggregate, choose_cuts, levels_from
-from medcore.studies.diagnosis.nested import hold_out_diagnosis, hold_out_patients, nested_diagnosis, nested_patients
-from medcore.studies.diagnosis.rule import choose_diagnosis, choose_patient_rule
-from medcore.studies.diagnosis.windows import choose_window_rule, simplest, window_folds
+from medcore.studies.diagnosis.aggregation import AGGREGATIONS, aggregate, choose_cuts, fit_evidence, levels_from
+from medcore.studies.diagnosis.choices import DiagnosisChoices
+from medcore.studies.diagnosis.nested import diagnose_patients, diagnose_windows
+from medcore.studies.diagnosis.reader import by_window_count, count_dependence
+from medcore.studies.diagnosis.rule import (
+    choose_diagnosis,
+    choose_patient_rule,
+    choose_window_rule,
+    simplest,
+    window_folds,
+)
+
+THREE = DiagnosisChoices(folds=3)
+FOUR = DiagnosisChoices(folds=4)
 
 MADE_BY_THE_TRUTH = ["diagnosis", "true_level", "truth"]
+
+
+def patients(score: np.ndarray, level: np.ndarray) -> Scores:
+    """Validation patients with these scores."""
+    count = len(score)
+    return Scores(level > 0, score, np.arange(count), np.full(count, "val"), ("healthy", "infected"), unit="patient")
 
 
 # --- thresholds ---------------------------------------------------------------------------------------------------
@@ -106,8 +123,8 @@ def test_one_patient_with_positive_windows_is_enough_for_a_threshold():
 @pytest.mark.parametrize("seed", range(4))
 def test_hold_out_labels_change_no_decision(seed):
     cohort = toy_cohort(60, hold_out=0.4)
-    first = hold_out_diagnosis(cohort, folds=3)
-    second = hold_out_diagnosis(with_hold_out_labels(cohort, seed), folds=3)
+    first = diagnose_windows(cohort, THREE)
+    second = diagnose_windows(with_hold_out_labels(cohort, seed), THREE)
     assert not first.table["truth"].equals(second.table["truth"])
     assert first.table.drop(columns=MADE_BY_THE_TRUTH).equals(second.table.drop(columns=MADE_BY_THE_TRUTH))
     assert first.rules == second.rules
@@ -117,7 +134,7 @@ def test_hold_out_labels_change_no_directly_scored_decision():
     cohort = toy_cohort(60, hold_out=0.4)
     highest = np.array([cohort.score("brown")[cohort.owner == patient].max() for patient in range(60)])
     tables = [
-        hold_out_patients(one, lambda excluded: highest, folds=3).table.drop(columns=MADE_BY_THE_TRUTH)
+        diagnose_patients(one, lambda excluded: highest, THREE).table.drop(columns=MADE_BY_THE_TRUTH)
         for one in (cohort, with_hold_out_labels(cohort, 0))
     ]
     assert tables[0].equals(tables[1])
@@ -131,15 +148,11 @@ def test_every_chooser_refuses_hold_out_patients():
         choose_patient_rule(cohort, np.arange(40.0))
     with pytest.raises(TestDataRefused, match="diagnosis rule"):
         choose_diagnosis(cohort)
-    with pytest.raises(TestDataRefused):
-        nested_diagnosis(cohort)
-    with pytest.raises(TestDataRefused):
-        nested_patients(cohort, lambda excluded: np.arange(40.0))
-
-
-def test_without_hold_out_patients_it_says_so():
-    with pytest.raises(MedcoreError, match="use nested_diagnosis"):
-        hold_out_diagnosis(toy_cohort(20))
+    scores = cohort.patient_scores(np.arange(40.0))
+    with pytest.raises(TestDataRefused, match="density levels"):
+        choose_cuts(scores, cohort.level, 3)
+    with pytest.raises(TestDataRefused, match="evidence"):
+        fit_evidence(np.ones((40, 3)), scores)
 
 
 class Snitch:
@@ -160,8 +173,8 @@ class Snitch:
 def test_no_patient_is_scored_by_a_model_that_saw_it():
     cohort = toy_cohort(40)
     snitch = Snitch(cohort)
-    found = nested_diagnosis(cohort, learn=snitch, folds=4)
-    honest = nested_diagnosis(cohort, folds=4)
+    found = diagnose_windows(cohort, FOUR, learn=snitch)
+    honest = diagnose_windows(cohort, FOUR)
     assert found.table.equals(honest.table)  # had anybody been seen, scores and thresholds would be near 1000
     assert len(snitch.trainings) == 4 * 5 // 2
 
@@ -169,16 +182,16 @@ def test_no_patient_is_scored_by_a_model_that_saw_it():
 def test_no_hold_out_patient_is_scored_by_a_model_that_saw_it():
     cohort = toy_cohort(40, hold_out=0.3)
     snitch = Snitch(cohort)
-    assert hold_out_diagnosis(cohort, learn=snitch, folds=4).table.equals(hold_out_diagnosis(cohort, folds=4).table)
+    assert diagnose_windows(cohort, FOUR, learn=snitch).table.equals(diagnose_windows(cohort, FOUR).table)
     assert all(excluded[cohort.split == "test"].all() for excluded in snitch.trainings)
 
 
 def test_no_patient_is_scored_directly_by_a_model_that_saw_it():
     cohort = toy_cohort(40, hold_out=0.3)
     free = cohort.select(cohort.split == "val")
-    for run, patients in ((hold_out_patients, cohort), (nested_patients, free)):
-        snitch = Snitch(patients)
-        found = run(patients, snitch.of_patients, folds=4)
+    for one in (cohort, free):
+        snitch = Snitch(one)
+        found = diagnose_patients(one, snitch.of_patients, FOUR)
         assert found.table["score"].max() <= 2
         assert abs(found.table["margin"]).max() < 3
 
@@ -196,7 +209,7 @@ def test_the_diagnosis_of_a_fold_does_not_depend_on_its_labels(seed, monkeypatch
         return np.array([fixed[name] for name in self.names]) if len(self) == 40 else plain(self, k, seed=seed)
 
     monkeypatch.setattr(type(cohort), "folds", folds)
-    tables = [nested_diagnosis(one, folds=4).table.query("fold == 0") for one in (cohort, changed)]
+    tables = [diagnose_windows(one, FOUR).table.query("fold == 0") for one in (cohort, changed)]
     assert tables[0].drop(columns=MADE_BY_THE_TRUTH).equals(tables[1].drop(columns=MADE_BY_THE_TRUTH))
 
 
@@ -205,7 +218,7 @@ def test_labels_at_random_give_no_better_than_chance():
     for seed in range(5):
         cohort = toy_cohort(60, seed=seed)
         level = np.random.default_rng(seed).permutation(cohort.level)
-        found = nested_diagnosis(replace(cohort, level=level), folds=3, seed=seed)
+        found = diagnose_windows(replace(cohort, level=level), DiagnosisChoices(folds=3, seed=seed))
         table = found.table
         aurocs.append(results.within_fold_auroc(*(table[n].to_numpy() for n in ("truth", "score", "fold"))))
     assert 0.4 < np.mean(aurocs) < 0.6
@@ -215,7 +228,7 @@ def test_labels_at_random_give_no_better_than_chance():
 
 
 def test_clear_patients_are_diagnosed():
-    found = hold_out_diagnosis(toy_cohort(120, hold_out=0.4), folds=4)
+    found = diagnose_windows(toy_cohort(120, hold_out=0.4), FOUR)
     estimates = {one.name: one for one in results.patient_estimates(found)}
     assert estimates["auroc"].value > 0.95
     assert estimates["accuracy"].value > 0.85
@@ -226,7 +239,7 @@ def test_clear_patients_are_diagnosed():
 
 
 def test_ranking_figures_of_hold_out_speak_of_the_same_score():
-    found = hold_out_diagnosis(toy_cohort(120, hold_out=0.4), folds=4)
+    found = diagnose_windows(toy_cohort(120, hold_out=0.4), FOUR)
     found.table["score"] = -found.table["score"]  # now a bad score, whatever the probabilities say
     estimates = {one.name: one.value for one in results.patient_estimates(found)}
     truth, score = found.table["truth"], found.table["score"]
@@ -235,7 +248,7 @@ def test_ranking_figures_of_hold_out_speak_of_the_same_score():
 
 
 def test_nested_estimates_say_folds():
-    found = nested_diagnosis(toy_cohort(60), folds=4)
+    found = diagnose_windows(toy_cohort(60), FOUR)
     assert {one.split for one in results.patient_estimates(found)} == {"folds"}
     assert sorted(found.table["fold"].unique()) == [0, 1, 2, 3]
     assert found.table["patient"].tolist() == [f"P{number:03d}" for number in range(60)]
@@ -243,9 +256,9 @@ def test_nested_estimates_say_folds():
 
 def test_no_aggregation_or_an_unknown_one_is_refused():
     with pytest.raises(MedcoreError, match="known are evidence, share"):
-        choose_diagnosis(toy_cohort(20), aggregations=())
+        choose_diagnosis(toy_cohort(20), DiagnosisChoices(aggregations=()))
     with pytest.raises(MedcoreError, match="'max' is none of"):
-        choose_diagnosis(toy_cohort(20), aggregations=("max",), folds=2)
+        choose_diagnosis(toy_cohort(20), DiagnosisChoices(aggregations=("max",), folds=2))
 
 
 # --- aggregation --------------------------------------------------------------------------------------------------
@@ -297,14 +310,14 @@ def test_cuts_are_as_good_as_trying_all():
         middles = (values[1:] + values[:-1]) / 2
         best = max(cohen_kappa_score(level, levels_from(score, cuts), weights="quadratic")
                    for cuts in combinations(middles, 2))  # fmt: skip
-        found = levels_from(score, choose_cuts(score, level, 3))
+        found = levels_from(score, choose_cuts(patients(score, level), level, 3))
         assert cohen_kappa_score(level, found, weights="quadratic") == pytest.approx(best, abs=0.03)
 
 
 def test_separate_levels_are_separated():
     score = np.array([0.0, 0.1, 0.5, 0.55, 0.9, 1.0])
     level = np.array([0, 0, 1, 1, 2, 2])
-    cuts = choose_cuts(score, level, 3)
+    cuts = choose_cuts(patients(score, level), level, 3)
     assert 0.1 < cuts[0] <= 0.5 < 0.55 < cuts[1] <= 0.9
     assert levels_from(score, cuts).tolist() == level.tolist()
 
@@ -336,9 +349,9 @@ def test_a_fold_of_one_kind_gives_no_pair():
 
 def test_comparing_a_method_with_itself_and_with_chance():
     cohort = toy_cohort(60)
-    ours = nested_diagnosis(cohort, folds=4)
+    ours = diagnose_windows(cohort, FOUR)
     noise = np.random.default_rng(0).normal(size=60)
-    chance = nested_patients(cohort, lambda excluded: noise, folds=4)
+    chance = diagnose_patients(cohort, lambda excluded: noise, FOUR)
     same = results.compare_aurocs(ours, ours)
     assert same.value == 0
     better = results.compare_aurocs(ours, chance)
@@ -348,23 +361,23 @@ def test_comparing_a_method_with_itself_and_with_chance():
     assert test.first_only > test.second_only
     assert results.compare_decisions(ours, ours).p == 1
     with pytest.raises(MedcoreError, match="same patients"):
-        results.compare_aurocs(ours, nested_diagnosis(toy_cohort(56), folds=4))
+        results.compare_aurocs(ours, diagnose_windows(toy_cohort(56), FOUR))
 
 
 def test_dependence_on_the_number_of_windows():
     cohort = toy_cohort(60)
     counts = cohort.windows_per_patient.astype(float)
-    grows = nested_patients(cohort, lambda excluded: counts + 30 * cohort.truth, folds=4)
-    assert results.count_dependence(grows)[0] == pytest.approx(1)
-    table = results.by_window_count(grows)
+    grows = diagnose_patients(cohort, lambda excluded: counts + 30 * cohort.truth, FOUR)
+    assert count_dependence(grows)[0] == pytest.approx(1)
+    table = by_window_count(grows)
     assert table["patients"].sum() == 60
     assert table["mean_score_healthy"].is_monotonic_increasing
     ends = [int(number) for words in table["windows"] for number in words.split("–")]
     assert len(ends) == 6 and ends == sorted(set(ends))  # no number of windows is in two rows
     alike = replace(grows, table=grows.table.assign(windows=7))
-    assert results.by_window_count(alike)[["windows", "patients"]].to_numpy().tolist() == [["7", 60]]
-    constant = nested_patients(cohort, lambda excluded: cohort.truth.astype(float), folds=4)
-    assert results.count_dependence(constant) is None
+    assert by_window_count(alike)[["windows", "patients"]].to_numpy().tolist() == [["7", 60]]
+    constant = diagnose_patients(cohort, lambda excluded: cohort.truth.astype(float), FOUR)
+    assert count_dependence(constant) is None
 
 
 def test_the_analytic_auroc_of_windows_is_met():

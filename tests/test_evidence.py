@@ -9,8 +9,9 @@ from scipy.stats import dirichlet_multinomial
 from sklearn.metrics import roc_auc_score
 
 from medcore.errors import MedcoreError
+from medcore.evaluation.scores import Scores
 from medcore.evaluation.thresholds import operating_curve
-from medcore.studies.diagnosis import results
+from medcore.studies.diagnosis import reader
 from medcore.studies.diagnosis.aggregation import (
     Evidence,
     fit_dirichlets,
@@ -21,8 +22,11 @@ from medcore.studies.diagnosis.aggregation import (
     unseen_evidence,
     window_levels,
 )
-from medcore.studies.diagnosis.nested import nested_diagnosis
-from medcore.studies.diagnosis.rule import EVIDENCE
+from medcore.studies.diagnosis.choices import EVIDENCE, DiagnosisChoices
+from medcore.studies.diagnosis.nested import diagnose_windows
+from medcore.studies.diagnosis.results import patient_auroc
+
+FOUR = DiagnosisChoices(folds=4)
 
 HEALTHY, INFECTED = (4.0, 0.4, 0.1), (2.0, 1.5, 1.0)
 
@@ -39,6 +43,16 @@ def two_kinds(patients: int, *, healthy_windows: int = 8, infected_windows: int 
     counts = [draw(HEALTHY, np.full(patients, healthy_windows), seed),
               draw(INFECTED, np.full(patients, infected_windows), seed + 1)]  # fmt: skip
     return np.concatenate(counts), np.repeat([0, 1], patients)
+
+
+def known(truth: np.ndarray) -> Scores:
+    """Validation patients of whom the truth is known."""
+    count = len(truth)
+    return Scores(truth, np.zeros(count), np.arange(count), np.full(count, "val"), ("healthy", "infected"))
+
+
+def fit_of(counts: np.ndarray, truth: np.ndarray) -> Evidence:
+    return fit_evidence(counts, known(truth))
 
 
 def test_log_likelihood_is_scipys_but_for_a_constant():
@@ -64,7 +78,7 @@ def test_parameters_are_recovered():
 
 def test_youdens_threshold_is_one_half():
     counts, truth = two_kinds(500)
-    score = fit_evidence(counts, truth).score(two_kinds(20_000, seed=9)[0])
+    score = fit_evidence(counts, known(truth)).score(two_kinds(20_000, seed=9)[0])
     positive = np.repeat([False, True], 20_000)
     curve = operating_curve(positive, score)
     gain = curve.sensitivity + curve.specificity
@@ -76,7 +90,7 @@ def test_the_number_of_windows_alone_tells_nothing():
     """Infected patients have ten times the windows, but of the same kind: the highest of many would tell them apart."""
     counts = np.concatenate([draw(HEALTHY, np.full(300, n), seed=n) for n in (3, 30)])
     truth = np.repeat([0, 1], 300)
-    score = unseen_evidence(counts, truth, np.arange(600) % 5)
+    score = unseen_evidence(counts, known(truth), np.arange(600) % 5)
     assert abs(roc_auc_score(truth, score) - 0.5) < 0.07
     assert roc_auc_score(truth, counts[:, 1:].sum(1)) > 0.65
 
@@ -92,13 +106,13 @@ def test_the_number_of_windows_tells_a_whole_diagnosis_nothing():
         few = replace(cohort, owner=cohort.owner[kept], rows=np.arange(kept.sum()), counted=np.ones(kept.sum(), bool),
                       label=cohort.label[dealt], scores={"brown": cohort.score("brown")[dealt]})  # fmt: skip
         assert roc_auc_score(few.truth, few.windows_per_patient) > 0.75
-        found = nested_diagnosis(few, folds=3, seed=seed, aggregations=(EVIDENCE,))
-        aurocs.append(results.patient_auroc(found).value)
+        found = diagnose_windows(few, DiagnosisChoices(folds=3, seed=seed, aggregations=(EVIDENCE,)))
+        aurocs.append(patient_auroc(found).value)
     assert 0.38 < np.mean(aurocs) < 0.62
 
 
 def test_many_clean_windows_prove_more_than_few():
-    evidence = fit_evidence(*two_kinds(300))
+    evidence = fit_of(*two_kinds(300))
     clean = evidence.score(np.array([[1.0, 0, 0], [5, 0, 0], [50, 0, 0]]))
     assert (np.diff(clean) < 0).all() and clean[0] < 0.5
     one = evidence.score(np.array([[1.0, 1, 0], [49, 1, 0]]))
@@ -113,7 +127,8 @@ def test_weighing_the_number_of_windows_beats_the_share():
     truth = np.repeat([0, 1], 2000)
     share = counts[:, 1:].sum(1) / counts.sum(1)
     assert (
-        roc_auc_score(truth, unseen_evidence(counts, truth, np.arange(4000) % 5)) > roc_auc_score(truth, share) + 0.02
+        roc_auc_score(truth, unseen_evidence(counts, known(truth), np.arange(4000) % 5))
+        > roc_auc_score(truth, share) + 0.02
     )
 
 
@@ -122,7 +137,7 @@ def test_a_patient_is_scored_by_the_other_folds_only():
     fold = np.arange(60) % 3
     changed = truth.copy()
     changed[fold == 0] = 1 - changed[fold == 0]
-    before, after = unseen_evidence(counts, truth, fold), unseen_evidence(counts, changed, fold)
+    before, after = unseen_evidence(counts, known(truth), fold), unseen_evidence(counts, known(changed), fold)
     assert np.array_equal(before[fold == 0], after[fold == 0])
     assert not np.array_equal(before[fold == 1], after[fold == 1])
 
@@ -130,9 +145,9 @@ def test_a_patient_is_scored_by_the_other_folds_only():
 def test_a_level_that_nobody_shows_and_one_kind_of_patient():
     counts, truth = two_kinds(10)
     counts[:, 2] = 0
-    assert np.isfinite(fit_evidence(counts, truth).score(np.array([[0.0, 0, 40], [40, 0, 0]]))).all()
+    assert np.isfinite(fit_evidence(counts, known(truth)).score(np.array([[0.0, 0, 40], [40, 0, 0]]))).all()
     with pytest.raises(MedcoreError, match="all 20 patients are of one kind"):
-        fit_evidence(counts, np.zeros(20, dtype=int))
+        fit_evidence(counts, known(np.zeros(20, dtype=int)))
 
 
 def test_levels_by_hand():
@@ -149,16 +164,16 @@ def test_levels_by_hand():
 
 def test_the_best_auroc_by_hand():
     cohort = toy_cohort(40)
-    read = results.read_windows(nested_diagnosis(cohort, folds=4))
+    read = reader.read_windows(diagnose_windows(cohort, FOUR))
     read = read.assign(truth=0, windows=10, called=0, shown=0)
     read.loc[:3, "truth"] = 1
     read.loc[0, "called"] = read.loc[1, "shown"] = 1  # 2 and 3 are silent
-    assert results.is_silent(read).tolist() == [False, False, True, True] + [False] * 36
-    assert results.best_auroc(read, by_number=False) == pytest.approx(0.75)
+    assert reader.is_silent(read).tolist() == [False, False, True, True] + [False] * 36
+    assert reader.best_auroc(read, by_number=False) == pytest.approx(0.75)
     read.loc[2, "windows"], read.loc[3, "windows"] = 3, 30  # one above all the healthy, one below
-    assert results.best_auroc(read) == pytest.approx(0.75)
+    assert reader.best_auroc(read) == pytest.approx(0.75)
     read.loc[3, "windows"] = 3
-    assert results.best_auroc(read) == 1
+    assert reader.best_auroc(read) == 1
 
 
 def test_a_placebo_finds_nothing_even_where_the_infected_have_more_windows():
@@ -168,16 +183,14 @@ def test_a_placebo_finds_nothing_even_where_the_infected_have_more_windows():
     uneven = replace(cohort, scores={"brown": cohort.score("brown")[kept]}, label=cohort.label[kept],
                      owner=cohort.owner[kept], rows=cohort.rows[kept], counted=cohort.counted[kept])  # fmt: skip
     assert roc_auc_score(uneven.truth, uneven.windows_per_patient) > 0.75
-    found = nested_diagnosis(uneven, folds=4)
-    assert results.patient_auroc(found).value > 0.85
-    dealt = results.placebo_aurocs(found, draws=20)
+    found = diagnose_windows(uneven, FOUR)
+    assert patient_auroc(found).value > 0.85
+    dealt = reader.placebo_aurocs(found, draws=20)
     assert dealt.shape == (20,) and 0.44 < dealt.mean() < 0.56  # with a strength for each kind: 0.61
 
 
 def test_a_reader_of_the_annotations_is_bounded_by_what_they_show():
     cohort = toy_cohort(40)
     hidden = replace(cohort, label=np.where(cohort.level[cohort.owner] == 1, 0, cohort.label))
-    full, half = (
-        results.reader_auroc(results.read_windows(nested_diagnosis(one, folds=4))) for one in (cohort, hidden)
-    )
+    full, half = (reader.reader_auroc(reader.read_windows(diagnose_windows(one, FOUR))) for one in (cohort, hidden))
     assert half < full and full > 0.85

@@ -13,18 +13,20 @@ from medcore.errors import MedcoreError
 from medcore.metrics.stain_scores import brown_peak, red_share, score_windows
 from medcore.models.autoencoder import ConvAutoencoder
 from medcore.studies.anomaly.scores import score_set
+from medcore.studies.diagnosis.choices import DiagnosisChoices
 from medcore.studies.diagnosis.cohort import Cohort
-from medcore.studies.diagnosis.learner import FOREST, AutoencoderPlan, WindowLearner, encode_with_peaks, evenly, smaller
-from medcore.studies.diagnosis.nested import nested_diagnosis, nested_patients
+from medcore.studies.diagnosis.learner import FOREST, WindowLearner, encode_with_peaks, evenly
+from medcore.studies.diagnosis.nested import diagnose_patients, diagnose_windows
 from medcore.studies.diagnosis.results import patient_auroc
 from medcore.studies.diagnosis.specks import speck_features
-from medcore.studies.diagnosis.study import ATTENTION, OURS, RULE, diagnose_all, operating_points
+from medcore.studies.diagnosis.study import ATTENTION, OURS, RULE, diagnose_all
+from medcore.studies.diagnosis.windows import smaller
 from medcore.training.config import TrainConfig
 from medcore.training.mil import MILConfig
 from medcore.training.objectives import Reconstruction
 from medcore.training.reuse import fit_or_reuse, model_key
 
-PLAN = AutoencoderPlan(epochs=1, bottleneck=4, batch_size=16)
+PLAN = DiagnosisChoices(folds=3, epochs=1, bottleneck=4, batch_size=16, attention_epochs=2)
 
 
 def windows(patients: int = 12, each: int = 6, side: int = 32) -> PatchSet:
@@ -51,7 +53,7 @@ def learner(tmp_data) -> WindowLearner:
     patches = windows()
     rules = {"red share": red_share, "brown peak": brown_peak}
     cohort = Cohort.from_set(patches, {name: score_windows(patches, score) for name, score in rules.items()})
-    return WindowLearner(patches, cohort, specks=speck_features(patches), autoencoder=PLAN)
+    return WindowLearner(patches, cohort, PLAN, specks=speck_features(patches))
 
 
 def excluding(learner: WindowLearner, *patients: int) -> np.ndarray:
@@ -77,7 +79,7 @@ def test_an_autoencoder_learns_healthy_windows_of_the_others_only(learner):
 def test_hold_out_windows_are_never_learnt(learner):
     split = np.where(np.isin(learner.patches.patients, ["P04", "P05"]), "test", "")
     patches = learner.patches.with_split(split)
-    again = WindowLearner(patches, learner.cohort, autoencoder=PLAN)
+    again = WindowLearner(patches, learner.cohort, PLAN)
     train, validation = again.healthy_parts(np.zeros(12, dtype=bool))
     assert not {"P04", "P05"} & (set(train.patients) | set(validation.patients))
 
@@ -91,7 +93,7 @@ def test_the_pixels_and_labels_of_the_excluded_change_nothing(learner):
     cohort = Cohort.from_set(patches, learner.cohort.scores)
     specks = learner.specks.copy()
     specks[hidden] = 7
-    other = WindowLearner(patches, cohort, specks=specks, autoencoder=PLAN)
+    other = WindowLearner(patches, cohort, PLAN, specks=specks)
     first, second = learner(excluded), other(excluded)
     for name in first:
         assert np.allclose(first[name][~hidden], second[name][~hidden], atol=1e-6), name
@@ -99,22 +101,22 @@ def test_the_pixels_and_labels_of_the_excluded_change_nothing(learner):
 
 def test_each_model_is_trained_once(learner):
     learner.specks = None
-    nested_diagnosis(learner.cohort, learn=learner, folds=3)
+    diagnose_windows(learner.cohort, DiagnosisChoices(folds=3), learn=learner)
     assert len(learner.trained) == 3 * 4 // 2
     before = dict(learner.trained)
-    nested_diagnosis(learner.cohort, learn=learner, folds=3)
+    diagnose_windows(learner.cohort, DiagnosisChoices(folds=3), learn=learner)
     assert learner.trained == before
 
 
 def test_two_folds_are_too_few_to_learn_in(learner):
     with pytest.raises(MedcoreError, match="at least 3 folds"):
-        nested_diagnosis(learner.cohort, learn=learner, folds=2)
+        diagnose_windows(learner.cohort, DiagnosisChoices(folds=2), learn=learner)
 
 
 def test_brown_dots_are_found_by_every_way(learner):
-    assert patient_auroc(nested_diagnosis(learner.cohort, learn=learner, folds=3)).value > 0.9
+    assert patient_auroc(diagnose_windows(learner.cohort, DiagnosisChoices(folds=3), learn=learner)).value > 0.9
     attention = learner.attention(MILConfig(epochs=40, hidden=16), features=learner.specks)
-    assert patient_auroc(nested_patients(learner.cohort, attention, folds=3)).value > 0.9
+    assert patient_auroc(diagnose_patients(learner.cohort, attention, DiagnosisChoices(folds=3))).value > 0.9
 
 
 def test_attention_over_the_peaks_of_the_right_encoder(learner):
@@ -129,7 +131,7 @@ def test_attention_over_the_peaks_of_the_right_encoder(learner):
     for hook in hooks:
         hook.remove()
     assert peaks.shape == exact.shape and np.abs(peaks - exact).max() < 0.03 * np.abs(exact).max()  # perhaps bfloat16
-    assert torch.allclose(encode_with_peaks(model, images)[0], codes, atol=1e-5)
+    assert torch.allclose(encode_with_peaks(model, images, 2)[0], codes, atol=1e-5)
     for number, kind in enumerate(("ssim", "dab")):
         assert np.allclose(errors[:, number], score_set(model, learner.patches, kind, precision="auto"), atol=1e-6)
     assert learner.attention(MILConfig(epochs=2))(excluded).shape == (12,)
@@ -144,13 +146,13 @@ def healthy_strangers(patients: int) -> PatchSet:
 
 def test_one_autoencoder_of_bystanders_serves_every_fold(learner):
     others = healthy_strangers(8)
-    again = WindowLearner(learner.patches, learner.cohort, autoencoder=PLAN, bystanders=others)
-    nested_diagnosis(learner.cohort, learn=again, folds=3)
-    assert len(again.trained) == 1 and "240 windows of 8 healthy patients" in again.lesson
+    again = WindowLearner(learner.patches, learner.cohort, PLAN, bystanders=others)
+    diagnose_windows(learner.cohort, DiagnosisChoices(folds=3), learn=again)
+    assert len(again.trained) == 1 and again.bystanders is others
     train, validation = again.healthy_parts(excluding(learner, 0))
     assert set(train.patients) | set(validation.patients) == set(others.patients)
-    few = WindowLearner(learner.patches, learner.cohort, autoencoder=PLAN, bystanders=healthy_strangers(6))
-    assert few.bystanders is None and "every fold and pair" in few.lesson
+    few = WindowLearner(learner.patches, learner.cohort, PLAN, bystanders=healthy_strangers(6))
+    assert few.bystanders is None
 
 
 def test_bystanders_who_are_diagnosed_are_refused(learner):
@@ -158,7 +160,7 @@ def test_bystanders_who_are_diagnosed_are_refused(learner):
                   healthy_strangers(8).with_split(["test"] * 240)):  # fmt: skip
         wrong = wrong.with_columns(patient=np.where(np.arange(240) < 9, wrong.patients, healthy_strangers(8).patients))
         with pytest.raises(MedcoreError, match="must not learn from whom it scores"):
-            WindowLearner(learner.patches, learner.cohort, autoencoder=PLAN, bystanders=wrong)
+            WindowLearner(learner.patches, learner.cohort, PLAN, bystanders=wrong)
 
 
 def test_too_few_healthy_windows_are_named(learner):
@@ -251,10 +253,10 @@ def test_the_key_does_not_depend_on_the_device_or_the_loader(tmp_data):
 
 def test_pictures_and_errors_of_some_windows(learner):
     excluded, rows = excluding(learner, 0, 1), np.array([5, 0, 70])
-    painted = learner.paint(rows, excluded)
-    assert painted.shape == (3, 32, 32, 3) and painted.dtype == np.uint8
+    reconstructed = learner.reconstruct(rows, excluded)
+    assert reconstructed.shape == (3, 32, 32, 3) and reconstructed.dtype == np.uint8
     errors = learner.error_maps(rows, excluded, "l1")
-    expected = np.abs(learner.patches.take(rows) / 255 - painted / 255.0).mean(-1)
+    expected = np.abs(learner.patches.take(rows) / 255 - reconstructed / 255.0).mean(-1)
     assert errors == pytest.approx(expected, abs=0.01)
 
 
@@ -267,19 +269,15 @@ def test_smaller_pictures_of_the_same_rows(learner):
 
 
 def test_all_methods_diagnose_the_same_patients(learner):
-    found = diagnose_all(learner.cohort, learner, folds=3, attention=MILConfig(epochs=2))
+    found = diagnose_all(learner.cohort, learner, PLAN)
     assert list(found) == [OURS, RULE, ATTENTION]  # all have equally many windows
     patients = [one.table["patient"].tolist() for one in found.values()]
     assert all(names == patients[0] for names in patients)
     assert {one.split for one in found.values()} == {"folds"}
-    table = operating_points(learner.cohort, learner, folds=3, rules=("youden", "cost 5:1"))
-    assert table.index.tolist() == ["youden", "cost 5:1"]
-    assert {"sensitivity", "specificity", "accuracy"} <= set(table.columns)
 
 
 def test_all_methods_on_hold_out(learner):
     split = np.where(np.arange(12) >= 8, "test", "val")
     cohort = replace(learner.cohort, scores=learner.cohort.scores | {"red share": np.arange(72.0)}, split=split)
-    found = diagnose_all(cohort, WindowLearner(learner.patches, cohort, autoencoder=PLAN), folds=3,
-                         attention=MILConfig(epochs=2))  # fmt: skip
+    found = diagnose_all(cohort, WindowLearner(learner.patches, cohort, PLAN), PLAN)
     assert all(one.split == "test" and len(one.table) == 4 for one in found.values())

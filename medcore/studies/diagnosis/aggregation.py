@@ -1,13 +1,11 @@
-"""From the windows of a patient to one score: how many are positive, how sure the surest are, whether any is.
+"""From the windows of a patient to one score, and from the score to a level of density.
 
-Each aggregation takes the probabilities and decisions of the windows. Which one serves is chosen by validation
-(``diagnosis.choose_diagnosis``), never on HoldOut. How many windows a patient has must not decide by itself: the
-highest of a hundred windows is higher than the highest of two even where nobody is ill. ``share`` and ``mean`` do not
-grow with the number of windows; ``top3`` and ``noisy_or`` do.
-
-How much more likely are a patient's windows in an infected patient than in a healthy one?
-
-Density of infection as ordered levels (healthy, low, high), beside the yes-or-no question.
+- Plain aggregations of the windows' probabilities and decisions. Which one serves is chosen by validation
+  (``rule.choose_diagnosis``), never on HoldOut. How many windows a patient has must not decide by itself: the highest
+  of a hundred windows is higher than the highest of two even where nobody is ill. ``share`` and ``mean`` do not grow
+  with the number of windows; ``top3`` and ``noisy_or`` do.
+- Evidence: how much more likely are a patient's windows in an infected patient than in a healthy one?
+- Density of infection as ordered levels (healthy, low, high), beside the yes-or-no question.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, gammaln, softmax
 
 from medcore.errors import MedcoreError
+from medcore.evaluation.scores import Scores, refuse_test_data
 from medcore.metrics.confusion import quadratic_kappa
 
 TOP = 3
@@ -101,30 +100,32 @@ class Evidence:
         return expit(log_likelihood(counts, self.infected) - log_likelihood(counts, self.healthy))
 
 
-def fit_evidence(counts: np.ndarray, truth: np.ndarray, cut: float = float("inf")) -> Evidence:
+def fit_evidence(counts: np.ndarray, scores: Scores, cut: float = float("inf")) -> Evidence:
     """Learn both distributions.
 
     Args:
         counts: Windows of each level of each training patient. **Shape** ``(P, L)``.
-        truth: 1 infected, 0 healthy, both present. **Shape** ``(P,)``.
+        scores: The same patients: truth (1 infected, 0 healthy, both present) and side; their score is not looked at.
         cut: See ``Evidence``; kept with the distributions that belong to it.
 
     Raises:
+        TestDataRefused: A patient is marked ``test``.
         MedcoreError: One kind of patient only.
     """
-    if len(np.unique(truth)) < 2:
-        raise MedcoreError(f"fit_evidence: all {len(truth)} patients are of one kind; both are needed")
-    healthy, infected = fit_dirichlets([counts[truth == kind] for kind in (0, 1)])
+    refuse_test_data(scores, "the evidence of windows")
+    if len(np.unique(scores.truth)) < 2:
+        raise MedcoreError(f"fit_evidence: all {len(scores)} patients are of one kind; both are needed")
+    healthy, infected = fit_dirichlets([counts[scores.truth == kind] for kind in (0, 1)])
     return Evidence(healthy, infected, cut)
 
 
-def unseen_evidence(counts: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def unseen_evidence(counts: np.ndarray, scores: Scores, fold: np.ndarray) -> np.ndarray:
     """Score of every patient by the distributions of the other folds. **Shape** ``(P, L)`` and ``(P,)`` to ``(P,)``."""
-    score = np.zeros(len(truth))
+    found = np.zeros(len(scores))
     for number in np.unique(fold):
         own = fold == number
-        score[own] = fit_evidence(counts[~own], truth[~own]).score(counts[own])
-    return score
+        found[own] = fit_evidence(counts[~own], scores.select(~own)).score(counts[own])
+    return found
 
 
 def window_levels(score: np.ndarray, threshold: float, cut: float) -> np.ndarray:
@@ -170,7 +171,7 @@ def fit_dirichlets(kinds: Sequence[np.ndarray]) -> tuple[tuple[float, ...], ...]
 
 
 def log_likelihood(counts: np.ndarray, parameters: np.ndarray | tuple[float, ...]) -> np.ndarray:
-    """Log probability of each patient's counts, given their sum, less what does not depend on the parameters.
+    """Log probability of each patient's counts, given their sum, without what does not depend on the parameters.
 
     **Shape** ``(P, L)`` and ``(L,)`` to ``(P,)``.
     """
@@ -183,21 +184,24 @@ MOST_CANDIDATES = 200  # cut positions that are tried; more patients than this a
 MOST_ROUNDS = 20  # of the cyclic search; two to four are enough in practice
 
 
-def choose_cuts(score: np.ndarray, level: np.ndarray, levels: int) -> tuple[float, ...]:
+def choose_cuts(scores: Scores, level: np.ndarray, levels: int) -> tuple[float, ...]:
     """The cuts of a patient score into levels that agree best with the truth by quadratic-weighted kappa.
 
-    Callers see to it that no test patient is among these (``patient_rule.choose_patient_rule`` does).
-
     Args:
-        score: **Shape** ``(P,)``.
+        scores: Of P patients.
         level: True level, 0 to ``levels`` - 1. **Shape** ``(P,)`` int.
         levels: Number of levels K.
 
     Returns:
         K - 1 ascending cuts, found by moving one at a time until none moves.
 
+    Raises:
+        TestDataRefused: A patient is marked ``test``.
+
     **Reference** Cohen 1968, doi:10.1037/h0026256.
     """
+    refuse_test_data(scores, "density levels")
+    score = scores.score
     candidates = _candidates(score)
     cuts = np.quantile(score, [np.mean(level < k) for k in range(1, levels)])
     best = _agreement(score, level, cuts[None])[0]

@@ -90,7 +90,7 @@ class Cohort:
 
         Args:
             patches: Windows with a ``diagnosis`` column (or with ``diagnoses``). Copies (``copy_of``) count once, and
-                windows whose ``counted`` is False (``window_choice``) lend their annotation only.
+                windows whose ``counted`` is False (``windows.diagnosis_windows``) lend their annotation only.
             scores: One or more scores per window of ``patches`` by name. **Shape** each ``(N,)``.
             diagnoses: Patient to diagnosis; None takes the set's ``diagnosis`` column.
             levels: Diagnoses in order of density, the first one healthy.
@@ -172,7 +172,9 @@ class Cohort:
                 )
         owner = self.owner[known]
         score = self.score(name)[known]
-        return Scores(self.label[known], score, self.names[owner], self.split[owner], WINDOW_CLASSES, self.rows[known])
+        return Scores(
+            self.label[known], score, self.names[owner], self.split[owner], WINDOW_CLASSES, self.rows[known], "window"
+        )
 
     def score(self, name: str) -> np.ndarray:
         """One score of all windows. **Shape** ``(N,)``."""
@@ -289,13 +291,17 @@ def _level(diagnosis: str, patient: str, levels: Sequence[str]) -> int:
 
 
 def _linked(patches: PatchSet, names: np.ndarray) -> np.ndarray:
-    """Group number of each patient: patients that share a window (``copy_of``) are one."""
-    links = np.zeros((0, 2), dtype=np.int64)
+    """Group number of each patient: those that share a window (``copy_of``), or that ``linked`` joins, are one."""
+    owner, pairs = patches.patients.tolist(), set[tuple[str, str]]()
+    if "linked" in patches.columns:
+        first = dict(zip(patches.column("linked").tolist(), owner, strict=True))
+        pairs |= {(name, first[group]) for name, group in zip(owner, patches.column("linked").tolist(), strict=True)}
     if "copy_of" in patches.columns:
-        home = dict(zip(patches.column("source").tolist(), patches.patients.tolist(), strict=True))
-        pairs = zip(patches.patients.tolist(), patches.column("copy_of").tolist(), strict=True)
-        known = {(a, home[source]) for a, source in pairs if source in home and home[source] != a}
-        links = np.array([np.searchsorted(names, pair) for pair in sorted(known)], dtype=np.int64).reshape(-1, 2)
+        home = dict(zip(patches.column("source").tolist(), owner, strict=True))
+        copies = zip(owner, patches.column("copy_of").tolist(), strict=True)
+        pairs |= {(name, home[source]) for name, source in copies if source in home}
+    apart = [np.searchsorted(names, pair) for pair in sorted(pairs) if pair[0] != pair[1]]
+    links = np.array(apart, dtype=np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(names), len(names)))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 

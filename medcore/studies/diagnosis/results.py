@@ -1,29 +1,27 @@
-"""How good are the diagnoses? Every figure per patient, with its interval; where there are folds, within folds.
+"""How good are the diagnoses, and why are some wrong? Every figure per patient, with its interval.
 
-The scores of different folds come from different rules, so only patients of one fold can be ranked against each other:
-pooling them mixes scales, and flatters or harms. The AUROC of folds therefore counts pairs within folds. Which patients
-share a fold is chance; where the same patients were cut into folds several times, it is the mean over the cuts.
-
-What could anybody know of the patients from these windows, and does the number of windows speak by itself?
-
-Does a diagnosis depend on how many windows a patient has?
+- The scores of different folds come from different rules, so only patients of one fold can be ranked against each
+  other: pooling them mixes scales, and flatters or harms. The AUROC of folds therefore counts pairs within folds. Which
+  patients share a fold is chance; where the folds were repeated, it is the mean over the repeats.
+- Which windows decided, and what their annotations say about the patients diagnosed wrongly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval, paired_difference, statistic_interval
 from medcore.evaluation.proportions import McNemar, mcnemar, multinomial_interval
+from medcore.evaluation.thresholds import operating_curve
 from medcore.metrics.confusion import confusion_matrix
-from medcore.studies.diagnosis.aggregation import level_counts, unseen_evidence, window_levels
+from medcore.studies.diagnosis.choices import DEFAULT
+from medcore.studies.diagnosis.cohort import PATIENT_CLASSES
 from medcore.studies.diagnosis.nested import Diagnoses
 
 DECISION_METRICS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
@@ -39,7 +37,7 @@ def patient_estimates(diagnoses: Diagnoses, *, levels: int = 3) -> list[Estimate
     ranked = diagnoses.scores("score") if diagnoses.split == "test" else scores  # folds share no scale of scores
     estimates = [patient_auroc(diagnoses), interval(ranked, "average_precision")]
     estimates += [interval(scores, metric, decision=decision) for metric in DECISION_METRICS]
-    return [_held_out(one, diagnoses) for one in [*estimates, density_kappa(diagnoses, levels)]]
+    return [replace(one, split=diagnoses.split) for one in [*estimates, density_kappa(diagnoses, levels)]]
 
 
 def patient_auroc(diagnoses: Diagnoses) -> Estimate:
@@ -108,11 +106,11 @@ def density_kappa(diagnoses: Diagnoses, levels: int = 3) -> Estimate:
 
 
 def _mean_auroc(diagnoses: Diagnoses) -> Callable[[np.ndarray], float]:
-    """From weights of the patients to the AUROC within folds, averaged over the cuts."""
-    cuts = [[one.table[name].to_numpy() for name in ("truth", "score", "fold")] for one in diagnoses.cuts]
+    """From weights of the patients to the AUROC within folds, averaged over the repeats."""
+    repeats = [[one.table[name].to_numpy() for name in ("truth", "score", "fold")] for one in diagnoses.repeats]
 
     def mean(weights: np.ndarray) -> float:
-        return float(np.mean([within_fold_auroc(truth, score, fold, weights) for truth, score, fold in cuts]))
+        return float(np.mean([within_fold_auroc(truth, score, fold, weights) for truth, score, fold in repeats]))
 
     return mean
 
@@ -124,117 +122,160 @@ def _within(
     return statistic_interval(statistic, patient, name=name, unit="patient", split="folds", bounds=bounds)
 
 
-def _held_out(one: Estimate, diagnoses: Diagnoses) -> Estimate:
-    """The estimate with how its patients were held out (``Scores`` knows val and test only)."""
-    return Estimate(**{**one.as_dict(), "split": diagnoses.split})
-
-
 def _same_patients(first: Diagnoses, second: Diagnoses) -> None:
     if not first.table["patient"].equals(second.table["patient"]) or first.split != second.split:
         raise MedcoreError("compare: the two must be about the same patients in the same order, held out alike")
 
 
-def read_windows(diagnoses: Diagnoses) -> pd.DataFrame:
-    """What a reader who agrees with every annotation sees; windows that nobody annotated count as the rule calls them.
+def chosen_rules(diagnoses: Diagnoses) -> pd.DataFrame:
+    """What was chosen: a row per fold, or the one that was applied to HoldOut."""
+    rows = [
+        {
+            "window score": rule.window.score,
+            "window threshold": rule.window.threshold,
+            "balanced accuracy of windows": rule.window.balanced_accuracy,
+            "patient score": rule.aggregation,
+            "patient threshold": rule.patient.point.threshold,
+            "training patients": rule.patient.point.n,
+        }
+        for rule in diagnoses.rules
+    ]
+    names = [f"fold {number}" for number in range(len(rows))] if diagnoses.split == "folds" else ["for HoldOut"]
+    return pd.DataFrame(rows, index=names).round(3)
+
+
+def repeats_table(found: dict[str, Diagnoses]) -> pd.DataFrame:
+    """AUROC of every method in every repeat of the folds; empty where a method was diagnosed once."""
+    columns = {name: pd.Series([patient_auroc(one).value for one in ours.repeats]) for name, ours in found.items()}
+    table = pd.DataFrame(columns, dtype=float).round(3)
+    return table.set_axis([f"repeat {number}" for number in range(1, len(table) + 1)])
+
+
+def threshold_regret(diagnoses: Diagnoses, positive: np.ndarray) -> pd.DataFrame:
+    """How near the chosen thresholds come to the best possible ones, where the truth of every window is known.
+
+    The best threshold of these very cases is found with hindsight, which flatters it.
+
+    Args:
+        diagnoses: The decisions.
+        positive: Truth of every window of the set that the cohort was made from. **Shape** ``(N,)`` bool.
 
     Returns:
-        A row per patient: ``truth``, ``fold``, ``windows`` (counted ones), ``seen`` (positive to the reader),
-        ``called`` (positive to the rule), ``shown`` (annotated positive) and ``annotated`` (either way).
+        For ``windows`` and ``patients``: ``youden lost`` (of the largest sensitivity + specificity - 1), ``between``
+        (share of cases between the two thresholds), means over the folds.
+    """
+    windows, patients = [], []
+    for rule, part in zip(diagnoses.rules, diagnoses.parts, strict=True):
+        windows.append(_regret(positive[part.rows], part.score(rule.window.score), rule.window.threshold))
+    for _, table in diagnoses.table.groupby("fold"):
+        patients.append(_regret(table["truth"].to_numpy() == 1, table["margin"].to_numpy(), 0.0))
+    means = {"windows": np.mean(windows, axis=0), "patients": np.mean(patients, axis=0)}
+    return pd.DataFrame.from_dict(means, orient="index", columns=["youden lost", "between"]).round(3)
+
+
+def _regret(positive: np.ndarray, score: np.ndarray, threshold: float) -> tuple[float, float]:
+    """Youden's index that a threshold gives away, and the share of cases decided otherwise than by the best one."""
+    curve = operating_curve(positive, score)
+    gain = curve.sensitivity + curve.specificity
+    equal = curve.thresholds[gain >= gain.max() - 1e-12]
+    best = (equal.min() + equal.max()) / 2
+    reached = (score[positive] >= threshold).mean() + (score[~positive] < threshold).mean()
+    return float(gain.max() - reached), float(((score >= threshold) != (score >= best)).mean())
+
+
+def window_table(diagnoses: Diagnoses) -> pd.DataFrame:
+    """Every window of the diagnosed patients, most suspicious first within its patient.
+
+    Returns:
+        ``patient``, ``row`` (of the set), ``score``, ``probability``, ``positive`` and ``label`` (-1 = not annotated).
     """
     parts = []
-    for fold, (rule, part) in enumerate(zip(diagnoses.rules, diagnoses.parts, strict=True)):
-        called, known = rule.window.judge(part)[1], part.label >= 0
-        marks = {"windows": True, "seen": np.where(known, part.label == 1, called), "called": called,
-                 "shown": part.label == 1}  # fmt: skip
-        counts = {name: _of_patients(part.counted & mark, part.owner, len(part)) for name, mark in marks.items()}
-        counts["annotated"] = _of_patients(known, part.owner, len(part))
-        parts.append(pd.DataFrame({"truth": part.truth, "fold": fold} | counts))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _of_patients(mark: np.ndarray, owner: np.ndarray, patients: int) -> np.ndarray:
-    return np.bincount(owner[mark], minlength=patients)
-
-
-def reader_auroc(read: pd.DataFrame) -> float:
-    """AUROC (pairs within folds) of a reader who weighs what the annotators saw as the method does.
-
-    Args:
-        read: ``read_windows`` of diagnoses in folds: the weights come from the other folds.
-    """
-    counts = np.stack([read["windows"] - read["seen"], read["seen"]], axis=1).astype(np.float64)
-    truth, fold = read["truth"].to_numpy(), read["fold"].to_numpy()
-    return within_fold_auroc(truth, unseen_evidence(counts, truth, fold), fold)
-
-
-def is_silent(read: pd.DataFrame) -> np.ndarray:
-    """Infected patients without any window that is called or annotated positive. **Shape** ``(P,)`` bool."""
-    return ((read["truth"] == 1) & (read["called"] + read["shown"] == 0)).to_numpy()
-
-
-def best_auroc(read: pd.DataFrame, *, by_number: bool = True) -> float:
-    """AUROC when every infected patient who is not silent ranks above every healthy one, without a single mistake.
-
-    Args:
-        read: ``read_windows``.
-        by_number: Silent patients rank among the healthy by how few windows they have, since a clean window more is an
-            argument more against an infection; else they rank like the healthy.
-    """
-    score = -read["windows"].to_numpy(dtype=float) if by_number else np.zeros(len(read))
-    found = (read["truth"] == 1).to_numpy() & ~is_silent(read)
-    return float(roc_auc_score(read["truth"], np.where(found, np.inf, score).clip(max=1.0)))
-
-
-def placebo_aurocs(diagnoses: Diagnoses, *, draws: int = 20, seed: int = 0) -> np.ndarray:
-    """AUROC of the evidence after the windows were dealt at random among the patients of all folds.
-
-    Every patient keeps its number of windows and its diagnosis. **Shape** ``(draws,)``.
-    """
-    levels, owners, first = [], [], 0
     for rule, part in zip(diagnoses.rules, diagnoses.parts, strict=True):
-        level = window_levels(part.score(rule.window.score), rule.window.threshold, rule.evidence.cut)
-        levels.append(level[part.counted])
-        owners.append(part.owner[part.counted] + first)
-        first += len(part)
-    level, owner = np.concatenate(levels), np.concatenate(owners)
-    truth = np.concatenate([part.truth for part in diagnoses.parts])
-    fold = np.repeat(np.arange(len(diagnoses.parts)), [len(part) for part in diagnoses.parts])
-    generator = np.random.default_rng(seed)
-    dealt = (level_counts(generator.permutation(level), owner, len(truth)) for _ in range(draws))
-    return np.array([within_fold_auroc(truth, unseen_evidence(counts, truth, fold), fold) for counts in dealt])
+        probability, positive = rule.window.judge(part)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "patient": part.names[part.owner],
+                    "row": part.rows,
+                    "score": part.score(rule.window.score),
+                    "probability": probability,
+                    "positive": positive,
+                    "label": part.label,
+                }
+            )[part.counted]
+        )
+    return pd.concat(parts).sort_values(["patient", "probability"], ascending=[True, False], ignore_index=True)
 
 
-def by_window_count(diagnoses: Diagnoses, parts: int = 3) -> pd.DataFrame:
-    """Does the result depend on how many windows a patient has? One row per third of the patients, about.
+def wrong_patients(diagnoses: Diagnoses, windows: pd.DataFrame, *, few: int = DEFAULT.few_windows) -> pd.DataFrame:
+    """The patients diagnosed wrongly, surest first, with what is known of their windows and a possible reason.
 
-    Returns:
-        ``windows`` (range), ``patients``, ``infected``, ``auroc`` (None where one kind is missing), ``sensitivity``,
-        ``specificity``, ``mean_score_healthy``.
+    Args:
+        diagnoses: The decisions.
+        windows: ``window_table`` of them.
+        few: Windows of a patient that are called few.
     """
     table = diagnoses.table
-    place = (table["windows"].rank() - 0.5) / len(table)  # patients with equally many windows stay together
+    wrong = table[table["decision"] != table["truth"]]
     rows = []
-    for _, some in table.groupby((parts * place).astype(int)):
-        ill = some["truth"] == 1
-        both = ill.any() and not ill.all()
+    for patient, truth in zip(wrong["patient"].tolist(), wrong["truth"].tolist(), strict=True):
+        own = windows[windows["patient"] == patient]
+        marked = own["label"] == 1
         rows.append(
             {
-                "windows": "–".join(map(str, sorted({some["windows"].min(), some["windows"].max()}))),
-                "patients": len(some),
-                "infected": int(ill.sum()),
-                "auroc": float(roc_auc_score(some["truth"], some["probability"])) if both else None,
-                "sensitivity": float(some.loc[ill, "decision"].mean()) if ill.any() else None,
-                "specificity": float(1 - some.loc[~ill, "decision"].mean()) if not ill.all() else None,
-                "mean_score_healthy": float(some.loc[~ill, "score"].mean()) if not ill.all() else None,
+                "patient": patient,
+                "annotated": int((own["label"] >= 0).sum()),
+                "annotated positive": int(marked.sum()),
+                "of these called positive": int(own.loc[marked, "positive"].sum()),
+                "possible reason": possible_reason(truth, own, few=few),
             }
         )
-    return pd.DataFrame(rows)
+    known = pd.DataFrame(rows, columns=["patient", "annotated", "annotated positive", "of these called positive",
+                                        "possible reason"])  # fmt: skip
+    names = {"positive_windows": "called positive"}
+    shown = wrong[["patient", "diagnosis", "decision", "probability", "windows", "positive_windows"]].rename(
+        columns=names
+    )
+    shown["decision"] = [PATIENT_CLASSES[number] for number in wrong["decision"]]
+    order = (shown["probability"] - 0.5).abs().sort_values(ascending=False).index
+    return shown.loc[order].merge(known, on="patient", sort=False).set_index("patient").round({"probability": 2})
 
 
-def count_dependence(diagnoses: Diagnoses) -> tuple[float, float] | None:
-    """Spearman correlation of number of windows and score among healthy patients, with its p; None when constant."""
-    healthy = diagnoses.table[diagnoses.table["truth"] == 0]
-    if len(healthy) < 3 or healthy["windows"].nunique() < 2 or healthy["score"].nunique() < 2:
-        return None
-    found = spearmanr(healthy["windows"], healthy["score"])
-    return float(found.statistic), float(found.pvalue)
+def possible_reason(truth: int, windows: pd.DataFrame, *, few: int = DEFAULT.few_windows) -> str:
+    """Why a patient may have been diagnosed wrongly, as far as the annotations of its windows say; not a finding.
+
+    Args:
+        truth: 1 for a missed infection, 0 for a false alarm.
+        windows: The patient's rows of ``window_table``.
+        few: Windows of a patient that are called few.
+    """
+    label, called = windows["label"], windows["positive"]
+    if not truth:
+        if not called.any():
+            return "no window called positive: the patient threshold is low"
+        return "other brown: annotated negative" if (label[called] == 0).all() else "other brown, or bacteria"
+    if (label == 1).any():
+        return "recognised, in too few windows" if called[label == 1].any() else "bacteria not recognised"
+    if called.any():
+        return "called positive, in too few windows"
+    where = "few windows, " if len(windows) <= few else ""
+    return where + ("none annotated positive" if (label >= 0).all() else "none called positive")
+
+
+def suspicious_rows(windows: pd.DataFrame, patients: Sequence[str], k: int = 3) -> np.ndarray:
+    """Rows of the k most suspicious windows of some patients; -1 where a patient has fewer. **Shape** ``(P, k)``."""
+    found = np.full((len(patients), k), -1, dtype=np.int64)
+    for number, patient in enumerate(patients):
+        rows = windows.loc[windows["patient"] == patient, "row"].to_numpy()[:k]
+        found[number, : len(rows)] = rows
+    return found
+
+
+def patients_to_show(diagnoses: Diagnoses, most: int = 24) -> pd.DataFrame:
+    """The wrong patients first, then the right ones from the surest infected to the surest healthy, evenly thinned."""
+    table = diagnoses.table.sort_values("probability", ascending=False)
+    wrong = table["decision"] != table["truth"]
+    right = table[~wrong]
+    room = max(0, most - int(wrong.sum()))
+    chosen = np.unique(np.linspace(0, len(right) - 1, min(room, len(right))).round().astype(int))
+    return pd.concat([table[wrong].iloc[:most], right.iloc[chosen]])

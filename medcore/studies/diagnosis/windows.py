@@ -4,35 +4,23 @@ QuironHelico keeps three kinds: ``HoldOut`` (all windows of patients set aside),
 border of a sample) and ``Annotated`` (a few, looked at by a pathologist). HoldOut patients are judged by all their
 windows, so the others should be, too: by ``Cropped`` where healthy *and* infected patients have it, else by
 ``Annotated``. Annotated windows lend their annotation in any case.
-
-Which windows are called positive: the score, its threshold and its probability, from annotated windows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+import torch
 
 from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
+from medcore.data.sizes import resize_maps
 from medcore.errors import MedcoreError
-from medcore.evaluation.calibration import Logistic, fit_logistic
-from medcore.evaluation.scores import Scores, refuse_test_data
-from medcore.evaluation.thresholds import choose_threshold, parse_rule, smooth_youden
-from medcore.metrics.ranking import delong
-from medcore.studies.diagnosis.cohort import Cohort
-
-FEWEST_PATIENTS = 10  # of each kind that must have Cropped windows before these speak for patients
+from medcore.studies.diagnosis.choices import DEFAULT, DiagnosisChoices
 
 
-def diagnosis_windows(patches: PatchSet) -> PatchSet:
+def diagnosis_windows(patches: PatchSet, choices: DiagnosisChoices = DEFAULT) -> PatchSet:
     """The windows that a diagnosis needs, with a column ``counted`` for those that make the patient's score.
-
-    Args:
-        patches: Windows with columns ``diagnosis`` and, where the set has several kinds, ``set``.
 
     Returns:
         A view without windows that are neither counted nor annotated. A set without a ``set`` column is taken whole.
@@ -40,7 +28,7 @@ def diagnosis_windows(patches: PatchSet) -> PatchSet:
     Raises:
         MedcoreError: No window is left.
     """
-    counted = _counted(patches)
+    counted = _counted(patches, choices)
     view = patches.with_columns(counted=counted).select(counted | (patches.labels >= 0))
     speaking = np.unique(view.patients[view.column("counted")])
     view = view.select(np.isin(view.patients, speaking))
@@ -82,18 +70,18 @@ def window_inventory(patches: PatchSet) -> pd.DataFrame:
     return frame.groupby(keys).agg(**columns)  # type: ignore[call-overload]
 
 
-def speaking_set(patches: PatchSet) -> str:
+def speaking_set(patches: PatchSet, choices: DiagnosisChoices = DEFAULT) -> str:
     """The kind of window that speaks for patients who are not HoldOut: ``Cropped``, ``Annotated`` or ``all``."""
     if "set" not in patches.columns:
         return "all"
     cropped = patches.where(set="Cropped")
     well = cropped.column("diagnosis") == HELICO_DENSITIES[0]
     kinds = [len(np.unique(cropped.patients[kind])) for kind in (well, ~well)]
-    return "Cropped" if min(kinds) >= FEWEST_PATIENTS else "Annotated"
+    return "Cropped" if min(kinds) >= choices.fewest_cropped else "Annotated"
 
 
-def _counted(patches: PatchSet) -> np.ndarray:
-    chosen = speaking_set(patches)
+def _counted(patches: PatchSet, choices: DiagnosisChoices) -> np.ndarray:
+    chosen = speaking_set(patches, choices)
     if chosen == "all":
         return np.ones(len(patches), dtype=bool)
     kind = patches.column("set")
@@ -121,113 +109,22 @@ def limit_patients(patches: PatchSet, most: int | None, *, seed: int = 0) -> Pat
     return patches.select(np.isin(patches.patients, drawn))
 
 
-@dataclass(frozen=True)
-class WindowRule:
-    """How a window is judged.
+def smaller(patches: PatchSet, side: int) -> PatchSet:
+    """The same windows at ``side`` pixels, in memory, antialiased: what an autoencoder learns in minutes.
 
-    Attributes:
-        score: Name of the window score.
-        threshold: A window at or above it is positive.
-        probability: Score to the probability that an annotator calls the window positive.
-        fold_thresholds: The threshold of each fold.
-        auroc: AUROC of every window score that stood to choose, on the annotated windows.
-        balanced_accuracy: Of the fold thresholds on the windows of unseen patients.
+    Windows that are no larger are returned as they are.
     """
-
-    score: str
-    threshold: float
-    probability: Logistic
-    fold_thresholds: tuple[float, ...]
-    auroc: dict[str, float]
-    balanced_accuracy: float
-
-    def judge(self, cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
-        """Probability and decision of every window of a cohort. **Shape** ``(N,)`` float64, ``(N,)`` bool."""
-        values = cohort.score(self.score)
-        return self.probability.apply(values), values >= self.threshold
+    if not len(patches) or max(patches.shape[:2]) <= side:
+        return patches
+    parts = []
+    for images in patches.chunks(256):
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+        reduced = resize_maps(pixels, (side, side), antialias=True)
+        parts.append(reduced.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return PatchSet.from_arrays(np.concatenate(parts), patches.table, patches.card)
 
 
-def choose_window_rule(cohort: Cohort, *, folds: int = 5, rule: str = "youden", seed: int = 0) -> WindowRule:
-    """Choose the window score, its threshold and its probability on annotated windows.
-
-    Args:
-        cohort: Patients to choose on; its windows' scores, simplest first, must come from models that have not seen
-            them. The first score within a standard error of the best is taken.
-        folds: Patient-grouped folds of the threshold; fewer are used where fewer patients have positive windows.
-        rule: How a threshold is chosen (``thresholds.choose_threshold``).
-        seed: Of the folds.
-
-    Raises:
-        TestDataRefused: A patient is marked ``test``.
-        MedcoreError: No window is annotated positive, or none negative.
-    """
-    candidates = {name: cohort.window_scores(name) for name in cohort.scores}
-    first = next(iter(candidates.values()))
-    auroc = {name: float(roc_auc_score(scores.truth, scores.score)) for name, scores in candidates.items()}
-    best = simplest(auroc, {name: scores.score for name, scores in candidates.items()}, first.truth)
-    scores = candidates[best]
-    refuse_test_data(scores, "a window threshold")
-    thresholds, hits = _fold_thresholds(scores, folds, rule, seed)
-    return WindowRule(
-        score=best,
-        threshold=float(np.median(thresholds)),
-        probability=fit_logistic(scores),
-        fold_thresholds=tuple(thresholds),
-        auroc=auroc,
-        balanced_accuracy=hits,
-    )
-
-
-def simplest(auroc: dict[str, float], scores: dict[str, np.ndarray], truth: np.ndarray, *, few: bool = False) -> str:
-    """The first candidate whose AUROC is within one standard error of the best: simpler ones are named first.
-
-    Small differences between candidates are chance; the best of several is the luckiest, too.
-
-    Args:
-        auroc: AUROC of each candidate, simplest first.
-        scores: Their scores. **Shape** each ``(N,)``.
-        truth: 0 or 1. **Shape** ``(N,)``.
-        few: With few cases an AUROC close to 1 has next to no DeLong error. Then the error is at least that of a
-            proportion of as many cases as the rarer class has, half a miss added.
-
-    **Reference** Hastie, Tibshirani & Friedman 2009, *The Elements of Statistical Learning*, section 7.10 (the rule).
-    """
-    best = max(auroc, key=lambda name: auroc[name])
-    rarer = int(min(truth.sum(), (1 - truth).sum()))
-    if rarer < 2:
-        return best
-    error = float(np.sqrt(delong(truth == 1, scores[best]).covariance[0, 0]))
-    if few:
-        share = (auroc[best] * rarer + 0.5) / (rarer + 1)
-        error = max(error, float(np.sqrt(share * (1 - share) / rarer)))
-    return next(name for name, value in auroc.items() if value >= auroc[best] - error)
-
-
-def _fold_thresholds(scores: Scores, folds: int, rule: str, seed: int) -> tuple[list[float], float]:
-    """Thresholds of the folds, and the balanced accuracy of their decisions on the windows left out."""
-    side = window_folds(scores, folds, seed)
-    thresholds, decision = [], np.zeros(len(scores), dtype=bool)
-    steady = parse_rule(rule)[0] == "youden"
-    for fold in np.unique(side):
-        train = scores.select(side != fold) if len(np.unique(side)) > 1 else scores
-        thresholds.append(smooth_youden(train) if steady else choose_threshold(train, rule).threshold)
-        decision[side == fold] = scores.score[side == fold] >= thresholds[-1]
-    return thresholds, float(np.mean([(decision == scores.truth)[scores.truth == kind].mean() for kind in (0, 1)]))
-
-
-def window_folds(scores: Scores, folds: int, seed: int) -> np.ndarray:
-    """Fold of every window: patients stay whole, and those with positive windows are spread evenly.
-
-    With one patient only that has positive windows, all is one fold. **Shape** ``(N,)`` int64.
-    """
-    names, owner = np.unique(scores.patient, return_inverse=True)
-    ill = np.bincount(owner, weights=scores.truth, minlength=len(names)) > 0
-    count = min(folds, int(ill.sum()))
-    if count < 2:
-        return np.zeros(len(scores), dtype=np.int64)
-    draw = np.random.default_rng(seed)
-    side = np.zeros(len(names), dtype=np.int64)
-    for kind in (True, False):  # dealt like cards, so that every fold gets its share of both
-        members = draw.permutation(np.flatnonzero(ill == kind))
-        side[members] = np.arange(len(members)) % count
-    return side[owner]
+def spread_over_patients(rows: np.ndarray, patients: np.ndarray, count: int) -> np.ndarray:
+    """The first ``count`` rows, one of each patient before a second of any. **Shape** ``(n,)``, ``(n,)``."""
+    first = np.sort(np.unique(patients, return_index=True)[1])
+    return rows[np.r_[first, np.setdiff1d(np.arange(len(rows)), first)]][:count]
