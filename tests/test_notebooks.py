@@ -70,7 +70,7 @@ def test_parameters_are_commented_literals_that_agree_with_the_schema(path: Path
     for line in source.strip().splitlines():
         assert re.search(r"\S  # \S", line), f"no trailing comment: {line!r}"
     fields = schema_for(path).model_fields
-    assert list(values) == list(fields), "names or order differ from medcore/reporting/parameters.py"
+    assert list(values) == list(fields), "names or order differ from medcore/reporting/parameters"
     assert values == {name: field.default for name, field in fields.items()}
 
 

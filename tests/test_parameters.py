@@ -108,7 +108,7 @@ def test_in_a_kernel_without_the_file_the_defaults_are_those_of_the_cell_that_ra
 ) -> None:
     """A package that was installed without the notebooks folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("medcore.reporting.parameters.repository_root", lambda: None)
+    monkeypatch.setattr("medcore.reporting.parameters.checks.repository_root", lambda: None)
     history = ["", "import numpy", "x = 3", 'data = "phantom-derm"\nepochs = None\n', "run = Run.start(…)"]
     schema = schema_for(NOTEBOOK, history)
     assert schema.model_fields["data"].default == "phantom-derm"

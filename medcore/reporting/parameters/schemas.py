@@ -1,0 +1,246 @@
+"""What the notebooks take: types, ranges and profiles of their parameters; names and defaults stand in their cells."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from medcore.errors import MedcoreError
+
+Profile = Literal["smoke", "quick", "full"]
+PROFILE_VARIABLE = "MEDCORE_PROFILE"
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Window = Annotated[list[float], Field(min_length=2, max_length=2)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Parameters(BaseModel):
+    """What every notebook takes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    data: str
+    profile: Profile | None
+    seed: Annotated[int, Field(ge=0)]
+    device: str
+    on_error: Literal["raise", "skip"]
+
+    @property
+    def active_profile(self) -> str:
+        """The profile in force: the parameter, else ``MEDCORE_PROFILE``, else ``quick``."""
+        name = self.profile or os.environ.get(PROFILE_VARIABLE) or "quick"
+        if name not in get_args(Profile):
+            raise MedcoreError(f"{PROFILE_VARIABLE}={name!r}: a profile is one of {', '.join(get_args(Profile))}")
+        return name
+
+    def resolved(self) -> Self:
+        """A copy in which the profile has filled every parameter that was left as ``None``."""
+        chosen = self.suggested()
+        filled = {name: value for name, value in chosen.items() if getattr(self, name) is None}
+        return type(self).model_validate({**self.model_dump(), **filled, "profile": self.active_profile})
+
+    def suggested(self) -> dict[str, Any]:
+        """What the profile takes for parameters that were not given."""
+        return self.profiles.get(self.active_profile, {})
+
+    def changed(self) -> list[str]:
+        """Names whose value differs from the notebook's default."""
+        fields = type(self).model_fields
+        return [name for name, value in self.model_dump().items() if value != fields[name].default]
+
+
+class PreprocessingParameters(Parameters):
+    """01: what is in a set, and how it is split."""
+
+    size: Annotated[int, Field(ge=8, le=4096)] | None
+    window: Window | None
+    limit: Count | None
+    demo_epochs: Annotated[int, Field(ge=0)] | None
+    folds: Annotated[int, Field(ge=2, le=20)] | None
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"size": 32, "limit": 270, "demo_epochs": 1, "folds": 2},
+        "quick": {"demo_epochs": 16, "folds": 2, "limit": 4000},
+        "full": {"demo_epochs": 30, "folds": 5},
+    }
+
+
+class AutoencoderParameters(Parameters):
+    """02: an autoencoder as a detector of what is not normal."""
+
+    size: Annotated[int, Field(ge=16, le=256)] | None
+    limit: Count | None
+    abnormal: list[str]
+    learn: list[str]
+    bottleneck: Count | None
+    loss: Literal["mse", "l1", "ssim", "mixed"] | None
+    epochs: Count | None
+    images_seen: Count | None
+    batch_size: Count | None
+    lr: Rate | None
+    scores: list[str]
+    rule: str
+    short_epochs: Count | None
+    bottlenecks: list[Count] | None
+    folds: Annotated[int, Field(ge=0, le=20)] | None
+    peer: str | None
+    peer_weights: str | None
+    retrain: bool
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"size": 32, "bottleneck": 8, "loss": "mse", "epochs": 1, "batch_size": 32, "lr": 2e-3,
+                  "limit": 400, "short_epochs": 1, "bottlenecks": [4], "folds": 2, "peer": "small_cnn"},
+        "quick": {"size": 64, "bottleneck": 32, "loss": "mixed", "images_seen": 24_000, "batch_size": 16, "lr": 2e-3,
+                  "short_epochs": 4, "bottlenecks": [8, 32, 120], "folds": 3, "peer": "mobilenet_v2"},
+        "full": {"size": 128, "bottleneck": 120, "loss": "mixed", "epochs": 100, "batch_size": 32, "lr": 1e-3,
+                 "short_epochs": 25, "bottlenecks": [8, 32, 120, 256], "folds": 5, "peer": "resnet18",
+                 "peer_weights": "imagenet"},
+    }  # fmt: skip
+
+
+class VariationalAutoencoderParameters(Parameters):
+    """03: a VAE, its latent space, and what it detects."""
+
+    size: Annotated[int, Field(ge=16, le=256)] | None
+    limit: Count | None
+    abnormal: list[str]
+    learn: list[str]
+    latent_size: Count | None
+    loss: Literal["mse", "l1", "ssim", "mixed"] | None
+    beta: Annotated[float, Field(ge=0)] | None
+    kl_warmup: Annotated[float, Field(ge=0)] | None
+    epochs: Count | None
+    images_seen: Count | None
+    batch_size: Count | None
+    lr: Rate | None
+    scores: list[str]
+    rule: str
+    retrain: bool
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"size": 32, "latent_size": 16, "loss": "mse", "beta": 1.0, "kl_warmup": 1.0, "epochs": 1,
+                  "batch_size": 32, "lr": 1e-3, "limit": 400},
+        "quick": {"size": 64, "latent_size": 120, "loss": "mixed", "beta": 0.5, "kl_warmup": 4.0,
+                  "images_seen": 24_000, "batch_size": 16, "lr": 2e-3},
+        "full": {"size": 128, "latent_size": 120, "loss": "mixed", "beta": 0.5, "kl_warmup": 10.0, "epochs": 100,
+                 "batch_size": 32, "lr": 1e-3},
+    }  # fmt: skip
+
+
+class PatientDiagnosisParameters(Parameters):
+    """04: from windows to a patient's diagnosis."""
+
+    size: Annotated[int, Field(ge=16, le=256)] | None
+    epochs: Count | None
+    bottleneck: Count | None
+    most_windows: Annotated[int, Field(ge=8)] | None
+    folds: Annotated[int, Field(ge=3, le=20)] | None
+    repeats: Annotated[int, Field(ge=1, le=100)] | None
+    rule: str
+    attention_epochs: Count | None
+    limit: Count | None
+    retrain: bool
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"size": 16, "epochs": 1, "bottleneck": 4, "most_windows": 60, "folds": 3, "repeats": 2,
+                  "attention_epochs": 2, "limit": 10},
+        "quick": {"size": 64, "epochs": 12, "bottleneck": 32, "most_windows": 240, "folds": 5, "repeats": 5,
+                  "attention_epochs": 60},
+        "full": {"size": 128, "epochs": 100, "bottleneck": 120, "most_windows": 20_000, "folds": 10, "repeats": 10,
+                 "attention_epochs": 200},
+    }  # fmt: skip
+
+
+class PatchClassificationParameters(Parameters):
+    """06: patches into classes."""
+
+    model: str | None
+    weights: str | None
+    size: Annotated[int, Field(ge=16, le=1024)] | None
+    window: Window | None
+    epochs: Count | None
+    batch_size: Count | None
+    lr: Rate | None
+    augment: str | None
+    augment_until: Annotated[int, Field(ge=0)] | None
+    keep: str
+    limit: Count | None
+    repeats: Annotated[int, Field(ge=0, le=20)] | None
+    subgroups: list[str]
+    tracker: Literal["tensorboard", "wandb", "mlflow"] | None
+    variant_epochs: Annotated[int, Field(ge=0)] | None
+    variant_images: Count | None
+    folds: Annotated[int, Field(ge=2, le=20)] | None
+    fold_epochs: Annotated[int, Field(ge=0)] | None
+    fold_images: Count | None
+    architectures: list[str] | None
+    robustness_images: Count | None
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "augment_until": 1,
+                  "limit": 270, "repeats": 1, "variant_epochs": 1, "folds": 2, "fold_epochs": 1, "architectures": [],
+                  "robustness_images": 40},
+        "quick": {"model": "small_cnn", "epochs": 20, "lr": 2e-3, "augment_until": 17, "repeats": 0,
+                  "variant_epochs": 4, "variant_images": 500, "folds": 3, "fold_epochs": 10, "fold_images": 2500,
+                  "architectures": ["mobilenet_v2"], "robustness_images": 300},
+        "full": {"model": "efficientnet_b3", "weights": "imagenet", "size": 224, "epochs": 20, "lr": 3e-4,
+                 "augment_until": 12, "repeats": 2, "variant_epochs": 10, "folds": 5, "fold_epochs": 10,
+                 "architectures": ["resnet50", "densenet121", "convnext_tiny"], "robustness_images": 2000},
+    }  # fmt: skip
+    fine_tuning: ClassVar[dict[str, Any]] = {
+        "model": "mobilenet_v2", "epochs": 14, "lr": 1e-3, "augment_until": 12, "variant_epochs": 2,
+        "variant_images": 300, "fold_epochs": 8, "architectures": [],
+    }  # fmt: skip
+
+    def suggested(self) -> dict[str, Any]:
+        """As in every notebook; pretrained weights bring their own model, and ``quick`` then fine-tunes it."""
+        chosen = super().suggested()
+        if self.weights in (None, "random"):
+            return chosen
+        if self.active_profile == "quick":
+            chosen = chosen | self.fine_tuning
+        if self.model is None and self.weights != "imagenet":
+            from medcore.models.weights import architecture_of
+
+            chosen = chosen | {"model": architecture_of(str(self.weights))}
+        return chosen
+
+
+class SegmentationParameters(Parameters):
+    """05: a class for every pixel."""
+
+    model: str | None
+    weights: str | None
+    longest_side: Annotated[int, Field(ge=32, le=16384)] | None
+    crop: Annotated[int, Field(ge=32, le=2048)] | None
+    epochs: Count | None
+    batch_size: Count | None
+    lr: Rate | None
+    schedule: str | None
+    loss: str
+    class_weights: Literal["balanced", "none"]
+    deep_supervision: bool
+    turns: Literal[1, 2, 8] | None
+    tolerance: Annotated[float, Field(gt=0)] | None
+    ablation_epochs: Annotated[int, Field(ge=0)] | None
+    limit: Count | None
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"model": "small", "weights": "random", "longest_side": 96, "crop": 64, "epochs": 1, "batch_size": 4,
+                  "lr": 2e-3, "schedule": "one-cycle", "turns": 1, "ablation_epochs": 1, "limit": 12},
+        "quick": {"model": "small", "weights": "random", "longest_side": 384, "crop": 160, "epochs": 80,
+                  "batch_size": 8, "lr": 2e-3, "schedule": "one-cycle", "turns": 8, "ablation_epochs": 12},
+        "full": {"model": "resnet50", "weights": "imagenet", "crop": 320, "epochs": 90, "batch_size": 16, "lr": 3e-4,
+                 "schedule": "exponential", "turns": 8, "ablation_epochs": 20},
+    }  # fmt: skip
+
+
+# where a notebook's cell has no such line
+COMMON = {"data": "phantom-crc", "profile": None, "seed": 0, "device": "auto", "on_error": "raise"}
+SCHEMAS: dict[str, type[Parameters]] = {
+    "01_preprocessing": PreprocessingParameters,
+    "02_autoencoder": AutoencoderParameters,
+    "03_vae": VariationalAutoencoderParameters,
+    "04_patient_diagnosis": PatientDiagnosisParameters,
+    "05_segmentation": SegmentationParameters,
+    "06_patch_classification": PatchClassificationParameters,
+}
