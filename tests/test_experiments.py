@@ -1,66 +1,146 @@
-"""Variants are judged on validation patients only; subgroups add up and agree with a hand count."""
+"""Cross-prediction: no patient judges itself, nothing is chosen on held-out images, order kept. Variants, subgroups."""
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from training_toys import toy_config, toy_set
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
+from medcore.data.splits import Fold, patient_folds
 from medcore.errors import MedcoreError, TestDataRefused
-from medcore.evaluation.intervals import Estimate
+from medcore.evaluation.baselines import run_baselines
+from medcore.evaluation.estimate import Estimate, not_estimable
+from medcore.evaluation.predict import predict
 from medcore.evaluation.scores import Scores
-from medcore.studies.experiments import compare_variants, spread, subgroup_table
-from medcore.training.config import TrainConfig
+from medcore.models.classifier import build_classifier
+from medcore.studies.experiments import (
+    baseline_method,
+    compare_variants,
+    cross_predict,
+    network_method,
+    subgroup_table,
+    without_prior,
+)
+from medcore.training.checkpoint import load_checkpoint
+from medcore.training.fit import fit
+from medcore.training.objectives import Classification
 
-CONFIG = TrainConfig(epochs=1, batch_size=16, precision="fp32", seed=1)
+HISTOGRAM = "colour histogram"
 
 
-def patches() -> PatchSet:
-    rng = np.random.default_rng(0)
-    label = np.arange(72) % 2
-    images = np.clip(rng.normal(100 + 60 * label[:, None, None, None], 20, (72, 16, 16, 3)), 0, 255).astype(np.uint8)
-    patient = np.arange(72) // 4
-    split = np.array(["train"] * 48 + ["val"] * 12 + ["test"] * 12)
-    table = {
-        "label": label,
-        "patient": patient,
-        "split": split,
-        "age": np.arange(72) + 0.5,
-        "sex": np.where(patient % 2, "f", "m"),
+def small(_: PatchSet) -> torch.nn.Module:
+    return build_classifier("small_cnn", 2)
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    patches = toy_set(side=16)
+    methods = {
+        "network": network_method(small, Classification(2), toy_config(epochs=2)),
+        HISTOGRAM: baseline_method(HISTOGRAM),
     }
-    return PatchSet.from_arrays(images, table, Card("toy", classes=["dark", "light"]))
+    return patches, cross_predict(patches, methods, patient_folds(patches, 3, seed=toy_config().seed))
 
 
-def test_variants_see_validation_only() -> None:
-    ps = patches()
-    train, validation, test = (ps.where(split=side) for side in ("train", "val", "test"))
+def test_each_image_is_judged_once_by_the_last_epoch_without_its_patient(crossed, tmp_path) -> None:
+    patches, result = crossed
+    assert sorted(np.unique(result.fold)) == [1, 2, 3]
+    for number, fold in enumerate(patient_folds(patches, 3, seed=toy_config().seed), 1):
+        assert (result.fold[fold.validation] == number).all()
+        assert not set(patches.patients[fold.train]) & set(patches.patients[fold.validation])
+    train = patches.select(fold.train).with_split(["train"] * len(fold.train))  # the third fold, by hand
+    held_out = patches.select(fold.validation).with_split(["val"] * len(fold.validation))
+    torch.manual_seed(toy_config().seed)
+    model = small(train)
+    fit(model, Classification(2), train, held_out, toy_config(epochs=2), out=tmp_path, progress=False)
+    last = predict(load_checkpoint(tmp_path, "last").model, held_out)
+    np.testing.assert_allclose(result.scores["network"].score[fold.validation], last, atol=1e-6)
+
+
+def test_splits_stay_in_the_scores_and_rows_carry_n_and_interval(crossed) -> None:
+    patches, result = crossed
+    scores = result.scores["network"]
+    assert (scores.split == patches.splits).all() and (scores.truth == patches.labels).all()
+    table = result.table("network", "accuracy")
+    assert table["n"].sum() == len(patches)
+    assert (table["low"] <= table["accuracy"]).all() and (table["accuracy"] <= table["high"]).all()
+    part = result.compare("network", "test", metrics=["accuracy"])
+    assert part.metrics[0].n == part.baselines[HISTOGRAM][0].n == int((patches.splits == "test").sum())
+    whole = result.compare("network", metrics=["accuracy"])
+    assert (part.metrics[0].split, whole.metrics[0].split) == ("folds, test part", "folds")
+    right = (result.scores[HISTOGRAM].predicted == patches.labels).mean()
+    assert whole.baselines[HISTOGRAM][0].value == pytest.approx(right) and right > 0.8  # the toy is told by its colour
+    gap = whole.differences[HISTOGRAM][0]
+    assert gap.value == pytest.approx(whole.metrics[0].value - right) and whole.reference == HISTOGRAM
+
+
+def test_folds_that_do_not_cover_the_set_once_are_refused() -> None:
+    patches = toy_set(side=16)
+    folds = patient_folds(patches, 3)
+    for wrong in (folds[:2], [*folds, Fold(folds[0].train, folds[0].validation)]):
+        with pytest.raises(MedcoreError, match="cover"):
+            cross_predict(patches, {HISTOGRAM: baseline_method(HISTOGRAM)}, wrong)
+
+
+def test_the_prior_is_taken_out_as_bayes_says() -> None:
+    """Three of four training images are of class a: 0.75 said of a is what the prior says, so nothing was seen."""
+    table = {"label": [0, 0, 0, 1], "patient": list("abcd"), "split": ["train"] * 4}
+    train = PatchSet.from_arrays(np.zeros((4, 4, 4, 3), np.uint8), table, Card("toy", classes=["a", "b", "never"]))
+    said = np.array([[0.75, 0.25, 0.0], [0.6, 0.4, 0.0], [1.0, 0.0, 0.0]])
+    expected = [[0.5, 0.5, 0], [0.2 / 0.6, 0.4 / 0.6, 0], [1, 0, 0]]
+    np.testing.assert_allclose(without_prior(said, train), expected)
+
+
+def test_a_balanced_baseline_answers_rare_classes_as_a_balanced_network_does() -> None:
+    """Colours overlap and nine of ten images are dark: undivided, the histogram hardly ever says light."""
+    rng = np.random.default_rng(0)
+    label = (np.arange(400) % 10 == 0).astype(int)
+    images = (rng.normal(100 + 25 * label, 25)[:, None, None, None] + rng.normal(0, 3, (400, 6, 6, 3))).clip(0, 255)
+    table = {"label": label, "patient": np.arange(400) // 2, "split": ["train"] * 400}
+    ps = PatchSet.from_arrays(images.astype(np.uint8), table, Card("toy", classes=["dark", "light"]))
+    train, held_out = ps.select(np.arange(300)), ps.select(np.arange(300, 400)).with_split(["val"] * 100)
+    plain, fair = (baseline_method("mean colour", balanced=b)(train, held_out) for b in (False, True))
+    np.testing.assert_array_equal(plain, run_baselines(train, held_out, names=["mean colour"])["mean colour"])
+    found = [(said.argmax(1)[held_out.labels == 1] == 1).mean() for said in (plain, fair)]
+    assert found[0] < 0.3 < 0.5 < found[1]
+
+
+def value(number: float, split: str = "val") -> Estimate:
+    return not_estimable("dice", "one training", n=4, unit="image", split=split, value=number)
+
+
+def test_a_difference_is_held_against_what_another_seed_changes() -> None:
+    reached = {"plain": 0.80, "wider": 0.70, "longer": 0.78, "seed 1": 0.82, "seed 2": 0.79}
     found = compare_variants(
-        train, validation, CONFIG, {"plain": {}, "flips": {"augment": "flips"}, "seed 2": {"seed": 2}}
+        {name: {"name": name} for name in reached}, lambda name: value(reached[name]), seeds=["seed 1", "seed 2"]
     )
-    assert list(found) == ["plain", "flips", "seed 2"]
-    assert {one.split for one in found.values()} == {"val"}
-    again = compare_variants(train, validation, CONFIG, {"plain": {}})
-    assert again["plain"] == found["plain"]
-    with pytest.raises(TestDataRefused):
-        compare_variants(train, test, CONFIG, {"plain": {}})
-    with pytest.raises(MedcoreError, match="'epoch'"):
-        compare_variants(train, validation, CONFIG, {"plain": {"epoch": 3}})
+    assert found.noise == pytest.approx(0.02) and found.shown == ["wider"]
+    assert found.differences["wider"] == pytest.approx(-0.10)
+    assert found.spread() == pytest.approx((np.mean([0.80, 0.82, 0.79]), np.std([0.80, 0.82, 0.79], ddof=1)))
+    assert list(found.table()["difference"].round(2)) == [0, -0.10, -0.02, 0.02, -0.01]
 
 
-def test_spread_of_seeds_by_hand() -> None:
-    values = {str(v): Estimate("accuracy", v, 0.0, 1.0, 10, "patch", "val") for v in (0.5, 0.7, 0.9)}
-    assert spread(values) == pytest.approx((0.7, 0.2))
+def test_variants_are_not_compared_on_test_data() -> None:
+    with pytest.raises(TestDataRefused, match="'plain'"):
+        compare_variants({"plain": {}}, lambda: value(0.5, "test"))
 
 
 def test_subgroups_agree_with_a_hand_count() -> None:
-    ps = patches().where(split="test")
-    probability = np.stack([np.linspace(0, 1, 12), np.linspace(1, 0, 12)], 1)
-    scores = Scores.from_set(ps, probability)
-    table = subgroup_table(scores, ps, ["sex", "age"], metric="accuracy")
+    rng = np.random.default_rng(0)
+    patient = np.arange(12) // 4
+    table = {"label": np.arange(12) % 2, "patient": patient, "split": ["test"] * 12, "age": np.arange(12) + 0.5}
+    table["sex"] = np.where(patient % 2, "f", "m")
+    ps = PatchSet.from_arrays(
+        rng.integers(0, 255, (12, 4, 4, 3)).astype(np.uint8), table, Card("toy", classes=["a", "b"], group="lesion")
+    )
+    scores = Scores.from_set(ps, np.stack([np.linspace(0, 1, 12), np.linspace(1, 0, 12)], 1))
+    found = subgroup_table(scores, ps, ["sex", "age"], metric="accuracy")
     right = pd.Series(scores.predicted == scores.truth).groupby(ps.column("sex")).mean()
-    for row in table[table.column == "sex"].itertuples():
+    for row in found[found.column == "sex"].itertuples():
         assert row.estimate.value == pytest.approx(right[row.group])
-    bands = table[table.column == "age"]
-    assert len(bands) == 3 and bands["n"].sum() == 12
+    bands = found[found.column == "age"]
+    assert len(bands) == 3 and bands["n"].sum() == 12 and found["lesions"].tolist()[:2] == [1, 2]
     with pytest.raises(MedcoreError, match="'scanner'"):
         subgroup_table(scores, ps, ["scanner"])

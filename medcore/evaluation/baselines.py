@@ -6,7 +6,7 @@
 - Padding is left out: a method must not learn it by accident; the original size is a feature only where it is meant.
 - Time is capped: of more than 20,000 training images a random 20,000 are used, and above 10,000 the trees stop when
   a held-out tenth of them no longer improves.
-- Anomaly detectors have their own trivial methods: ``anomaly_baselines.pca_reconstruction``, ``brown_red.red_share``.
+- Anomaly detectors have their own trivial methods: ``studies.anomaly.candidates``.
 """
 
 from __future__ import annotations

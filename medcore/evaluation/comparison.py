@@ -55,13 +55,11 @@ class Comparison:
     def labelled(self, split: str) -> Comparison:
         """The same with another word for how the cases were held out, such as ``folds``."""
 
-        def of(estimates: Sequence[Estimate]) -> list[Estimate]:
-            return [replace(one, split=split) for one in estimates]
+        def of(methods: Mapping[str, Sequence[Estimate]]) -> dict[str, list[Estimate]]:
+            return {name: [replace(one, split=split) for one in found] for name, found in methods.items()}
 
-        parts = (self.baselines, self.rivals, self.differences)
-        return Comparison(
-            of(self.metrics), *({name: of(one) for name, one in part.items()} for part in parts), self.reference
-        )
+        own = of({"": self.metrics})[""]
+        return Comparison(own, of(self.baselines), of(self.rivals), of(self.differences), self.reference)
 
     def verdict(self, other: str | None = None) -> dict[str, str]:
         """By metric ``gain``, ``loss`` or ``open``: what the intervals of the differences to one method show."""

@@ -1,21 +1,21 @@
-"""Every image judged by a network that never saw its patient: cross-validation whose answers are pooled.
+"""Experiments that several studies share: cross-prediction over folds, variants at an equal budget, subgroups.
 
-    crossed = out_of_fold(make_model, objective, patches, config, k=5)
-    network, histogram = crossed.estimate("accuracy")            # over all images
-    network, histogram = crossed.estimate("accuracy", "test")    # over the published test part alone
+    methods = {"network": network_method(make_model, objective, config)}
+    crossed = cross_predict(patches, methods, patient_folds(patches, 5))
+    crossed.compare("network")                  # over all images
+    crossed.compare("network", "test")          # over the published test part alone
+    variants = compare_variants({"plain": {}, "seed 1": {"seed": 1}}, train_one, seeds=["seed 1"])
 
-Nothing is chosen: the settings are given and each fold ends with its last epoch, not with the one that its held-out
-images like best. That is why, unlike in ``training.folds.cross_validate``, images marked ``test`` may take part.
-
-Small experiments beside a main result: variants at an equal budget, seeds, subgroups.
+- **Cross-prediction** chooses nothing: settings are given and a network ends with its last epoch, not with the one that
+  its held-out images like best. That is why, unlike in ``training.folds.cross_validate``, test images may take part.
+- **Variants** are judged on validation data, and a difference is held against what another seed alone changes.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,166 +23,199 @@ import torch
 from torch import nn
 
 from medcore.data.patchset import PatchSet
-from medcore.data.splits import patient_folds
-from medcore.errors import MedcoreError
+from medcore.data.sizes import factor_for, rescaled
+from medcore.data.splits import Fold, group_names, unit_of
+from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.baselines import run_baselines
-from medcore.evaluation.estimate import Estimate, gain_in_words
-from medcore.evaluation.intervals import interval, paired_difference
+from medcore.evaluation.comparison import Comparison, compare_methods
+from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.intervals import interval
 from medcore.evaluation.predict import predict
-from medcore.evaluation.scores import Scores, refuse_test_data
-from medcore.models.classifier import build_classifier
-from medcore.training import checkpoint
-from medcore.training.augment.recipe import as_augment
+from medcore.evaluation.scores import Scores
+from medcore.training.checkpoint import load_checkpoint
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
-from medcore.training.objectives import Classification, Objective
+from medcore.training.objectives import Objective
 
-BASELINE = "colour histogram"
-METRICS = ("balanced_accuracy", "accuracy")
+TrainAndPredict = Callable[[PatchSet, PatchSet], np.ndarray]
+"""From (train, held out) to class probabilities of the held-out images, **Shape** ``(n, K)``."""
+BEYOND = 2.0  # a difference counts as shown when it is this many times what another seed changes
+BANDS = 8  # a column of numbers with more values than this is cut into thirds
 
 
 @dataclass(frozen=True)
-class OutOfFold:
-    """Answers for every image, in the set's order.
+class CrossPrediction:
+    """Answers of several methods for every image, each from the fold that held the image's patient out.
 
     Attributes:
-        scores: The network's, each from the fold that held the image's patient out.
-        baseline: The colour histogram's, on the same folds.
-        fold: Number of that fold, from 1. **Shape** ``(N,)``.
+        scores: By method, in the set's order and with the set's own splits.
+        fold: Number of the fold that held an image out, from 1. **Shape** ``(N,)``.
     """
 
-    scores: Scores
-    baseline: Scores
+    scores: dict[str, Scores]
     fold: np.ndarray
 
-    def estimate(self, metric: str, *splits: str) -> tuple[Estimate, Estimate]:
-        """The network's and the baseline's value over all images, or over those of some splits alone."""
+    def compare(self, method: str, *splits: str, metrics: Sequence[str], reference: str | None = None) -> Comparison:
+        """One method beside the others, over all images or over those of some splits alone."""
+        parts = {name: found.where(*splits) if splits else found for name, found in self.scores.items()}
         how = f"folds, {' and '.join(splits)} part" if splits else "folds"
-        network, trivial = (replace(interval(part, metric), split=how) for part in self._parts(splits))
-        return network, trivial
+        return compare_methods(parts.pop(method), parts, metrics=metrics, reference=reference).labelled(how)
 
-    def sentence(self, *splits: str) -> str:
-        """Both metrics of both methods and their paired difference, in words."""
-        said = []
-        for metric in METRICS:
-            network, trivial = self.estimate(metric, *splits)
-            said.append(f"{metric.replace('_', ' ')} {network}, {BASELINE} {trivial}")
-        gain = paired_difference(*self._parts(splits), METRICS[0])
-        return f"{'; '.join(said)}; paired difference in {METRICS[0].replace('_', ' ')} {gain}, {gain_in_words(gain)}"
-
-    def _parts(self, splits: tuple[str, ...]) -> tuple[Scores, Scores]:
-        return (self.scores.where(*splits), self.baseline.where(*splits)) if splits else (self.scores, self.baseline)
-
-    def table(self, metric: str = "balanced_accuracy") -> pd.DataFrame:
+    def table(self, method: str, metric: str = "balanced_accuracy") -> pd.DataFrame:
         """One row per fold: ``fold, n``, the metric and its interval (``low``, ``high``)."""
         rows = []
         for number in np.unique(self.fold):
-            one = interval(self.scores.select(self.fold == number), metric)
-            rows.append({"fold": number, "n": one.n, metric: one.value, "low": one.low, "high": one.high})
+            found = interval(self.scores[method].select(self.fold == number), metric)
+            rows.append({"fold": number, "n": found.n, metric: found.value, "low": found.low, "high": found.high})
         return pd.DataFrame(rows)
 
 
-def out_of_fold(
-    make_model: Callable[[], nn.Module],
-    objective: Objective,
-    patches: PatchSet,
-    config: TrainConfig,
-    *,
-    k: int = 5,
-) -> OutOfFold:
-    """Train on k - 1 folds of patients, predict the k-th, for each.
+def cross_predict(patches: PatchSet, methods: Mapping[str, TrainAndPredict], folds: Sequence[Fold]) -> CrossPrediction:
+    """Every method predicts every image after training on the other folds.
 
     Args:
-        make_model: Makes a fresh classifier; its first weights follow ``config.seed``, alike in every fold.
-        objective: Loss and metrics.
-        patches: Labelled images; their splits are ignored in the folds and kept in the scores.
-        config: Every other choice; its seed also cuts the folds.
-        k: Number of folds.
+        patches: Labelled images; in a fold their splits are ``train`` and ``val``, in the scores they are kept.
+        methods: Name to what trains on its first argument and predicts its second.
+        folds: Every image is in the validation part of exactly one.
 
     Raises:
-        MedcoreError: There are fewer patients than folds.
+        MedcoreError: The folds do not cover the set exactly once.
     """
-    size = (len(patches), len(patches.classes))
-    said, trivial, number = np.zeros(size), np.zeros(size), np.zeros(len(patches), int)
-    for n, fold in enumerate(patient_folds(patches, k, seed=config.seed), 1):
+    seen = np.concatenate([fold.validation for fold in folds])
+    if not np.array_equal(np.sort(seen), np.arange(len(patches))):
+        raise MedcoreError(f"cross_predict: the folds cover {len(np.unique(seen))} of {len(patches)} images once")
+    answers = {name: np.zeros((len(patches), len(patches.classes))) for name in methods}
+    number = np.zeros(len(patches), int)
+    for n, fold in enumerate(folds, 1):
         train = patches.select(fold.train).with_split(["train"] * len(fold.train))
         held_out = patches.select(fold.validation).with_split(["val"] * len(fold.validation))
-        said[fold.validation] = _train_and_predict(make_model, objective, train, held_out, config)
-        trivial[fold.validation] = run_baselines(train, held_out, names=[BASELINE], seed=config.seed)[BASELINE]
         number[fold.validation] = n
-    return OutOfFold(Scores.from_set(patches, said), Scores.from_set(patches, trivial), number)
+        for name, method in methods.items():
+            answers[name][fold.validation] = method(train, held_out)
+    return CrossPrediction({name: Scores.from_set(patches, said) for name, said in answers.items()}, number)
 
 
-def _train_and_predict(
-    make_model: Callable[[], nn.Module], objective: Objective, train: PatchSet, held_out: PatchSet, config: TrainConfig
-) -> np.ndarray:
-    with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(config.seed)
-        model = make_model()
-        fit(model, objective, train, held_out, config, out=folder, progress=False)
-        return predict(checkpoint.load_checkpoint(folder, "last").model.to(next(model.parameters()).device), held_out)
-
-
-def train_variant(
-    train: PatchSet, validation: PatchSet, config: TrainConfig, *, model: str = "small_cnn", weights: str | None = None
-) -> Scores:
-    """Train one variant from fresh weights and score the validation images.
+def network_method(
+    make_model: Callable[[PatchSet], nn.Module], objective: Objective, config: TrainConfig, *, side: int | None = None
+) -> TrainAndPredict:
+    """A network trained for a fixed number of epochs; nothing is chosen on the held-out images.
 
     Args:
-        train: Images to learn from.
-        validation: Images to score; marked ``val``.
-        config: All settings; its seed also draws the first weights.
-        model: Architecture.
-        weights: ``imagenet``, a file, or None.
+        make_model: Makes a fresh classifier for images like those of its argument; its first weights follow
+            ``config.seed``, alike in every fold.
+        objective: Loss and metrics.
+        config: Every other choice.
+        side: Larger images are made this small, in pixels; None keeps them.
     """
-    torch.manual_seed(config.seed)
-    network = build_classifier(
-        model, len(train.classes), in_channels=train.shape[2], weights=weights, image_size=train.shape[0]
-    )
-    fit(network, Classification(train.classes, class_weights="balanced"), train, validation, config, progress=False)
-    return Scores.from_set(validation, predict(network, validation))
+
+    def train_and_predict(train: PatchSet, held_out: PatchSet) -> np.ndarray:
+        train, held_out = (rescaled(part, factor_for(part, side)) for part in (train, held_out))
+        with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
+            torch.manual_seed(config.seed)
+            model = make_model(train)
+            fit(model, objective, train, held_out, config, out=folder, progress=False)
+            last = load_checkpoint(folder, "last").model
+            return predict(last.to(next(model.parameters()).device), held_out)
+
+    return train_and_predict
+
+
+def baseline_method(name: str, *, seed: int = 0, balanced: bool = False) -> TrainAndPredict:
+    """A trivial baseline such as ``colour histogram``; ``balanced`` takes the class shares out of its answers."""
+
+    def train_and_predict(train: PatchSet, held_out: PatchSet) -> np.ndarray:
+        answers = run_baselines(train, held_out, names=[name], seed=seed)[name]
+        return without_prior(answers, train) if balanced and name != "majority" else answers
+
+    return train_and_predict
+
+
+def without_prior(probabilities: np.ndarray, train: PatchSet) -> np.ndarray:
+    """Class probabilities as if every class were equally common: divided by the training shares, summing to 1.
+
+    A network whose loss weighs the classes equally answers like this. **Shape** ``(N, K)``.
+
+    **Reference** Saerens, Latinne, Decaestecker 2002, doi:10.1162/089976602753284446.
+    """
+    counts = np.bincount(train.labels[train.labels >= 0], minlength=len(train.classes))
+    corrected = np.where(counts > 0, probabilities / np.maximum(counts, 1), 0.0)
+    total = corrected.sum(axis=1, keepdims=True)
+    return np.where(total > 0, corrected / np.where(total > 0, total, 1.0), probabilities)
+
+
+@dataclass(frozen=True)
+class Variants:
+    """What each variant of a training reached on validation data; the first is what the others are held against.
+
+    Attributes:
+        estimates: By variant, in the order given.
+        seeds: Variants that differ from the first in the seed alone.
+    """
+
+    estimates: dict[str, Estimate]
+    seeds: tuple[str, ...] = ()
+
+    @property
+    def differences(self) -> dict[str, float]:
+        """Each variant minus the first."""
+        first, *others = self.values.items()
+        return {name: value - first[1] for name, value in others}
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The values that exist."""
+        return {name: found.value for name, found in self.estimates.items() if found.value is not None}
+
+    @property
+    def noise(self) -> float:
+        """The largest change that another seed alone makes; NaN without other seeds."""
+        return max((abs(self.differences[name]) for name in self.seeds), default=float("nan"))
+
+    @property
+    def shown(self) -> list[str]:
+        """Variants (not seeds) whose difference is more than twice what another seed changes."""
+        return [
+            name
+            for name, difference in self.differences.items()
+            if name not in self.seeds and abs(difference) > BEYOND * self.noise
+        ]
+
+    @property
+    def shown_text(self) -> str:
+        """Their names with the signed difference, ``none`` where there are none."""
+        return ", ".join(f"{name} ({self.differences[name]:+.3f})".replace("-", "−") for name in self.shown) or "none"
+
+    def spread(self) -> tuple[float, float]:
+        """Mean and standard deviation over the first and the other seeds."""
+        values = [value for n, (name, value) in enumerate(self.values.items()) if n == 0 or name in self.seeds]
+        return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+    def table(self) -> pd.DataFrame:
+        """By variant: the estimate and its difference to the first."""
+        rows = {name: [found, self.differences.get(name, 0.0)] for name, found in self.estimates.items()}
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=["validation", "difference"])
+        return table.rename_axis("trained with")
 
 
 def compare_variants(
-    train: PatchSet,
-    validation: PatchSet,
-    config: TrainConfig,
-    variants: Mapping[str, Mapping[str, Any]],
-    *,
-    metric: str = "balanced_accuracy",
-) -> dict[str, Estimate]:
-    """The metric of each variant on validation patients, everything else equal.
+    variants: Mapping[str, Mapping[str, object]], train_one: Callable[..., Estimate], *, seeds: Sequence[str] = ()
+) -> Variants:
+    """Train every variant, everything else equal.
 
     Args:
-        train: Images to learn from.
-        validation: Images to judge on.
-        config: What all variants share, the number of epochs among it.
-        variants: Name to what differs: ``model``, ``weights``, or any field of ``TrainConfig``.
-        metric: As for ``interval``.
+        variants: Name to what differs, as keyword arguments of ``train_one``; the first is the reference.
+        train_one: Trains with these changes and returns an estimate on validation data.
+        seeds: Names of the variants that differ in the seed alone.
 
     Raises:
-        TestDataRefused: Test images were passed to judge on.
-        MedcoreError: A variant changes something that does not exist.
+        TestDataRefused: A variant was judged on other than validation data.
     """
     found = {}
     for name, changes in variants.items():
-        changes = dict(changes)
-        chosen = {key: changes.pop(key) for key in ("model", "weights") if key in changes}
-        if "augment" in changes:
-            changes["augment"] = as_augment(changes["augment"])
-        unknown = sorted(set(changes) - set(config.to_dict()))
-        if unknown:
-            raise MedcoreError(f"variant {name!r}: {unknown[0]!r} is neither model, weights nor a field of TrainConfig")
-        scores = train_variant(train, validation, replace(config, **changes), **chosen)
-        refuse_test_data(scores, "a variant")
-        found[name] = interval(scores, metric)
-    return found
-
-
-def spread(estimates: Mapping[str, Estimate]) -> tuple[float, float]:
-    """Mean and standard deviation of the values, such as over seeds."""
-    values = [one.value for one in estimates.values() if one.value is not None]
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        found[name] = train_one(**changes)
+        if found[name].split != "val":
+            raise TestDataRefused(f"variant {name!r} was judged on {found[name].split!r}; compare on validation data")
+    return Variants(found, tuple(seeds))
 
 
 def subgroup_table(
@@ -197,29 +230,29 @@ def subgroup_table(
         metric: As for ``interval``.
 
     Returns:
-        Columns ``column, group, n, patients, estimate, note``.
+        Columns ``column, group, n``, the set's unit in the plural, ``estimate, note``.
 
     Raises:
         MedcoreError: A column does not exist, or lengths differ.
     """
     if len(scores) != len(patches):
         raise MedcoreError(f"subgroup_table: {len(scores)} scores for {len(patches)} images")
-    rows = []
+    units, rows = group_names(patches), []
     for column in columns:
         values = _groups_of(patches.column(column))
         for group in sorted(set(values.tolist())):
-            members = scores.select(values == group)
-            one = interval(members, metric)
+            inside = values == group
+            found = interval(scores.select(inside), metric)
             rows.append(
-                {"column": column, "group": group or "(unknown)", "n": len(members), "patients": members.patients,
-                 "estimate": one, "note": one.note}
+                {"column": column, "group": group or "(unknown)", "n": int(inside.sum()),
+                 f"{unit_of(patches)}s": len(set(units[inside])), "estimate": found, "note": found.note}
             )  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def _groups_of(values: np.ndarray) -> np.ndarray:
     """Values as names; numbers of more than eight values become three bands of about equal size."""
-    if values.dtype.kind not in "if" or len(np.unique(values)) <= 8:
+    if values.dtype.kind not in "if" or len(np.unique(values)) <= BANDS:
         return values.astype(str)
     low, high = np.nanquantile(values, [1 / 3, 2 / 3])
     names = [f"up to {low:g}", f"{low:g} to {high:g}", f"above {high:g}"]

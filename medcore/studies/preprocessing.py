@@ -1,30 +1,28 @@
-"""What each preprocessing step does to some images, as pictures for a notebook.
-
-How much a split that mixes patients flatters a result: the same method under patient folds and random folds.
-"""
+"""Notebook 01: what preprocessing does to some images, and how much a split that mixes patients flatters a result."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
+import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from medcore.data import stain
 from medcore.data.patchset import PatchSet
-from medcore.data.sizes import factor_for, rescaled
 from medcore.data.splits import Fold, patient_folds
 from medcore.errors import MedcoreError
-from medcore.evaluation.baselines import run_baselines
-from medcore.evaluation.predict import predict
-from medcore.evaluation.scores import Scores
-from medcore.models.classifier import build_classifier
-from medcore.training.augment.recipe import PRESETS
-from medcore.training.config import TrainConfig
-from medcore.training.fit import fit
+from medcore.evaluation.baselines import baseline_names, is_grey
+from medcore.evaluation.comparison import Comparison, compare_methods
+from medcore.evaluation.estimate import Estimate
+from medcore.models.classifier import Classifier, build_classifier
+from medcore.models.normalise import channel_statistics
+from medcore.studies.experiments import CrossPrediction, TrainAndPredict, baseline_method, cross_predict, network_method
+from medcore.training.augment.recipe import PRESETS, suitable_recipe
+from medcore.training.config import TrainConfig, setting
 from medcore.training.objectives import Classification
+
+METRIC = "balanced_accuracy"
 
 
 def preprocessing_steps(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -36,7 +34,7 @@ def preprocessing_steps(images: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         Step name to uint8 images ``(n, H, W, 3)``, in order; an image without enough tissue is left as it is.
     """
-    if images.shape[3] == 1:
+    if images.shape[3] == 1 or (images == images[..., :1]).all():
         return {"as read": images}
     density = stain.optical_density(images)
     shown = 255 * (1 - np.clip(density / max(float(np.quantile(density, 0.995)), 1e-6), 0, 1))
@@ -56,8 +54,104 @@ def _normalised(image: np.ndarray) -> np.ndarray:
         return image
 
 
-Predictor = Callable[[PatchSet, PatchSet], np.ndarray]
-"""From (train, held out) to class probabilities of the held-out images, **Shape** ``(n, K)``."""
+def is_stained(ps: PatchSet) -> bool:
+    """Whether colour is two dyes here: tissue, but no photographs, radiographs or grey files stored as colour."""
+    return not is_grey(ps) and suitable_recipe(ps.card, ps.shape[2]) in ("tissue", "ihc")
+
+
+def normalisation(train: PatchSet, most: int = 2000) -> pd.DataFrame:
+    """Mean and standard deviation of each channel over at most ``most`` training images, pixels from 0 to 1."""
+    values = channel_statistics(train.take(np.arange(min(most, len(train)))))
+    names = ["red", "green", "blue"] if train.shape[2] == 3 else ["grey"]
+    return pd.DataFrame(values, index=["mean", "standard deviation"], columns=names)
+
+
+@dataclass(frozen=True)
+class SplitChoices:
+    """The experiment on folds: a small network and two baselines, each under folds over patients and over images."""
+
+    folds: int = setting(2, "Folds of each cross-validation.", "folds")
+    epochs: int = setting(16, "How often the small network visits its training fold; 0 leaves it out.", "epochs")
+    model: str = setting("small_cnn", "Architecture, from random weights.")
+    side: int | None = setting(64, "Larger images are made this small, for a demonstration has minutes.", "pixels")
+    learning_rate: float = setting(2e-3, "Largest learning rate of a one-cycle schedule.", "per step")
+    seed: int = setting(0, "Draws the folds, the first weights, the order and the augmentation.")
+    device: str = setting("auto", "Where to train.")
+
+
+@dataclass(frozen=True)
+class SplitExperiment:
+    """The same methods under folds over patients and under folds that mix them.
+
+    Attributes:
+        by_patient: Answers from folds over patients (lesions, …).
+        mixed: Answers from folds over images.
+        method: The strongest method in kind, the one that is reported: the network where there is one.
+        histogram: What the histogram baseline is called for these images.
+    """
+
+    by_patient: CrossPrediction
+    mixed: CrossPrediction
+    method: str
+    histogram: str
+
+    @property
+    def comparison(self) -> Comparison:
+        """The method beside majority and histogram, all under folds over patients; the flattered result as a rival."""
+        honest, flattered = (crossed.scores for crossed in (self.by_patient, self.mixed))
+        others = {name: found for name, found in honest.items() if name != self.method}
+        rivals = {f"{self.method}, random folds (flattered)": flattered[self.method]}
+        reference = self.histogram if self.histogram in others else "majority"
+        return compare_methods(
+            honest[self.method], others, metrics=[METRIC], rivals=rivals, reference=reference
+        ).labelled("folds")
+
+    @property
+    def flattered(self) -> Estimate:
+        """What the method seems to reach when patients are mixed."""
+        return next(iter(self.comparison.rivals.values()))[0]
+
+    @property
+    def gap(self) -> Estimate:
+        """How much mixing adds: flattered minus honest, paired."""
+        pair = self.mixed.scores[self.method], {"by patient": self.by_patient.scores[self.method]}
+        return compare_methods(*pair, metrics=[METRIC]).labelled("folds").differences["by patient"][0]
+
+    def rows(self) -> dict[str, Estimate]:
+        """Every method under both kinds of folds, as rows of a figure."""
+        found = {}
+        for name in self.by_patient.scores:
+            for kind, crossed in (("patient", self.by_patient), ("random", self.mixed)):
+                found[f"{name}\n{kind} folds"] = crossed.compare(name, metrics=[METRIC]).metrics[0]
+        return found
+
+
+def compare_splits(patches: PatchSet, choices: SplitChoices | None = None) -> SplitExperiment:
+    """Cross-predict majority, histogram and a small network under folds over patients and under random folds.
+
+    Args:
+        patches: Labelled images with patients.
+        choices: Of the experiment.
+
+    Raises:
+        MedcoreError: There are fewer patients, or fewer images of a class, than folds.
+    """
+    choices = choices or SplitChoices()
+    histogram = baseline_names(patches)[-1]
+    methods = {name: baseline_method(name, seed=choices.seed) for name in ("majority", histogram)}
+    if choices.epochs:
+        methods["small CNN"] = small_network(patches, choices)
+    return SplitExperiment(
+        *cross_both(patches, methods, k=choices.folds, seed=choices.seed), list(methods)[-1], histogram
+    )
+
+
+def cross_both(
+    patches: PatchSet, methods: dict[str, TrainAndPredict], *, k: int, seed: int = 0
+) -> tuple[CrossPrediction, CrossPrediction]:
+    """The same methods under folds over patients, and under random folds."""
+    folds = patient_folds(patches, k, seed=seed), random_folds(patches, k, seed=seed)
+    return cross_predict(patches, methods, folds[0]), cross_predict(patches, methods, folds[1])
 
 
 def random_folds(patches: PatchSet, k: int, *, seed: int = 0) -> list[Fold]:
@@ -73,87 +167,15 @@ def random_folds(patches: PatchSet, k: int, *, seed: int = 0) -> list[Fold]:
     return [Fold(train, np.sort(held_out)) for train, held_out in drawn]
 
 
-def out_of_fold(patches: PatchSet, folds: Sequence[Fold], predictor: Predictor) -> Scores:
-    """Predictions for every image by a model whose training fold did not hold it.
+def small_network(patches: PatchSet, choices: SplitChoices) -> TrainAndPredict:
+    """A network from random weights that ends with its last epoch."""
+    config = TrainConfig(
+        epochs=choices.epochs, learning_rate=choices.learning_rate, schedule="one-cycle", seed=choices.seed,
+        device=choices.device, augment=PRESETS["tissue" if patches.shape[2] == 3 else "flips"],
+    )  # fmt: skip
+    classes = patches.classes
 
-    Args:
-        patches: Labelled images.
-        folds: Every image is in the validation part of exactly one.
-        predictor: Trains on its first argument, predicts its second.
+    def make(train: PatchSet) -> Classifier:
+        return build_classifier(choices.model, len(classes), in_channels=train.shape[2], image_size=train.shape[0])
 
-    Returns:
-        Scores in the order of ``patches``, marked ``val``.
-
-    Raises:
-        MedcoreError: The folds do not cover the set exactly once.
-    """
-    seen = np.concatenate([fold.validation for fold in folds])
-    if not np.array_equal(np.sort(seen), np.arange(len(patches))):
-        raise MedcoreError(f"out_of_fold: the folds cover {len(np.unique(seen))} of {len(patches)} images once")
-    probabilities = np.zeros((len(patches), len(patches.classes)))
-    for fold in folds:
-        train = patches.select(fold.train)
-        held_out = patches.select(fold.validation)
-        count_train, count_held = len(train), len(held_out)
-        probabilities[fold.validation] = predictor(
-            train.with_split(["train"] * count_train), held_out.with_split(["val"] * count_held)
-        )
-    return Scores.from_set(patches.with_split(["val"] * len(patches)), probabilities)
-
-
-def compare_splits(
-    patches: PatchSet, predictors: Mapping[str, Predictor], *, k: int = 3, seed: int = 0
-) -> dict[tuple[str, str], Scores]:
-    """Out-of-fold scores of each predictor under patient folds and under random folds.
-
-    Args:
-        patches: Labelled images with patients.
-        predictors: Name to predictor.
-        k: Number of folds.
-        seed: Draws both kinds of folds.
-
-    Returns:
-        ``(predictor name, "patient" | "random")`` to Scores.
-    """
-    folds = {"patient": patient_folds(patches, k, seed=seed), "random": random_folds(patches, k, seed=seed)}
-    return {
-        (name, kind): out_of_fold(patches, drawn, predictor)
-        for name, predictor in predictors.items()
-        for kind, drawn in folds.items()
-    }
-
-
-def baseline_predictor(name: str, *, seed: int = 0) -> Predictor:
-    """One of the trivial baselines, such as ``majority`` or ``colour histogram``."""
-    return lambda train, held_out: run_baselines(train, held_out, names=[name], seed=seed)[name]
-
-
-def network_predictor(
-    *, epochs: int, model: str = "small_cnn", seed: int = 0, device: str = "auto", side: int | None = 64
-) -> Predictor:
-    """A network trained from random weights for a fixed number of epochs; nothing is chosen on the held-out images.
-
-    Args:
-        epochs: Passes over the training fold.
-        model: Architecture.
-        seed: First weights, order and augmentation.
-        device: Where to train.
-        side: Larger images are made this small, in pixels, for a demonstration has minutes; None keeps them.
-    """
-
-    def train_and_predict(train: PatchSet, held_out: PatchSet) -> np.ndarray:
-        train, held_out = (rescaled(part, factor_for(part, side)) for part in (train, held_out))
-        torch.manual_seed(seed)
-        network = build_classifier(model, len(train.classes), in_channels=train.shape[2], image_size=train.shape[0])
-        config = TrainConfig(
-            epochs=epochs, learning_rate=2e-3, schedule="one-cycle", seed=seed, device=device,
-            augment=PRESETS["tissue" if train.shape[2] == 3 else "flips"], monitor="val_loss",
-        )  # fmt: skip
-        # Epochs are compared on training images: picking one on the held-out fold would be a small leak of its own.
-        known = train.select(np.sort(np.random.default_rng(seed).permutation(len(train))[:200]))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "[0-9]+ patient")  # of training images among training images
-            fit(network, Classification(train.classes), train, known, config, progress=False)
-        return predict(network, held_out)
-
-    return train_and_predict
+    return network_method(make, Classification(classes), config, side=choices.side)

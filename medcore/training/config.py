@@ -16,12 +16,22 @@ from medcore.errors import MedcoreError
 from medcore.training.augment.recipe import Augment, as_augment
 
 # fields that cannot change a weight: a run may be resumed with other values of these
-WITHOUT_EFFECT = frozenset({"epochs", "loader", "loader_threads", "memory_share", "keep", "device"})
+WITHOUT_EFFECT = frozenset({"epochs", "loader", "loader_threads", "memory_share", "keep", "device", "seen"})
 
 
 def setting(default: Any, text: str, unit: str = "") -> Any:
     """A field with its sentence and unit."""
     return field(default=default, metadata={"help": text, "unit": unit})
+
+
+def settings_table(settings: Any) -> pd.DataFrame:
+    """The fields of an instance made with :func:`setting` as a table to show: value, unit, meaning."""
+    rows = {
+        f.name: [str(getattr(settings, f.name)), f.metadata["unit"], f.metadata["help"]]
+        for f in dataclasses.fields(settings)
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "unit", "meaning"])
+    return table.rename_axis("choice")
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,14 @@ class TrainConfig:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1 or mps.")
     precision: str = setting("auto", "auto, or as in 'bf16+channels_last+compile' and 'fp32'.")
     deterministic: bool = setting(True, "Same seed, same weights, also on a GPU, at some cost in speed there.")
+    threads: int | None = setting(
+        None,
+        "Threads of torch's kernels, which decide roundings; None: those of the process.",
+        "CPU threads",
+    )
+    seen: Literal["refuse", "count"] = setting(
+        "refuse", "What is done with validation and test images that the first weights were trained on."
+    )
     loader: Literal["auto", "memory", "stream"] = setting("auto", "Pixels on the device, or streamed from the file.")
     loader_threads: int = setting(1, "Threads that make the next batches, where a step leaves cores idle.", "threads")
     memory_share: float = setting(0.5, "Share of free memory that pixels may take under loader='auto'.", "0 to 1")
@@ -116,7 +134,7 @@ def _check_types(config: TrainConfig) -> None:
 
 _AT_LEAST = {
     "epochs": 1, "batch_size": 1, "pieces": 1, "seed": 0, "frozen_epochs": 0, "augment_from": 1, "augment_until": 1,
-    "patience": 1, "loader_threads": 1, "weight_decay": 0, "warmup_epochs": 0,
+    "patience": 1, "loader_threads": 1, "threads": 1, "weight_decay": 0, "warmup_epochs": 0,
 }  # fmt: skip
 _UP_TO_ONE = ("ema_decay", "decay", "final_share", "momentum", "memory_share", "backbone_share")
 

@@ -1,1 +1,5 @@
 """Notebook 06: what it does beyond training and metrics."""
+
+from medcore.studies.classification.study import ClassificationChoices, ClassificationStudy
+
+__all__ = ["ClassificationChoices", "ClassificationStudy"]

@@ -17,10 +17,12 @@ from medcore.data import stain
 from medcore.data.images import compress_jpeg
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
+from medcore.evaluation.baselines import is_grey
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.predict import predict
 from medcore.evaluation.scores import Scores
 from medcore.models.classifier import Classifier
+from medcore.studies.preprocessing import is_stained
 
 Corruption = Callable[[np.ndarray, float], np.ndarray]
 
@@ -69,6 +71,13 @@ CORRUPTIONS: dict[str, tuple[Corruption, tuple[float, ...], str]] = {
 COLOUR_ONLY = ("hue", "stain shift")
 
 
+def fitting_corruptions(ps: PatchSet) -> list[str]:
+    """The corruptions that mean something for a set: grey images have no hue, photographs no stain."""
+    if is_grey(ps):
+        return [name for name in CORRUPTIONS if name not in COLOUR_ONLY]
+    return [name for name in CORRUPTIONS if name != "stain shift" or is_stained(ps)]
+
+
 def robustness_table(
     model: Classifier,
     ps: PatchSet,
@@ -83,7 +92,7 @@ def robustness_table(
     Args:
         model: A trained classifier.
         ps: Labelled images.
-        names: Which corruptions; by default all that fit the channels.
+        names: Which corruptions; by default all that fit the images.
         metric: As for ``interval``.
         limit: At most this many images are used.
         seed: Draws them.
@@ -92,13 +101,13 @@ def robustness_table(
         Columns ``corruption, severity, setting, unit, value, low, high, n``; severity 0 is untouched.
 
     Raises:
-        MedcoreError: A corruption is unknown or needs colour.
+        MedcoreError: A corruption is unknown, needs colour or a stain.
     """
-    fitting = [name for name in CORRUPTIONS if ps.shape[2] == 3 or name not in COLOUR_ONLY]
+    fitting = fitting_corruptions(ps)
     chosen = fitting if names is None else list(names)
     wrong = [name for name in chosen if name not in fitting]
     if wrong:
-        raise MedcoreError(f"corruption {wrong[0]!r} is none of {', '.join(fitting)} (for {ps.shape[2]} channel(s))")
+        raise MedcoreError(f"corruption {wrong[0]!r} is none of {', '.join(fitting)} (for these images)")
     rows = np.random.default_rng(seed).permutation(len(ps))[:limit]
     ps = ps.select(np.sort(rows))
     pixels = ps.take()

@@ -6,9 +6,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
-from medcore.data.splits import Fold
 from medcore.errors import MedcoreError
-from medcore.studies.preprocessing import compare_splits, network_predictor, out_of_fold, random_folds
+from medcore.studies.preprocessing import SplitChoices, compare_splits, cross_both, random_folds, small_network
 
 
 def fingerprints_of_patients() -> PatchSet:
@@ -27,20 +26,26 @@ def nearest_colour(train: PatchSet, held_out: PatchSet) -> np.ndarray:
 
 
 def test_random_folds_flatter_what_only_knows_the_patient() -> None:
-    scores = compare_splits(fingerprints_of_patients(), {"colour": nearest_colour}, k=4)
-    accuracy = {kind: (s.predicted == s.truth).mean() for (_, kind), s in scores.items()}
-    assert accuracy["random"] > 0.95
-    assert accuracy["patient"] < 0.7
-    assert set(scores["colour", "patient"].split) == {"val"}
+    by_patient, mixed = cross_both(fingerprints_of_patients(), {"colour": nearest_colour}, k=4)
+    accuracy = [(c.scores["colour"].predicted == c.scores["colour"].truth).mean() for c in (by_patient, mixed)]
+    assert accuracy[0] < 0.7 and accuracy[1] > 0.95
 
 
-def test_every_image_is_predicted_exactly_once() -> None:
+def test_the_experiment_names_the_method_its_baselines_and_what_mixing_adds() -> None:
+    found = compare_splits(fingerprints_of_patients(), SplitChoices(folds=3, epochs=0))
+    compared = found.comparison
+    assert found.method == "colour histogram" and list(compared.baselines) == ["majority"]
+    assert {e.split for e in (*compared.metrics, *compared.baselines["majority"])} == {"folds"}
+    assert found.flattered.value - compared.metrics[0].value == pytest.approx(found.gap.value)
+    assert found.gap.value > 0.3 and len(found.rows()) == 4
+
+
+def test_of_grey_images_there_is_no_colour() -> None:
     ps = fingerprints_of_patients()
-    folds = random_folds(ps, 3)
-    with pytest.raises(MedcoreError, match="cover"):
-        out_of_fold(ps, folds[:2], nearest_colour)
-    with pytest.raises(MedcoreError, match="cover"):
-        out_of_fold(ps, [*folds, Fold(folds[0].train, folds[0].validation)], nearest_colour)
+    grey = PatchSet.from_arrays(ps.take().mean(3).astype(np.uint8), ps.table, ps.card)
+    stored_as_colour = PatchSet.from_arrays(np.repeat(grey.take(), 3, axis=3), ps.table, ps.card)
+    for images in (grey, stored_as_colour):
+        assert compare_splits(images, SplitChoices(folds=2, epochs=0)).method == "grey-level histogram"
 
 
 def test_a_class_rarer_than_the_folds_is_named() -> None:
@@ -56,8 +61,8 @@ def test_the_network_of_the_demonstration_sees_small_images() -> None:
     label = np.arange(60) % 2
     images = (rng.integers(0, 100, (60, 96, 96, 3)) + 120 * label[:, None, None, None]).astype(np.uint8)
     ps = PatchSet.from_arrays(images, {"label": label, "patient": np.arange(60) // 2}, Card("toy", classes=["a", "b"]))
-    predictor = network_predictor(epochs=60, side=16, device="cpu")
+    method = small_network(ps, SplitChoices(epochs=60, side=16, device="cpu"))
     train, held_out = ps.select(np.arange(40)).with_split(["train"] * 40), ps.select(np.arange(40, 60))
-    probabilities = predictor(train, held_out.with_split(["val"] * 20))
+    probabilities = method(train, held_out.with_split(["val"] * 20))
     assert probabilities.shape == (20, 2)
     assert (probabilities.argmax(1) == held_out.labels).mean() > 0.9

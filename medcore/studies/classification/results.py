@@ -1,0 +1,73 @@
+"""What a classification study hands out besides estimates: an augmentation, a calibration, an explanation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medcore.data.patchset import PatchSet
+from medcore.evaluation import calibration
+from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.scores import Scores
+from medcore.training.augment.apply import augmented_examples
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The recipe of a training: its name, and why it leaves the class as it is."""
+
+    name: str
+    reason: str
+
+    def examples(self, train: PatchSet, *, images: int = 2, count: int = 7, seed: int = 0) -> np.ndarray:
+        """Some training images, each followed by variants. **Shape** ``(images (count + 1), H, W, C)`` uint8."""
+        return augmented_examples(self.name, train.take(np.arange(min(images, len(train)))), count=count, seed=seed)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What one temperature, chosen on validation data, does to stated probabilities of test cases.
+
+    Attributes:
+        temperature: The logits are divided by it.
+        scores: Calibrated scores of the test cases.
+        before: Stated probability of each answer without it. **Shape** ``(N,)``.
+        after: The same with it. **Shape** ``(N,)``.
+        right: Whether each answer is right. **Shape** ``(N,)`` bool.
+    """
+
+    temperature: float
+    scores: Scores
+    before: np.ndarray
+    after: np.ndarray
+    right: np.ndarray
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Expected calibration error before and after."""
+        before, after = (calibration.calibration_error(stated, self.right) for stated in (self.before, self.after))
+        return before, after
+
+    def estimates(self) -> list[Estimate]:
+        """Brier score, calibration error and their like of the calibrated answers, with intervals."""
+        return calibration.calibration_estimates(self.scores)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Grad-CAM maps of some test images, and how alike they stay when all weights are randomised.
+
+    Attributes:
+        pixels: **Shape** ``(n, H, W, C)`` uint8.
+        maps: 0 to 1. **Shape** ``(n, H, W)``.
+        answers: Class names the maps speak for.
+        likeness: Rank correlation with the maps of a randomised network; 1 = nothing learnt matters.
+        believed: Whether the likeness lies below the study's limit.
+    """
+
+    pixels: np.ndarray
+    maps: np.ndarray
+    answers: list[str]
+    likeness: float
+    believed: bool

@@ -1,0 +1,385 @@
+"""One classification study: its sides, its baselines, its scores and its results, on one object.
+
+    study = ClassificationStudy.read("phantom-crc", limit=2000)
+    network = study.build("small_cnn")
+    fit(network, study.objective, study.train, study.validation, config)
+    compared = study.judge(network)              # test patients: metrics, baselines, paired differences
+    study.calibrate().temperature                # chosen on validation
+
+- Whatever chooses (the reference baseline, the temperature, variants) sees validation data only.
+- Every method answers under the same prior: where the loss weighs classes equally, the baselines' class shares are
+  divided out as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import t as student
+from torch import nn
+
+from medcore.data.load import limit_images, read_set
+from medcore.data.patchset import PatchSet
+from medcore.data.splits import assign_splits, group_names, patient_folds
+from medcore.errors import MedcoreError
+from medcore.evaluation import calibration
+from medcore.evaluation.baselines import baseline_names, run_baselines
+from medcore.evaluation.comparison import Comparison, compare_methods, strongest
+from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.explain import grad_cam, randomisation_check
+from medcore.evaluation.intervals import interval
+from medcore.evaluation.predict import predict
+from medcore.evaluation.predictor import equip
+from medcore.evaluation.scores import Scores
+from medcore.evaluation.tables import classification_table
+from medcore.metrics.confusion import confusion_matrix
+from medcore.models.classifier import Classifier, build_classifier
+from medcore.studies.classification.results import Augmentation, Calibrated, Explained
+from medcore.studies.classification.robustness import robustness_table
+from medcore.studies.experiments import (
+    CrossPrediction,
+    Variants,
+    baseline_method,
+    compare_variants,
+    cross_predict,
+    network_method,
+    subgroup_table,
+    without_prior,
+)
+from medcore.training.augment.recipe import REASONS, as_augment, suitable_recipe
+from medcore.training.batches import suitable_size
+from medcore.training.checkpoint import load_checkpoint
+from medcore.training.config import TrainConfig, setting, settings_table
+from medcore.training.fit import fit
+from medcore.training.objectives import Classification
+from medcore.training.reuse import fine_tune
+
+
+@dataclass(frozen=True)
+class ClassificationChoices:
+    """What a classification study fixes beside the parameters of its notebook."""
+
+    metrics: tuple[str, ...] = setting(("balanced_accuracy", "accuracy", "auroc"), "Metrics, headline first.")
+    class_weights: str = setting("balanced", "Weights of the classes in the loss; baselines are treated alike.")
+    optimiser: str = setting("adamw", "Rule that turns gradients into steps.")
+    schedule: str = setting("one-cycle", "How the learning rate changes over a training.")
+    frozen_epochs: int = setting(1, "Epochs in which only the head of a pretrained network learns.", "epochs")
+    backbone_share: float = setting(0.2, "Learning rate of a pretrained backbone.", "share of the head's")
+    fewest_test_images: int = setting(50, "With fewer test images the cross-validated figure leads.", "images")
+    fewest_test_units: int = setting(5, "With fewer test patients (lesions, …) the cross-validated figure leads.")
+    mistakes: int = setting(12, "Wrong answers that are shown, the surest first.", "images")
+    maps: int = setting(8, "Images with a Grad-CAM map.", "images")
+    maps_alike: float = setting(0.5, "From this rank correlation with a randomised network on, maps are not believed.")
+
+    def table(self) -> pd.DataFrame:
+        """One row per choice: value, unit, meaning."""
+        return settings_table(self)
+
+
+class ClassificationStudy:
+    """The sides, baselines, scores and results of one study; see the top of this file."""
+
+    def __init__(self, patches: PatchSet, choices: ClassificationChoices | None = None, *, seed: int = 0) -> None:
+        """Keep the set with its splits and the choices."""
+        self.patches, self.seed = patches, seed
+        self.choices = choices or ClassificationChoices()
+        self.train, self.validation, self.test = (patches.where(split=side) for side in ("train", "val", "test"))
+        self.objective = Classification(patches.classes, class_weights=self.choices.class_weights)
+        self.histogram = baseline_names(patches)[-1]
+        self._network: Classifier | None = None
+
+    @classmethod
+    def read(
+        cls,
+        source: str,
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        choices: ClassificationChoices | None = None,
+        **options: Any,
+    ) -> ClassificationStudy:
+        """Read a set, leave unlabelled images out, take at most ``limit`` images, split over patients.
+
+        Args:
+            source: As for ``read_set``.
+            limit: Most images.
+            seed: Of the phantom, the choice of images and the split.
+            choices: Of the study.
+            **options: Further arguments of ``read_set``.
+        """
+        patches = read_set(source, seed=seed, **options)
+        patches = limit_images(patches.select(patches.labels >= 0), limit, seed=seed)
+        return cls(assign_splits(patches, seed=seed), choices, seed=seed)
+
+    @property
+    def case(self) -> str:
+        """What one image of the set is: ``image``, ``patch`` or ``window``."""
+        return self.patches.card.case
+
+    @property
+    def chance(self) -> float:
+        """Balanced accuracy of guessing."""
+        return 1 / len(self.patches.classes)
+
+    # --- before the network
+
+    @cached_property
+    def baselines(self) -> dict[str, Scores]:
+        """Trivial methods trained on the training images, on the test images."""
+        return self.answers_of_baselines(self.test)
+
+    @cached_property
+    def reference(self) -> str:
+        """The baseline that the result is set against: the strongest on validation data."""
+        first = self.choices.metrics[0]
+        found = self.answers_of_baselines(self.validation)
+        return strongest({name: [interval(scores, first)] for name, scores in found.items()})
+
+    def answers_of_baselines(self, held_out: PatchSet) -> dict[str, Scores]:
+        """The baselines' scores of some images, under the same prior as the network."""
+        answers = run_baselines(self.train, held_out, seed=self.seed)
+        return {name: Scores.from_set(held_out, self._fair(name, said)) for name, said in answers.items()}
+
+    def _fair(self, name: str, answers: np.ndarray) -> np.ndarray:
+        balanced = self.choices.class_weights == "balanced" and name != "majority"
+        return without_prior(answers, self.train) if balanced else answers
+
+    def augmentation(self, name: str | None = None) -> Augmentation:
+        """The augmentation of this name, by default the one that fits the set."""
+        name = name or suitable_recipe(self.patches.card, self.patches.shape[2])
+        as_augment(name)  # refuses a name that is none
+        return Augmentation(name, REASONS[name])
+
+    def build(self, model: str, weights: str | None = None, *, like: PatchSet | None = None) -> Classifier:
+        """A fresh classifier for these images; ``weights`` is ``imagenet``, a file or None."""
+        shape = (self.patches if like is None else like).shape
+        classes = len(self.patches.classes)
+        return build_classifier(model, classes, in_channels=shape[2], weights=weights, image_size=shape[0])
+
+    def config(self, recipe: str, *, pretrained: bool, **settings: Any) -> TrainConfig:
+        """A training's settings: those given and the study's choices."""
+        settings["batch_size"] = settings.get("batch_size") or suitable_size(len(self.train))
+        return TrainConfig(
+            seed=self.seed,
+            augment=as_augment(recipe),
+            optimiser=self.choices.optimiser,  # type: ignore[arg-type]
+            schedule=self.choices.schedule,  # type: ignore[arg-type]
+            frozen_epochs=self.choices.frozen_epochs if pretrained else 0,
+            backbone_share=self.choices.backbone_share if pretrained else 1.0,
+            **settings,
+        )
+
+    # --- the result
+
+    def validation_by_epoch(self, folder: Path, which: Sequence[str | int]) -> dict[str, Estimate]:
+        """The headline metric on validation data of stored epochs: ``best``, ``last`` or a number."""
+        return {
+            str(name): interval(
+                self.score(load_checkpoint(folder, name).model, self.validation), self.choices.metrics[0]
+            )
+            for name in which
+        }
+
+    def score(self, network: nn.Module, ps: PatchSet, *, temperature: float = 1.0) -> Scores:
+        """What a network says of some images."""
+        return Scores.from_set(ps, predict(network, ps, temperature=temperature))
+
+    def judge(self, network: Classifier) -> Comparison:
+        """The network's result on test data beside the baselines; the study keeps the network and its scores."""
+        self._network = network
+        self.scores = self.score(network, self.test)
+        self.on_validation = self.score(network, self.validation)
+        return compare_methods(self.scores, self.baselines, metrics=self.choices.metrics, reference=self.reference)
+
+    @property
+    def network(self) -> Classifier:
+        """The network that was judged.
+
+        Raises:
+            MedcoreError: None was.
+        """
+        if self._network is None:
+            raise MedcoreError("this study has no result yet: call study.judge(network) first")
+        return self._network
+
+    @property
+    def test_is_small(self) -> bool:
+        """Whether the test part is too small for its figure to lead."""
+        units = len(set(group_names(self.test)))
+        return len(self.test) < self.choices.fewest_test_images or units < self.choices.fewest_test_units
+
+    def cross_predict(
+        self,
+        model: str,
+        weights: str | None,
+        config: TrainConfig,
+        *,
+        k: int,
+        epochs: int,
+        limit: int | None = None,
+    ) -> CrossPrediction:
+        """Every image predicted by a network, and by the histogram, that never saw its patient.
+
+        ``epochs`` and ``limit`` keep it short. Where the test part is small its figure leads: then all images take part
+        and the networks train as long as ``config`` says.
+        """
+        pool = limit_images(self.patches, None if self.test_is_small else limit, seed=self.seed)
+        epochs = config.epochs if self.test_is_small else epochs
+        config = replace(config, epochs=epochs, batch_size=suitable_size(len(pool)), augment_until=None)
+        balanced = self.choices.class_weights == "balanced"
+        methods = {
+            "network": network_method(lambda train: self.build(model, weights, like=train), self.objective, config),
+            self.histogram: baseline_method(self.histogram, seed=config.seed, balanced=balanced),
+        }
+        return cross_predict(pool, methods, patient_folds(pool, k, seed=config.seed))
+
+    def results(self, compared: Comparison, crossed: CrossPrediction | None) -> list[Comparison]:
+        """What is reported, the leading figure first: the test part's, or the cross-validated one where it is small."""
+        if not crossed:
+            return [compared]
+        metrics = [name for name in self.choices.metrics if name != "auroc"]
+        folds = [crossed.compare("network", *sides, metrics=metrics) for sides in ((), ("test",))]
+        return [folds[0], compared, folds[1]] if self.test_is_small else [compared, *folds]
+
+    def repeat(self, model: str, weights: str | None, config: TrainConfig, repeats: int) -> Estimate:
+        """The headline metric of this and of ``repeats`` further trainings from other seeds, on the same test data.
+
+        Returns:
+            The mean, with the limits of Student's t over the trainings: test data held fixed.
+        """
+        metric = self.choices.metrics[0]
+        scores = [self.scores]
+        for number in range(1, repeats + 1):
+            again = replace(config, seed=config.seed + number)
+            scores.append(self._trained(model, weights, self.train, again, self.test))
+        values = np.array([interval(found, metric).value for found in scores], dtype=float)
+        half = float(student.ppf(0.975, repeats) * values.std(ddof=1) / np.sqrt(repeats + 1))
+        mean, n = float(values.mean()), len(self.scores)
+        return Estimate(
+            f"{metric}_over_seeds", mean, max(0.0, mean - half), min(1.0, mean + half), n, self.case, "test",
+            method=f"Student's t over {repeats + 1} trainings, test data fixed",
+            note=f"single trainings: {', '.join(f'{value:.3f}' for value in values)}; SD {values.std(ddof=1):.3f}",
+        )  # fmt: skip
+
+    def _trained(
+        self, model: str, weights: str | None, train: PatchSet, config: TrainConfig, judged: PatchSet
+    ) -> Scores:
+        torch.manual_seed(config.seed)
+        network = self.build(model, weights)
+        fit(network, self.objective, train, self.validation, config, progress=False)
+        return self.score(network, judged)
+
+    # --- behind the result
+
+    def confusion(self) -> np.ndarray:
+        """Test cases by truth (rows) and answer. **Shape** ``(K, K)``."""
+        return confusion_matrix(self.scores.truth, self.scores.predicted, len(self.patches.classes))
+
+    def commonest_confusion(self) -> tuple[str, str, int, int]:
+        """True class, answer, how often, and of how many of the true class."""
+        matrix = self.confusion()
+        off = matrix - np.diag(np.diag(matrix))
+        truth, answer = np.unravel_index(off.argmax(), off.shape)
+        classes = self.patches.classes
+        return classes[truth], classes[answer], int(off.max()), int(matrix[truth].sum())
+
+    def per_class(self) -> pd.DataFrame:
+        """Sensitivity, specificity, PPV, NPV and F1 of each class on test data."""
+        return classification_table(self.scores)
+
+    def class_aurocs(self) -> dict[str, str]:
+        """AUROC of each class that has test cases against the rest, printed with its interval."""
+        present = [name for k, name in enumerate(self.patches.classes) if (self.scores.truth == k).any()]
+        return {name: str(interval(self.scores, "auroc", positive=name)) for name in present}
+
+    def mistakes(self) -> dict[str, Any]:
+        """The surest wrong answers, as arguments of ``plots.worst_mistakes``."""
+        scores, classes = self.scores, self.patches.classes
+        wrong = np.flatnonzero(scores.predicted != scores.truth)
+        rows = wrong[np.argsort(-scores.score[wrong].max(1))][: self.choices.mistakes]
+        return {
+            "images": self.test.take(rows),
+            "classes": classes,
+            "confidence": scores.score[rows].max(1),
+            "truth": [classes[k] for k in scores.truth[rows]],
+            "predicted": [classes[k] for k in scores.predicted[rows]],
+        }
+
+    def calibrate(self) -> Calibrated:
+        """Choose a temperature on validation data and look what it does on test data."""
+        logits = np.log(np.maximum(self.on_validation.score, 1e-12))
+        fitted = calibration.fit_temperature(replace(self.on_validation, score=logits))
+        calibrated = self.score(self.network, self.test, temperature=fitted.value)
+        before, right = calibration.stated_and_observed(self.scores)
+        after, _ = calibration.stated_and_observed(calibrated)
+        return Calibrated(fitted.value, calibrated, before, after, right)
+
+    def explain(self) -> Explained:
+        """Where the network looks on some test images, and whether that depends on what it learnt."""
+        rows = np.sort(np.random.default_rng(self.seed).permutation(len(self.test))[: self.choices.maps])
+        pixels, answers = self.test.take(rows), self.scores.predicted[rows]
+        likeness, _ = randomisation_check(self.network, pixels, answers)
+        maps = grad_cam(self.network, pixels, answers)
+        names = [self.patches.classes[k] for k in answers]
+        return Explained(pixels, maps, names, likeness, likeness < self.choices.maps_alike)
+
+    def robustness(self, limit: int) -> pd.DataFrame:
+        """The headline metric under corruptions that fit these images, on at most ``limit`` test images."""
+        return robustness_table(self.network, self.test, metric=self.choices.metrics[0], limit=limit, seed=self.seed)
+
+    def falls(self, table: pd.DataFrame) -> pd.DataFrame:
+        """How much each corruption costs at its strongest setting, deepest first."""
+        groups = table.groupby("corruption", sort=False)["value"]
+        found = pd.DataFrame({"untouched": groups.first(), "at its strongest": groups.last()})
+        found["fall"] = found["untouched"] - found["at its strongest"]
+        return found.sort_values("fall", ascending=False).round(3)
+
+    def subgroups(self, columns: Sequence[str]) -> pd.DataFrame:
+        """The headline metric in each group of some columns."""
+        return subgroup_table(self.scores, self.test, columns, metric=self.choices.metrics[0])
+
+    def variants(
+        self,
+        model: str,
+        weights: str | None,
+        config: TrainConfig,
+        *,
+        limit: int | None = None,
+        architectures: Sequence[str] = (),
+    ) -> Variants:
+        """Short trainings on at most ``limit`` images, judged on validation data."""
+        few = limit_images(self.train, limit, seed=self.seed)
+        short = replace(config, batch_size=suitable_size(len(few)), augment_until=None)
+        public = weights if weights == "imagenet" else None  # a file holds the weights of one architecture only
+        whole = {"frozen_epochs": 0, "backbone_share": 1.0}  # every layer learns from the first step on
+        changes: dict[str, dict[str, Any]] = {
+            "as above": {},
+            "no augmentation": {"augment": None},
+            "flips and turns only": {"augment": as_augment("flips")},
+            "seed 1": {"seed": self.seed + 1},
+            "seed 2": {"seed": self.seed + 2},
+            **{f"model {name}": {"model": name, "weights": public, **whole} for name in architectures},
+        }
+
+        def train_one(model: str = model, weights: str | None = weights, **changed: Any) -> Estimate:
+            scores = self._trained(model, weights, few, replace(short, **changed), self.validation)
+            return interval(scores, self.choices.metrics[0])
+
+        return compare_variants(changes, train_one, seeds=["seed 1", "seed 2"])
+
+    # --- beyond this study
+
+    def equip(self, folder: Path, *, temperature: float) -> None:
+        """Write into the best checkpoint what prediction on new images needs: temperature and familiarity."""
+        equip(folder, self.network, self.train, self.validation, temperature=temperature)
+
+    def fine_tune(self, folder: Path, classes: Sequence[str]) -> tuple[Classifier, str]:
+        """A network for other classes that starts from this study's weights, and what was kept."""
+        return fine_tune(folder, classes)  # type: ignore[return-value]
