@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from medcore.data.card import Card, Case, Group, Task
 from medcore.errors import MedcoreError
@@ -296,4 +296,7 @@ _PHANTOMS = [
     DatasetCard("phantom-glands", "Phantom: H&E images with gland masks, benign and malignant", GLAND_GRADES,
                 task="segmentation", licence="MIT", synthetic=True, how=_MADE_HERE),
 ]  # fmt: skip
+_PHANTOMS += [
+    replace(facts, name=f"{facts.name}-b", title=f"{facts.title}; at a second hospital") for facts in _PHANTOMS
+]
 CARDS: dict[str, DatasetCard] = {facts.name: facts for facts in [*_PHANTOMS, *_PUBLIC, *medmnist_cards()]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.crc import make_crc
@@ -16,5 +17,7 @@ PHANTOMS: dict[str, Callable[..., PatchSet]] = {
     "phantom-helico": make_helico,
     "phantom-glands": make_glands,
 }
+# the same sets as a second hospital would have made them: other patients, stain, scanner, blur and prevalence
+PHANTOMS |= {f"{name}-b": partial(maker, hospital="b") for name, maker in PHANTOMS.items()}
 
 __all__ = ["PHANTOMS", "make_crc", "make_derm", "make_glands", "make_helico"]

@@ -15,15 +15,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from medcore.data.datasets import DERM_CLASSES
+from medcore.data.datasets import DERM_ABNORMAL, DERM_CLASSES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.cells import Blob, blob
-from medcore.data.phantoms.optics import Slide, photograph, stain_slide
+from medcore.data.phantoms.optics import Slide, hospital_of, photograph, scanned_at, stain_slide
 from medcore.data.phantoms.tissue import (
     Field,
     check_range,
     clouds,
     generator,
+    named_at,
     names,
     noise,
     outlines,
@@ -249,12 +250,19 @@ LESIONS: dict[str, Callable[[np.random.Generator, Field, Skin], None]] = {
 FIELD_UM = 12_800.0
 MARGIN = 1.4  # the drawn skin is so much wider than a photograph, which can then turn and shift
 LESION_SHARE = {"akiec": 3.0, "bcc": 4.4, "bkl": 9.8, "df": 1.0, "mel": 8.2, "nv": 72.3, "vasc": 1.3}
+RARER = LESION_SHARE | {name: LESION_SHARE[name] / 2 for name in DERM_ABNORMAL}
 IMAGES = {"akiec": 1.8, "bcc": 1.8, "bkl": 1.8, "df": 1.8, "mel": 2.2, "nv": 1.5, "vasc": 1.7}  # mean per lesion
 SHADE = (0.577, 0.577, 0.577)
 
 
 def make_derm(
-    *, patients: int = 940, size: int = 64, seed: int = 0, hair: float = 0.05, lamp_spread: float = 4.0
+    *,
+    patients: int = 940,
+    size: int = 64,
+    seed: int = 0,
+    hair: float = 0.05,
+    lamp_spread: float = 4.0,
+    hospital: str = "a",
 ) -> PatchSet:
     """Draw phantom-derm.
 
@@ -263,6 +271,7 @@ def make_derm(
         size: Side of an image in pixels, 16 to 512; the field of view stays 12.8 mm.
         seed: Any image is a function of (seed, lesion, index) and of the other parameters.
         hair: Share of lesions on hairy skin.
+        hospital: ``a``, or ``b``: another dermatoscope, and the abnormal kinds half as common (a general practice).
         lamp_spread: How much the dermatoscopes' lamps differ, in grey levels.
 
     Returns:
@@ -273,22 +282,25 @@ def make_derm(
     """
     recipe = dict(locals())
     check_range("make_derm", patients=(patients, 1, 99_999), size=(size, 16, 512), hair=(hair, 0, 1))
+    place = hospital_of("make_derm", hospital)
+    seed += place.seed
     images, rows = [], []
     for lesion in range(patients):
         rng = generator(seed, "derm-lesion", lesion)
-        name = _class_of(rng, lesion)
+        name = _class_of(rng, lesion, RARER if hospital == "b" else LESION_SHARE)
         count = 1 + min(int(rng.geometric(1 / IMAGES[name])) - 1, 3)
-        views = photograph_lesion(rng, seed, lesion, name, count, size=size, hair=hair, lamp_spread=lamp_spread)
+        slide = scanned_at(_dermatoscope(rng, lamp_spread), place)
+        views = photograph_lesion(rng, seed, lesion, name, count, size=size, hair=hair, slide=slide)
         for index, view in enumerate(views):
             images.append(view)
-            unit = f"L{lesion + 1:05d}"
+            unit = f"{place.prefix}L{lesion + 1:05d}"
             rows.append({"label": DERM_CLASSES.index(name), **names(unit, f"{unit}-{index}")})
-    card = phantom_card("phantom-derm", pixel_size_um=FIELD_UM / size, recipe=recipe)
+    card = phantom_card(named_at("phantom-derm", hospital), pixel_size_um=FIELD_UM / size, recipe=recipe)
     return PatchSet.from_arrays(np.stack(images), pd.DataFrame(rows), card)
 
 
-def _class_of(rng: np.random.Generator, lesion: int) -> str:
-    share = np.array([LESION_SHARE[name] for name in DERM_CLASSES])
+def _class_of(rng: np.random.Generator, lesion: int, shares: dict[str, float]) -> str:
+    share = np.array([shares[name] for name in DERM_CLASSES])
     drawn = str(rng.choice(DERM_CLASSES, p=share / share.sum()))
     return DERM_CLASSES[lesion % len(DERM_CLASSES)] if lesion < 2 * len(DERM_CLASSES) else drawn
 
@@ -302,12 +314,11 @@ def photograph_lesion(
     *,
     size: int,
     hair: float,
-    lamp_spread: float,
+    slide: Slide,
 ) -> list[np.ndarray]:
     """All images of one lesion, each ``(size, size, 3)`` uint8."""
     pixels = 2 * size
     wide = Field(round(MARGIN * pixels), pixels / FIELD_UM)
-    slide = _dermatoscope(rng, lamp_spread)
     skin = bare_skin(rng, wide)
     LESIONS[name](rng, wide, skin)
     hairy, dark = rng.random() < hair, rng.uniform(0, 1.2) * (rng.random() < 0.4)

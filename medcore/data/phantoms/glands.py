@@ -20,13 +20,14 @@ from scipy import ndimage
 from medcore.data.datasets import GLAND_GRADES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.cells import Blob, blob, blob_depths, normal_epithelium, nuclei, tumour_epithelium
-from medcore.data.phantoms.optics import Slide, photograph, stain_slide
+from medcore.data.phantoms.optics import Slide, hospital_of, photograph, scanned_at, stain_slide
 from medcore.data.phantoms.tissue import (
     Field,
     check_range,
     clouds,
     fibres,
     generator,
+    named_at,
     names,
     noise,
     phantom_card,
@@ -41,7 +42,13 @@ Maps = tuple[np.ndarray, np.ndarray]
 
 
 def make_glands(
-    *, patients: int = 36, images_per_patient: int = 3, size: int = 256, seed: int = 0, stain_spread: float = 0.25
+    *,
+    patients: int = 36,
+    images_per_patient: int = 3,
+    size: int = 256,
+    seed: int = 0,
+    stain_spread: float = 0.25,
+    hospital: str = "a",
 ) -> PatchSet:
     """Draw phantom-glands.
 
@@ -51,6 +58,7 @@ def make_glands(
         size: Side of an image in pixels, 64 to 2048; the field of view stays 280 µm.
         seed: Any image is a function of (seed, patient, index), size and stain_spread.
         stain_spread: Spread of the log of stain strength between patients; hue varies in proportion.
+        hospital: ``a``, or ``b``: other stain, scanner and blur.
 
     Returns:
         The set in memory, with masks. ``label`` and ``grade`` are the patient's; ``glands`` is the number of glands.
@@ -61,20 +69,22 @@ def make_glands(
     recipe = dict(locals())
     check_range("make_glands", patients=(patients, 1, 999), images_per_patient=(images_per_patient, 1, 999))
     check_range("make_glands", size=(size, 64, 2048))
+    place = hospital_of("make_glands", hospital)
+    seed += place.seed
     field = Field(size, size / FIELD_UM)
     images, masks, rows = [], [], []
     for patient in range(patients):
         rng = generator(seed, "glands-patient", patient)
-        slide, habit = _slide(rng, stain_spread), _habit(rng, patient)
+        slide, habit = scanned_at(_slide(rng, stain_spread), place), _habit(rng, patient)
         for index in range(images_per_patient):
             own = generator(seed, "glands", patient, index)
             maps, mask, count = _section(own, field, **habit)
             images.append(photograph(own, list(maps), slide, field, size))
             masks.append(mask)
-            unit = f"G{patient + 1:03d}"
+            unit = f"{place.prefix}G{patient + 1:03d}"
             grade = {"label": habit["grade"], "grade": GLAND_GRADES[habit["grade"]], "glands": count}
             rows.append({**names(unit, f"{unit}-{index:02d}"), **grade})
-    card = phantom_card("phantom-glands", pixel_size_um=FIELD_UM / size, recipe=recipe)
+    card = phantom_card(named_at("phantom-glands", hospital), pixel_size_um=FIELD_UM / size, recipe=recipe)
     return PatchSet.from_arrays(np.stack(images), pd.DataFrame(rows), card, masks=np.stack(masks))
 
 

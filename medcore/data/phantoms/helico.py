@@ -14,12 +14,13 @@ import pandas as pd
 from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.cells import blob, nuclei
-from medcore.data.phantoms.optics import Slide, photograph, stain_slide
+from medcore.data.phantoms.optics import HOSPITALS, Slide, hospital_of, photograph, scanned_at, stain_slide
 from medcore.data.phantoms.tissue import (
     Field,
     check_range,
     clouds,
     generator,
+    named_at,
     names,
     noise,
     outlines,
@@ -156,6 +157,7 @@ def _bent(rng: np.random.Generator, centre: np.ndarray, length: np.ndarray, turn
 FIELD_UM = 40.0
 SETS = ["Cropped", "Annotated", "Annotated", "Annotated", "HoldOut", "HoldOut"]  # of patients, going round
 DENSITIES = [0, 1, 0, 2]  # of those patients that are not Cropped, going round: half of them healthy
+RARER = [0, 0, 0, 1, 0, 0, 0, 2]  # at the second hospital: a quarter is infected
 BACTERIA = [0.0, 4.0, 14.0]  # mean number in a positive window, by density
 POSITIVE = [(0.0, 0.0), (0.12, 0.4), (0.45, 0.9)]  # range of a patient's share of positive windows, by density
 
@@ -191,6 +193,7 @@ def make_helico(
     seed: int = 0,
     stain_spread: float = 0.2,
     artefacts: float = 1.0,
+    hospital: str = "a",
 ) -> PatchSet:
     """Draw phantom-helico.
 
@@ -201,6 +204,7 @@ def make_helico(
         size: Side of a window in pixels, 16 to 512; the field of view stays 40 µm.
         seed: Any window is a function of (seed, patient, window) and of the other parameters.
         stain_spread: Spread of the log of stain strength between patients.
+        hospital: ``a``, or ``b``: other stain and scanner, older slides, and a quarter of the patients infected.
         artefacts: Factor on the amount of brown that is no bacterium.
 
     Returns:
@@ -212,10 +216,12 @@ def make_helico(
     recipe = dict(locals())
     check_range("make_helico", patients=(patients, 1, 9999), windows_per_patient=(windows_per_patient, 4, 999))
     check_range("make_helico", size=(size, 16, 512), artefacts=(artefacts, 0, 5))
+    place = hospital_of("make_helico", hospital)
+    seed += place.seed
     field = Field(2 * size, 2 * size / FIELD_UM)
     images, rows = [], []
     for number in range(patients):
-        case = case_of(seed, number, windows_per_patient, stain_spread, artefacts)
+        case = case_of(seed, number, windows_per_patient, stain_spread, artefacts, hospital)
         for window in range(case.windows):
             rng = generator(seed, "helico", number, window)
             infected = window == 0 or rng.random() < case.positive  # an infected patient has a positive window
@@ -223,27 +229,29 @@ def make_helico(
             maps = draw_window(rng, field, count, case.brown)
             images.append(photograph(rng, maps, case.slide, field, size))
             rows.append(_row(case, window, int(count)))
-    card = phantom_card("phantom-helico", pixel_size_um=FIELD_UM / size, recipe=recipe)
+    card = phantom_card(named_at("phantom-helico", hospital), pixel_size_um=FIELD_UM / size, recipe=recipe)
     return PatchSet.from_arrays(np.stack(images), pd.DataFrame(rows), card)
 
 
-def case_of(seed: int, number: int, windows_per_patient: int, stain_spread: float, artefacts: float) -> Case:
+def case_of(
+    seed: int, number: int, windows_per_patient: int, stain_spread: float, artefacts: float, hospital: str = "a"
+) -> Case:
     """Patient ``number``: which set, which diagnosis, how many windows, which stain."""
     rng = generator(seed, "helico-case", number)
-    kind = SETS[number % len(SETS)]
+    kind, order = SETS[number % len(SETS)], RARER if hospital == "b" else DENSITIES
     turn, place = divmod(number, len(SETS))
-    density = 0 if kind == "Cropped" else DENSITIES[(turn * (len(SETS) - 1) + place - 1) % len(DENSITIES)]
+    density = 0 if kind == "Cropped" else order[(turn * (len(SETS) - 1) + place - 1) % len(order)]
     usual = (3 if kind == "Cropped" else 1) * windows_per_patient  # healthy tissue is what there is most of
     windows = int(np.clip(np.rint(usual * np.exp(0.7 * rng.standard_normal())), 4, 4 * usual))
     brown = artefacts * rng.gamma(0.8, 1.0, 3)
     return Case(
-        name=f"B22-{number + 1:03d}",
+        name=f"{HOSPITALS[hospital].prefix}B22-{number + 1:03d}",
         kind=kind,
         density=density,
         windows=windows,
         positive=rng.uniform(*POSITIVE[density]),
         brown=Brown(*brown.tolist()),
-        slide=_slide(rng, stain_spread),
+        slide=scanned_at(_slide(rng, stain_spread), HOSPITALS[hospital]),
     )
 
 

@@ -6,13 +6,15 @@ patient. That is what makes memorising patients pay, and why a split must never 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from medcore.data.images import compress_jpeg
 from medcore.data.phantoms.tissue import Field
+from medcore.errors import MedcoreError
 
 WARMTH = np.array([0.6, 0.1, -1.0])  # how a lamp's channels move when it gets warmer
 
@@ -38,6 +40,60 @@ class Slide:
     blur: float
     grain: float
     quality: int
+
+
+class Hospital(NamedTuple):
+    """How one hospital's laboratory and scanner differ from those that a phantom is usually drawn with.
+
+    ``tilt`` turns the stain vectors towards each other (share), ``strength`` multiplies the stains (old slides fade),
+    ``warmth`` moves the lamp (grey levels), ``gamma`` and ``blur`` are factors, ``grain`` is added in grey levels,
+    ``quality`` is the JPEG quality. Seeds of its patients are shifted, so that no patient is in both.
+    """
+
+    prefix: str = ""
+    seed: int = 0
+    tilt: float = 0.0
+    strength: tuple[float, ...] = (1.0,)
+    warmth: float = 0.0
+    gamma: float = 1.0
+    blur: float = 1.0
+    grain: float = 0.0
+    quality: int = 0
+
+
+HOSPITALS = {
+    "a": Hospital(),
+    "b": Hospital("B-", 7919, 0.12, (0.75, 1.25), 9.0, 1.08, 1.5, 1.5, -25),
+}
+
+
+def hospital_of(maker: str, name: str) -> Hospital:
+    """A hospital by its name.
+
+    Raises:
+        MedcoreError: There is none of that name.
+    """
+    if name not in HOSPITALS:
+        raise MedcoreError(f"{maker}: hospital={name!r}; choose one of {', '.join(HOSPITALS)}")
+    return HOSPITALS[name]
+
+
+def scanned_at(slide: Slide, hospital: Hospital) -> Slide:
+    """The slide as another laboratory would have stained it and another scanner seen it."""
+    if hospital == HOSPITALS["a"]:
+        return slide
+    matrix = slide.matrix + hospital.tilt * (slide.matrix.mean(axis=0) - slide.matrix)
+    strength = slide.strength * np.resize(hospital.strength, len(slide.strength))
+    return replace(
+        slide,
+        matrix=matrix / np.linalg.norm(matrix, axis=1, keepdims=True),
+        strength=strength,
+        lamp=np.clip(slide.lamp + hospital.warmth * WARMTH, 190, 254),
+        gamma=slide.gamma * hospital.gamma,
+        blur=slide.blur * hospital.blur,
+        grain=slide.grain + hospital.grain,
+        quality=max(40, slide.quality + hospital.quality),
+    )
 
 
 def stain_slide(

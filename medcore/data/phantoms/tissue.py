@@ -251,6 +251,11 @@ def phantom_card(name: str, *, pixel_size_um: float, recipe: dict[str, Any]) -> 
     )
 
 
+def named_at(name: str, hospital: str) -> str:
+    """The name of a set as another hospital draws it."""
+    return name if hospital == "a" else f"{name}-{hospital}"
+
+
 def names(unit: str, stem: str) -> dict[str, str]:
     """Patient (or lesion), image and source of one image."""
     return {"patient": unit, "image": stem, "source": f"{unit}/{stem}.png"}
