@@ -54,7 +54,7 @@ def test_the_patient_can_be_in_the_path(tmp_path: Path, tmp_data: Path) -> None:
 
 def test_folder_faults(tmp_path: Path, tmp_data: Path) -> None:
     picture(tmp_path / "flat/1.png")
-    with pytest.raises(MedcoreError, match=r"no class folders; put the images"):
+    with pytest.raises(MedcoreError, match=r"no class folders, but 1 images"):
         read_set(tmp_path / "flat", progress=False)
     picture(tmp_path / "hole/a/1.png")
     (tmp_path / "hole/b").mkdir()

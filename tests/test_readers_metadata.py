@@ -66,12 +66,11 @@ def test_byte_order_mark_semicolons_and_tabs_are_read(
 
 def test_another_encoding_is_refused_with_its_row_or_named(tmp_path: Path, tmp_data: Path) -> None:
     root = folder(tmp_path, (HEADER + ROWS).replace("well", "gesünd"), encoding="latin-1")
-    with pytest.raises(MedcoreError, match=r"metadata\.csv, row 3: byte 0xfc.*encoding='latin-1'"):
+    with pytest.raises(MedcoreError, match=r"metadata\.csv, row 3: byte 0xfc.*--encoding cp1252"):
         read(root)
     assert "gesünd" in read(root, encoding="latin-1").classes
     (root / "metadata.csv").write_text(HEADER + ROWS, encoding="utf-16")
-    with pytest.raises(MedcoreError, match="UTF-16"):
-        read(root)
+    assert read(root).classes == ["ill", "well"]
 
 
 FAULTS = {
@@ -81,7 +80,7 @@ FAULTS = {
     "no image column": ("file,label\nx,y\n", r"no column 'image'; it has file, label"),
     "same row twice": (HEADER + ROWS + "img/b.png,well,8\n", r"row 5: image 'img/b\.png' stands already in row 3"),
     "unknown split": ("image,label,split\nimg/b.png,ill,tset\n", r"row 2: split 'tset' is not known; allowed"),
-    "empty patient": (HEADER + "img/b.png,ill,\n", r"row 2: patient is empty"),
+    "empty patient": (HEADER + "img/b.png,ill,\nimg/c.png,ill,7\n", r"row 2: patient is empty"),
     "short row": (HEADER + "img/b.png,ill\n", r"row 2: 2 values for 3 columns"),
     "header only": (HEADER, r"header but no rows"),
     "nothing": ("", r"is empty"),

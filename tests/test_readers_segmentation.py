@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from medcore.data.load import read_set
-from medcore.data.readers.masks import IGNORE, MaskRule, decide_rule, rule_from_options, to_classes
+from medcore.data.readers.listing import Problems
+from medcore.data.readers.masks import IGNORE, MaskLook, MaskRule, decide_rule, rule_from_options, to_classes
 from medcore.errors import MedcoreError
 
 HALF = np.zeros((10, 12), np.uint8)
@@ -99,7 +100,7 @@ def test_colour_masks_need_a_map(tmp_path: Path, tmp_data: Path) -> None:
     colours = np.zeros((10, 12, 3), np.uint8)
     colours[:3, :, 0], colours[7:, :, 2] = 255, 255
     root = folders(tmp_path, colours)
-    with pytest.raises(MedcoreError, match=r"in colours; say what they mean with mask_map"):
+    with pytest.raises(MedcoreError, match=r"in colours.*--mask-map '#000000=NAME"):
         read_set(root, progress=False)
     named = {"#000000": "ground", "#ff0000": "gland", "#0000ff": "ignore"}
     patches = read_set(root, progress=False, mask_map=named)
@@ -163,13 +164,18 @@ def test_unknown_mask_values(tmp_path: Path, tmp_data: Path) -> None:
         read_set(index, progress=False, classes=["a", "b"])
 
 
+def decided(*masks: set[int], classes: tuple[str, ...] = ()) -> MaskRule:
+    return decide_rule(MaskRule(classes=classes), [MaskLook(frozenset(m)) for m in masks], "s", Problems("raise"))
+
+
 def test_rules_by_hand() -> None:
     path = Path("m.png")
-    assert decide_rule(MaskRule(), {0, 255}, "s").kind == "binary"
-    assert decide_rule(MaskRule(), {0, 1}, "s").classes == ("background", "foreground")
-    with pytest.raises(MedcoreError, match="values 0, 7, which are no class indexes without gaps"):
-        decide_rule(MaskRule(), {0, 7}, "s")
-    assert decide_rule(MaskRule(), {0, 1, 2, 255}, "s").classes == ("background", "class 1", "class 2")
+    assert decided({0, 255}).kind == "binary"
+    assert decided({0, 1}).classes == ("background", "foreground")
+    assert decided({0, 7}, {0}, {7}).kind == "binary"
+    with pytest.raises(MedcoreError, match="values 0, 3, 7, which are no class indexes without gaps"):
+        decided({0, 7}, {0, 3})
+    assert decided({0, 1, 2, 255}).classes == ("background", "class 1", "class 2")
     rule = rule_from_options(None, {0: "a", "2": "b", 255: "ignore"})
     assert to_classes(rule, np.array([[0, 2, 255]]), path).tolist() == [[0, 1, 255]]
     with pytest.raises(MedcoreError, match="neither a mask value"):
@@ -177,4 +183,4 @@ def test_rules_by_hand() -> None:
     with pytest.raises(MedcoreError, match="not among the classes a"):
         rule_from_options(["a"], {1: "b"})
     with pytest.raises(MedcoreError, match="value 3, which no class has"):
-        to_classes(decide_rule(MaskRule(classes=("a", "b", "c")), {0, 1, 2}, "s"), np.array([[3]]), path)
+        to_classes(decided({0, 1, 2}, classes=("a", "b", "c")), np.array([[3]]), path)

@@ -35,6 +35,7 @@ class Card:
         conversions: Decode conversions with their counts, as in ``{"EXIF rotation applied": 12}``.
         excluded: Images left out, each ``{"file": ..., "row": ..., "reason": ...}``.
         warnings: Sentences that every report must show.
+        reading: Short lines on what was understood: which folders and columns are what, what was passed over and why.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Card:
     conversions: dict[str, int] = field(default_factory=dict)
     excluded: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    reading: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuse cards that contradict themselves."""

@@ -21,6 +21,7 @@ from medcore.data.patchset import PatchSet
 from medcore.data.readers import masks as mask_rules
 from medcore.data.readers.listing import ImageRow, Listing, listed
 from medcore.data.readers.mask_files import decode_mask
+from medcore.data.readers.series import arrange, hide_file_names
 from medcore.errors import MedcoreError
 
 _BATCH = 64  # images written at once
@@ -56,7 +57,8 @@ def prepare_set(
     """
     if listing.rows is not None:
         return _prepare_arrays(listing, target, policy, size, channels, progress)
-    headers = _probe_all(listing, decoding, progress)
+    hide_file_names(listing)
+    headers = arrange(listing, _probe_all(listing, decoding, progress), decoding)
     policy = "pad" if listing.mask_rule is not None and policy == "resize" and size is None else policy
     extents = np.array([(header.height, header.width) for header in headers])
     plan = Plan(policy, sizes.target_size(extents, policy, size), channels or max(h.channels for h in headers), overlap)
@@ -118,7 +120,10 @@ def _probe_all(listing: Listing, decoding: DecodeOptions, progress: bool) -> lis
 def _report(listing: Listing, item: ImageRow, error: MedcoreError) -> None:
     prefix = f"{item.place}: " if item.place else ""
     row = int(item.place.rsplit(" ", 1)[1]) if item.place else None
-    listing.problems.bad(f"{prefix}{error}", file=item.columns["source"], row=row)
+    message, source = f"{prefix}{error}", str(item.columns["source"])
+    if listing.problems.on_error == "skip" and not source.endswith(item.file.name):  # the name is hidden in the set
+        message = message.replace(str(item.file), source)
+    listing.problems.bad(message, file=source, row=row)
 
 
 def _note_sizes(listing: Listing, extents: np.ndarray, plan: Plan, size: Any, headers: list[Header]) -> None:
@@ -154,31 +159,43 @@ def _scaled(pixel_size: float | None, extents: np.ndarray, plan: Plan) -> float 
 
 
 def _settle_masks(listing: Listing, decoding: DecodeOptions, progress: bool) -> mask_rules.MaskRule:
-    """The mask rule, decided by the values in all masks when it is automatic; and the class names of the card."""
-    rule = listing.mask_rule
-    if rule.kind == "auto":
-        results = map_threads(_attempt(lambda item: _mask_values(item, decoding)), listing.items)
-        bar = tqdm(results, f"{listing.card.name}: masks", len(listing.items), disable=not progress, leave=False)
-        found: set[int] = set()
-        usable = []
-        for item, values in zip(listing.items, bar, strict=True):
-            if isinstance(values, MedcoreError):
-                _report(listing, item, values)
-            else:
-                found |= values
-                usable.append(item)
-        listing.items = usable
-        rule = mask_rules.decide_rule(rule, found, listing.card.name)
+    """The mask rule, decided by what all masks hold when it is automatic; and the class names of the card."""
+    rule, name = listing.mask_rule, listing.card.name
+    if rule.kind in ("auto", "index") and not (rule.kind == "index" and rule.classes):
+        looks = _look_at_masks(listing, decoding, progress, by_colour=False)
+        if mask_rules.palettes_differ(looks, name):
+            listing.problems.warn("the palettes of the masks differ: they are read by their colours")
+            rule = replace(rule, by_colour=True)
+            looks = _look_at_masks(listing, decoding, progress, by_colour=True)
+        rule = mask_rules.decide_rule(rule, looks, name, listing.problems)
     recipe = {**listing.card.recipe, "mask_rule": rule.describe()}
     classes = listing.card.classes or list(rule.classes)
     listing.card = replace(listing.card, classes=classes, recipe=recipe)
+    listing.problems.note(f"masks: {rule.describe()}")
     return rule
 
 
-def _mask_values(item: ImageRow, decoding: DecodeOptions) -> set[int]:
-    if item.mask is None:
-        raise MedcoreError(f"image '{item.columns['source']}' has no mask")
-    return set(np.unique(mask_rules.grey_values(decode_mask(item.mask, decoding).pixels, item.mask)).tolist())
+def _look_at_masks(
+    listing: Listing, decoding: DecodeOptions, progress: bool, *, by_colour: bool
+) -> list[mask_rules.MaskLook]:
+    """What each mask holds; items whose mask is bad are dropped from the listing."""
+
+    def look(item: ImageRow) -> mask_rules.MaskLook:
+        if item.mask is None:
+            raise MedcoreError(f"image '{item.columns['source']}' has no mask")
+        return mask_rules.look_at(item.mask, decode_mask(item.mask, decoding, by_colour=by_colour))
+
+    results = map_threads(_attempt(look), listing.items)
+    bar = tqdm(results, f"{listing.card.name}: masks", len(listing.items), disable=not progress, leave=False)
+    usable, looks = [], []
+    for item, found in zip(listing.items, bar, strict=True):
+        if isinstance(found, MedcoreError):
+            _report(listing, item, found)
+        else:
+            usable.append(item)
+            looks.append(found)
+    listing.items = usable
+    return looks
 
 
 def _check_disk(folder: Path, count: int, plan: Plan, *, masks: bool) -> None:
@@ -224,8 +241,9 @@ def _write(
 def _load_item(
     item: ImageRow, rule: mask_rules.MaskRule | None, plan: Plan, decoding: DecodeOptions, varied: bool
 ) -> tuple[Decoded, list[sizes.Piece]]:
+    at_least = plan.size if plan.policy == "resize" else None
     decoded = as_channels(
-        decode(item.file, decoding, at_least=plan.size if plan.policy == "resize" else None), plan.channels
+        decode(item.file, decoding, at_least=at_least, frame=item.frame, shared=item.grey), plan.channels
     )
     mask = None
     if rule is not None:
@@ -245,7 +263,7 @@ def _load_item(
 def _load_mask(item: ImageRow, rule: mask_rules.MaskRule, size: tuple[int, int], decoding: DecodeOptions) -> np.ndarray:
     if item.mask is None:
         raise MedcoreError(f"image '{item.columns['source']}' has no mask")
-    values = decode_mask(item.mask, decoding).pixels
+    values = decode_mask(item.mask, decoding, by_colour=rule.by_colour).pixels
     if values.shape[:2] != size:
         raise MedcoreError(
             f"mask '{item.mask}' is {values.shape[1]}×{values.shape[0]}, but its image is {size[1]}×{size[0]}; "
@@ -272,6 +290,7 @@ def complete_card(listing: Listing, counts: Counter[str]) -> Any:
         conversions=dict(sorted(counts.items())),
         excluded=excluded,
         warnings=[*listing.card.warnings, *warnings],
+        reading=[*listing.problems.reading, *(f"converted: {what} ({count})" for what, count in sorted(counts.items()))],
     )
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from medcore.data import datasets, npzfile
 from medcore.data.card import Card
-from medcore.data.readers.listing import NO_PATIENTS, ArrayRows, Listing, Problems, split_name
+from medcore.data.readers.listing import NO_PATIENTS, ArrayRows, Listing, Problems
+from medcore.data.readers.names import split_name
 from medcore.errors import MedcoreError
 
 _CHUNK_BYTES = 16 << 20

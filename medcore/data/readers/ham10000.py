@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from medcore.data.datasets import card as facts_of
-from medcore.data.readers.listing import ImageRow, Listing, Problems, image_files, listed
+from medcore.data.readers.files import image_files
+from medcore.data.readers.listing import ImageRow, Listing, Problems, listed
+from medcore.data.readers.names import role_of
 from medcore.data.readers.tables import Table, read_table, require, typed
 from medcore.errors import MedcoreError
 
@@ -38,7 +40,7 @@ def read_ham10000(root: Path, problems: Problems) -> Listing:
     if path is None:
         raise MedcoreError(f"'{root}' has no {METADATA[0]}; expected\n{facts.layout}")
     table = read_metadata_table(path)
-    files = {file.stem: file for file in image_files(root, problems)}
+    files = _images_by_id(root, problems)
     extra = {name: typed(table.column(name)) for name in table.header if name not in _OWN}
     items: list[ImageRow] = []
     seen: dict[str, int] = {}
@@ -66,6 +68,32 @@ def read_ham10000(root: Path, problems: Problems) -> Listing:
         problems.warn(f"{len(unnamed)} image files have no row in {path.name} ({listed(unnamed)}) and are left out")
     card = facts.as_card(name=root.resolve().name, recipe={"reader": "ham10000", "table": path.name})
     return Listing(root, card, items, problems=problems, also=[path])
+
+
+def _images_by_id(root: Path, problems: Problems) -> dict[str, Path]:
+    """Each image id to its file; masks are passed over, and one id in two files is read once when they are equal.
+
+    Raises:
+        MedcoreError: Two different files have one id.
+    """
+    found: dict[str, Path] = {}
+    masks, copies = [], []
+    for file in image_files(root):
+        parts = file.relative_to(root).parent.parts
+        if any(role_of(part) in ("masks", "field") for part in parts) or file.stem.lower().endswith("_segmentation"):
+            masks.append(file.name)
+        elif file.stem not in found:
+            found[file.stem] = file
+        elif file.read_bytes() == found[file.stem].read_bytes():
+            copies.append(file.name)
+        else:
+            one, other = found[file.stem].relative_to(root), file.relative_to(root)
+            raise MedcoreError(f"'{root}': two different images have the id {file.stem} ('{one}', '{other}'); keep one")
+    if masks:
+        problems.warn(f"{len(masks)} masks beside the images are not read ({listed(masks, 3)})")
+    if copies:
+        problems.warn(f"{len(copies)} images lie there twice with equal bytes ({listed(copies, 3)}); read once")
+    return found
 
 
 def read_metadata_table(path: Path) -> Table:

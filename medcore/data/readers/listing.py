@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from medcore.data.card import Card
-from medcore.data.images import SUFFIXES
 from medcore.errors import MedcoreError
 
 NO_PATIENTS = (
@@ -20,12 +17,6 @@ NO_PATIENTS = (
     "patient of its own. Images of one patient may stand on both sides of a split, and every result may look better "
     "than it is."
 )
-_IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "readme", "licence", "license"})
-_COMPANIONS = frozenset({".csv", ".tab", ".xlsx", ".json", ".txt", ".md", ".pdf", ".zip", ".npz"})  # no lost images
-_SPLIT_NAMES = {
-    "": "", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 
 
 @dataclass
@@ -38,6 +29,8 @@ class ImageRow:
         mask: Its mask, for segmentation.
         place: Where the source names it, as in ``metadata.csv, row 17``; for messages.
         mask_label: The class that every foreground pixel of the mask gets; None when the mask says it.
+        frame: Frame or page of the file, counted from 0; None for its only or usual one.
+        grey: Name and range of the grey rule of its DICOM series.
     """
 
     file: Path
@@ -45,6 +38,8 @@ class ImageRow:
     mask: Path | None = None
     place: str = ""
     mask_label: int | None = None
+    frame: int | None = None
+    grey: tuple[str, tuple[float, float]] | None = None
 
 
 @dataclass
@@ -85,16 +80,19 @@ class Problems:
 
     Attributes:
         on_error: ``raise`` or ``skip``.
+        keep_ids: Identifiers and file names of DICOM may reach the set.
         excluded: ``{"file", "row", "reason"}`` of everything left out.
-        warnings: Sentences for the card.
+        warnings: Sentences for the card, which every report shows.
+        reading: Short lines for the card on what was understood.
     """
 
-    def __init__(self, on_error: str) -> None:
+    def __init__(self, on_error: str, *, keep_ids: bool = False) -> None:
         if on_error not in ("raise", "skip"):
             raise MedcoreError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
-        self.on_error = on_error
+        self.on_error, self.keep_ids = on_error, keep_ids
         self.excluded: list[dict[str, Any]] = []
         self.warnings: list[str] = []
+        self.reading: list[str] = []
 
     def bad(self, message: str, *, file: str, row: int | None = None) -> None:
         """A bad input: raise, or exclude it."""
@@ -111,37 +109,10 @@ class Problems:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
-
-def split_name(text: str) -> str | None:
-    """``train``, ``val``, ``test`` or nothing for a usual spelling; None for anything else."""
-    return _SPLIT_NAMES.get(text.strip().lower())
-
-
-def image_files(folder: Path, problems: Problems, *, recursive: bool = True) -> list[Path]:
-    """The image files below a folder, sorted; hidden files and tables are passed over, others counted in a warning."""
-    found: list[str] = []
-    others: Counter[str] = Counter()
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not _hidden(name)] if recursive else []
-        for name in names:
-            ending = os.path.splitext(name)[1].lower()
-            if ending in SUFFIXES and not _hidden(name):
-                found.append(os.path.join(where, name))
-            elif ending not in _COMPANIONS and not _hidden(name):
-                others[ending or "no ending"] += 1
-    if others:
-        listed = ", ".join(f"{ending}: {count}" for ending, count in sorted(others.items()))
-        problems.warn(f"{folder.name}: {sum(others.values())} files are no images by their ending ({listed}); ignored")
-    return [Path(name) for name in sorted(found)]
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """The visible folders in a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX")) or name.lower() in _IGNORED_NAMES
+    def note(self, line: str) -> None:
+        """A line of the reading report: usual, but good to see."""
+        if line not in self.reading:
+            self.reading.append(line)
 
 
 def listed(values: list[Any], limit: int = 5) -> str:

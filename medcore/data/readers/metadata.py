@@ -2,19 +2,136 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
 from medcore.data.card import Card
-from medcore.data.readers.folder import fill_dicom_patients
-from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, listed, split_name
+from medcore.data.formats import SUFFIXES
+from medcore.data.readers.columns import (
+    ROLES,
+    clean_labels,
+    clean_patients,
+    find_columns,
+    one_hot_labels,
+    spread_columns,
+)
+from medcore.data.readers.files import Folder, scan
+from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, listed
 from medcore.data.readers.masks import rule_from_options
-from medcore.data.readers.tables import Table, read_table, require, typed
+from medcore.data.readers.names import role_of, split_name
+from medcore.data.readers.series import fill_dicom_patients
+from medcore.data.readers.tables import Table, is_missing, read_table, require, typed
 from medcore.errors import MedcoreError
 
+METADATA = ("metadata.csv", "metadata.tsv", "metadata.tab")
 _RESERVED = {"source": "metadata_source", "height": "metadata_height", "width": "metadata_width"}
+
+
+class Finder:
+    """Finds the file that a cell means: by its path, else by its name anywhere beside the table."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.ways: Counter[str] = Counter()
+
+    def find(self, cell: str, what: str) -> Path | None:
+        """The file, None when there is none; ``ways`` counts what it took.
+
+        Raises:
+            MedcoreError: Two files fit equally well.
+        """
+        for name, way in _readings(cell):
+            for candidate in (self.root / name, self.root / f"{what}s" / name):
+                if candidate.is_file() or candidate.is_symlink():
+                    self.ways[way] += 1
+                    if _outside(candidate, self.root):
+                        self.ways["outside the folder of the table"] += 1
+                    return candidate
+        for name, way in _readings(cell):
+            parts = _plain(name).split("/")
+            for index, more in ((self._by_name, "by its name in a subfolder"), (self._by_stem, "without its ending")):
+                key = parts[-1] if index is self._by_name else _stem(parts[-1])
+                if found := self._nearest(index.get(key, []), parts, what, cell):
+                    named = os.path.splitext(parts[-1])[1] in SUFFIXES and more == "without its ending"
+                    self.ways[" and ".join(filter(None, [way, "under another ending" if named else more]))] += 1
+                    return found
+        return None
+
+    def _nearest(self, files: list[Path], parts: list[str], what: str, cell: str) -> Path | None:
+        """The file that shares most of the path's end; masks are no images, and images no masks."""
+        wanted = "masks" if what == "mask" else ""
+        fit = [file for file in files if (_folder_role(file, self.root) == "masks") == (wanted == "masks")] or files
+        shared = {file: _shared_end(_plain(file.as_posix()).split("/"), parts) for file in fit}
+        best = [file for file in fit if shared[file] == max(shared.values())]
+        if len(best) > 1:
+            raise MedcoreError(
+                f"{what} '{cell}' may be '{best[0].relative_to(self.root)}' or '{best[1].relative_to(self.root)}'; "
+                f"write "
+                "its path"
+            )
+        return best[0] if best else None
+
+    @cached_property
+    def tree(self) -> Folder:
+        """Everything beside the table."""
+        return scan(self.root)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        return self._index(lambda file: _plain(file.name))
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Path]]:
+        return self._index(lambda file: _stem(_plain(file.name)))
+
+    def _index(self, key: Any) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = defaultdict(list)
+        for file in self.tree.all_images():
+            found[key(file)].append(file)
+        return found
+
+
+def _readings(cell: str) -> list[tuple[str, str]]:
+    """The path of a cell as written, and as Windows or a web address would mean it."""
+    readings = [(cell, "")]
+    if "\\" in cell:
+        readings.append((cell.replace("\\", "/"), "with back-slashes"))
+    if "%" in cell or cell.startswith("file:"):
+        readings.append((unquote(cell.removeprefix("file://")), "as an address"))
+    return readings
+
+
+def _plain(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold().removeprefix("./")
+
+
+def _stem(name: str) -> str:
+    stem, ending = os.path.splitext(name)
+    return stem if ending in SUFFIXES else name
+
+
+def _shared_end(one: list[str], other: list[str]) -> int:
+    count = 0
+    for a, b in zip(reversed(one[:-1]), reversed(other[:-1]), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _folder_role(file: Path, root: Path) -> str:
+    return "masks" if any(role_of(part) == "masks" for part in file.relative_to(root).parent.parts) else ""
+
+
+def _outside(file: Path, root: Path) -> bool:
+    return not Path(os.path.abspath(file)).is_relative_to(os.path.abspath(root))
 
 
 def read_metadata(
@@ -22,70 +139,105 @@ def read_metadata(
     problems: Problems,
     *,
     encoding: str | None = None,
+    columns: dict[str, str] | None = None,
     classes: list[str] | None = None,
     abnormal: list[str] | None = None,
     mask_map: dict[Any, str] | None = None,
+    mask_threshold: float | None = None,
+    mask_rule: str | None = None,
 ) -> Listing:
     """List the images of a ``metadata.csv``.
 
     Args:
-        path: The CSV; images are looked for beside it, then in ``images/`` beside it.
+        path: The table; images are looked for beside it, in ``images/``, then by name anywhere below its folder.
         problems: Collects exclusions and warnings.
-        encoding: Encoding of the file; None for UTF-8.
+        encoding: Encoding of the file; None for UTF-8 (or UTF-16 with its mark).
+        columns: Which column is meant by ``image``, ``label``, ``patient``, ``split``, ``mask``; near names are found.
         classes: Class names in the order of their indexes; None for the sorted labels.
         abnormal: Classes that count as abnormal.
-        mask_map: Mask value or colour to class name, when there is a ``mask`` column.
+        mask_map, mask_threshold, mask_rule: As in ``masks.rule_from_options``, when there is a ``mask`` column.
 
     Raises:
         MedcoreError: Missing columns or files, unknown labels or splits, repeated images: with row and remedy.
     """
-    table = read_table(path, encoding=encoding)
+    table, finder = _understood(path, encoding, columns or {}, problems)
     segmented = "mask" in table.header
     require(table, ["image"] if segmented else ["image", "label"])
-    if not table.rows:
-        raise MedcoreError(f"{path} has a header but no rows; it needs one row an image")
-    rule = rule_from_options(classes, mask_map) if segmented else None
-    names = [] if segmented else _class_names(table, classes)
-    items = _items(table, problems, names, segmented)
-    known = "patient" in table.header or fill_dicom_patients(items, problems)
+    rule = rule_from_options(classes, mask_map, mask_threshold, mask_rule) if segmented else None
+    labels, names = ([""] * len(table.rows), []) if segmented else clean_labels(table, classes, problems)
+    patients = clean_patients(table, problems) if "patient" in table.header else []
+    if patients and not any(patients):
+        problems.warn(f"{path.name}: column 'patient' is empty in every row")
+        patients = []
+    items = _items(table, finder, problems, names, labels, patients)
+    known = bool(patients) or fill_dicom_patients(items, problems)
     if not known:
         problems.warn(NO_PATIENTS)
     if not segmented:
         _check_classes(path, names, items, problems)
+    _say_found(finder, path, problems, segmented)
     root = path.parent
+    lesions = any("lesion" in line and "'patient'" in line for line in problems.warnings)
     card = Card(
         name=root.resolve().name or "metadata",
         title=f"Images of {root.resolve().name}/{path.name}",
         classes=names,
         abnormal=list(abnormal or []),
         task="segmentation" if segmented else "classification",
-        group="patient" if known else "image",
+        group="lesion" if lesions else "patient" if known else "image",
         patients_known=known,
         recipe={"reader": "metadata", "table": path.name, "delimiter": table.delimiter},
     )
     return Listing(root, card, items, mask_rule=rule, problems=problems, also=[path])
 
 
-def _class_names(table: Table, classes: list[str] | None) -> list[str]:
-    if classes:
-        return list(classes)
-    found = sorted({label for label in table.column("label") if label})
-    if not found:
-        raise MedcoreError(f"{table.path}: column 'label' is empty in every row; fill it")
-    numbers = typed(found)
-    return found if numbers.dtype.kind == "U" else [found[k] for k in np.argsort(numbers)]
+def names_images(path: Path) -> bool:
+    """Whether a table lists images of its folder with labels or masks: then it may be read in place of folders."""
+    try:
+        table, finder = _understood(path, None, {}, Problems("skip"))
+    except MedcoreError:
+        return False
+    if "image" not in table.header or not {"label", "mask"} & set(table.header):
+        return False
+    return any(finder.find(cell, "image") for cell in table.column("image")[:5] if cell)
 
 
-def _items(table: Table, problems: Problems, names: list[str], segmented: bool) -> list[ImageRow]:
-    extra = _extra_columns(table, segmented)
-    first_seen: dict[str, int] = {}
+def _understood(path: Path, encoding: str | None, asked: dict[str, str], problems: Problems) -> tuple[Table, Finder]:
+    """The table with its columns named by role, and what finds its files."""
+    table = read_table(path, encoding=encoding)
+    for note in table.notes:
+        problems.note(f"{path.name}: {note}")
+    if not table.rows:
+        raise MedcoreError(f"{path} has a header but no rows; it needs one row an image")
+    finder = Finder(path.parent)
+    look = Finder(path.parent)  # looking does not count as finding
+    table = find_columns(
+        table, asked, problems, lambda cell: bool(look.find(cell, "image")), lambda cell: bool(look.find(cell, "mask"))
+    )
+    spread = spread_columns(table)
+    if "label" not in table.header and "mask" not in table.header and len(spread) > 1:
+        labels = one_hot_labels(table, spread)
+        problems.warn(f"{path.name}: the columns {listed(spread, 12)} hold one 1 a row and are read as classes")
+        table.header = [*table.header, "label"]
+        table.rows = [[*row, label] for row, label in zip(table.rows, labels, strict=True)]
+    return table, finder
+
+
+def _items(
+    table: Table, finder: Finder, problems: Problems, names: list[str], labels: list[str], patients: list[str]
+) -> list[ImageRow]:
+    extra = _extra_columns(table, "mask" in table.header)
+    first_seen: dict[Path, int] = {}
     items = []
     for index, row in enumerate(table.rows):
         values = dict(zip(table.header, row, strict=True))
+        values["label"] = labels[index]
+        if patients:
+            values["patient"] = patients[index]
         place, number = table.place(index), table.numbers[index]
         try:
-            item = _item(table, values, place, names, segmented)
-            _check_new(item.columns["source"], number, place, first_seen)
+            item = _item(finder, values, place, names, bool(patients), "mask" in table.header)
+            _check_new(item, number, place, first_seen)
         except MedcoreError as error:
             problems.bad(str(error), file=values["image"], row=number)
             continue
@@ -96,49 +248,71 @@ def _items(table: Table, problems: Problems, names: list[str], segmented: bool) 
     return items
 
 
-def _item(table: Table, values: dict[str, str], place: str, names: list[str], segmented: bool) -> ImageRow:
-    root = table.path.parent
-    file = _find(root, values["image"], place, "image")
-    label = values.get("label", "")
-    if not segmented and label and label not in names:
+def _item(
+    finder: Finder, values: dict[str, str], place: str, names: list[str], known: bool, segmented: bool
+) -> ImageRow:
+    file = _found(finder, values["image"], place, "image")
+    label = values["label"]
+    if label and label not in names:
         raise MedcoreError(f"{place}: label {label!r} is not among the classes {', '.join(names)}; correct it")
-    if values.get("patient") == "":
+    if known and not values["patient"]:
         raise MedcoreError(f"{place}: patient is empty; give every image its patient, or remove the column")
-    split = split_name(values.get("split", ""))
+    side = values.get("split", "")
+    split = "" if is_missing(side) else split_name(side)
     if split is None:
-        raise MedcoreError(f"{place}: split {values['split']!r} is not known; allowed are train, val, test or nothing")
-    source = Path(values["image"]).as_posix()
+        raise MedcoreError(f"{place}: split {side!r} is not known; allowed are train, val, test or nothing")
+    source = Path(values["image"].replace("\\", "/")).as_posix()
     columns = {
-        "label": names.index(label) if label and not segmented else -1,
-        "patient": values.get("patient", source), "split": split, "source": source, "image": file.name,
+        "label": names.index(label) if label else -1,
+        "patient": values["patient"] if known else source, "split": split, "source": source, "image": file.name,
     }  # fmt: skip
-    mask = _find(root, values["mask"], place, "mask") if segmented else None
+    mask = _found(finder, values["mask"], place, "mask") if segmented else None
     return ImageRow(file, columns, mask, place)
 
 
-def _find(root: Path, name: str, place: str, what: str) -> Path:
-    if not name:
+def _found(finder: Finder, cell: str, place: str, what: str) -> Path:
+    if is_missing(cell):
         raise MedcoreError(f"{place}: {what} is empty; name its file")
-    for candidate in (root / name, root / f"{what}s" / name):
-        if candidate.is_file():
-            return candidate
-    raise MedcoreError(
-        f"{place}: {what} '{name}' does not exist (looked in {root} and {root / (what + 's')}); correct the path"
-    )
-
-
-def _check_new(source: str, number: int, place: str, first_seen: dict[str, int]) -> None:
-    if source in first_seen:
+    try:
+        file = finder.find(cell, what)
+    except MedcoreError as error:
+        raise MedcoreError(f"{place}: {error}") from error
+    if file is None:
+        root = finder.root
         raise MedcoreError(
-            f"{place}: image '{source}' stands already in row {first_seen[source]}; remove one of the two rows"
+            f"{place}: {what} '{cell}' does not exist (looked in {root}, {root / (what + 's')} and for its name "
+            f"below); "
+            "correct the path"
         )
-    first_seen[source] = number
+    return file
+
+
+def _check_new(item: ImageRow, number: int, place: str, first_seen: dict[Path, int]) -> None:
+    if item.file in first_seen:
+        raise MedcoreError(
+            f"{place}: image '{item.columns['source']}' stands already in row {first_seen[item.file]}; remove one of "
+            f"the "
+            "two rows"
+        )
+    first_seen[item.file] = number
+
+
+def _say_found(finder: Finder, path: Path, problems: Problems, segmented: bool) -> None:
+    """What it took to find the files, and what lies beside them unread."""
+    for way, count in finder.ways.items():
+        if way.startswith(("outside", "under another")):
+            problems.warn(f"{path.name}: {count} files were found {way}")
+        elif way:
+            problems.note(f"{path.name}: {count} files were found {way}")
+    beside = [] if segmented else sorted(entry.name for entry in os.scandir(path.parent) if entry.is_dir())
+    masks = [name for name in beside if role_of(name) == "masks"]
+    if masks:
+        problems.warn(f"{path.name} has no column 'mask': the folder {listed(masks)} is not read")
 
 
 def _extra_columns(table: Table, segmented: bool) -> dict[str, np.ndarray]:
     """All columns that have no meaning of their own here, as numbers where they are numbers."""
-    own = {"image", "label", "patient", "split", "mask"}
-    extra = {_RESERVED.get(name, name): typed(table.column(name)) for name in table.header if name not in own}
+    extra = {_RESERVED.get(name, name): typed(table.column(name)) for name in table.header if name not in ROLES}
     for name in ("x", "y"):
         if name in extra and extra[name].dtype.kind == "U":
             raise MedcoreError(f"{table.path}: column {name!r} must hold numbers (pixels)")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from medcore.data.datasets import card as facts_of
-from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, image_files, listed, subfolders
+from medcore.data.readers.files import image_files, subfolders
+from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, listed
 from medcore.errors import MedcoreError
 
 _SPLITS = {"nct-crc-he-100k": "train", "nct-crc-he-100k-nonorm": "train", "crc-val-he-7k": "test"}
@@ -63,7 +64,7 @@ def _subset(root: Path, subset: Path, classes: list[str], problems: Problems) ->
                 f"folder '{folder}' is none of the classes {', '.join(classes)}; rename or remove it, or read the set "
                 "with one folder a class under another name"
             )
-        for file in image_files(folder, problems):
+        for file in image_files(folder):
             source = file.relative_to(root).as_posix()
             columns = {"label": classes.index(folder.name), "patient": source, "split": _split(subset),
                        "source": source, "image": file.name, "subset": subset.resolve().name}  # fmt: skip

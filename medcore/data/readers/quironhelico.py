@@ -15,7 +15,8 @@ from typing import Any
 
 from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.datasets import card as facts_of
-from medcore.data.readers.listing import ImageRow, Listing, Problems, image_files, listed, subfolders
+from medcore.data.readers.files import image_files, subfolders
+from medcore.data.readers.listing import ImageRow, Listing, Problems, listed
 from medcore.data.readers.tables import read_table, require
 from medcore.errors import MedcoreError
 
@@ -188,7 +189,7 @@ def _windows(root: Path, set_name: str, problems: Problems) -> list[ImageRow]:
         if not patient or not section.isdigit():
             problems.bad(f"folder '{sample}' is not named <Pat_ID>_<Section_ID>; rename it", file=sample.name)
             continue
-        for file in image_files(sample, problems):
+        for file in image_files(sample):
             match = _WINDOW.match(file.stem)
             source = file.relative_to(root).as_posix()
             if match is None:

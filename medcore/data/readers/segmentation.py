@@ -1,11 +1,10 @@
-"""``Grade.csv``-like tables: image name to patient and grade, whatever the spelling of the columns.
-
-Images with masks: ``train|val|test/{images,mask}``, ``{images,masks}``, or GlaS' ``train_1.bmp, train_1_anno.bmp``.
-"""
+"""Images with masks: ``train/{images,masks}``, ``images/train`` beside ``masks/train``, or ``x.png, x_mask.png``."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,17 @@ from typing import Any
 from medcore.data.card import Card
 from medcore.data.datasets import GLAND_CLASSES, GLAND_GRADES
 from medcore.data.datasets import card as facts_of
-from medcore.data.readers.listing import (
-    NO_PATIENTS,
-    ImageRow,
-    Listing,
-    Problems,
-    image_files,
-    listed,
-    split_name,
-    subfolders,
-)
+from medcore.data.readers.files import Folder, report_files, scan
+from medcore.data.readers.folder import compiled_pattern
+from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, listed
 from medcore.data.readers.masks import MaskRule, rule_from_options
+from medcore.data.readers.names import are_patients, split_name
+from medcore.data.readers.pairs import Pairs, find_pairs, levels_above
 from medcore.data.readers.tables import read_table
 from medcore.errors import MedcoreError
+
+_GLAS_NAME = re.compile(r"^(train|testA|testB)_\d+$")
+_NNUNET = "dataset.json"
 
 
 @dataclass(frozen=True)
@@ -81,15 +78,13 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-_MASK_FOLDERS = ("mask", "masks", "labels", "annotations")
-_IMAGE_FOLDERS = ("images", "image", "imgs")
-_MASK_SUFFIX = re.compile(r"[_-](anno|mask|label|seg)$", re.IGNORECASE)
-_GLAS_NAME = re.compile(r"^(train|testA|testB)_\d+$")
+def is_segmentation(tree: Folder, images: str | None = None, masks: str | None = None) -> bool:
+    """Whether a folder holds images with masks in one of the known layouts.
 
-
-def is_segmentation(root: Path) -> bool:
-    """Whether a folder holds images with masks in one of the known layouts."""
-    return bool(_pair_folders(root)) or any(root.glob("*_anno.*"))
+    Raises:
+        MedcoreError: Masks are there, but several may be meant.
+    """
+    return bool(find_pairs(tree, Problems("skip"), images, masks))
 
 
 def read_segmentation(
@@ -97,8 +92,13 @@ def read_segmentation(
     problems: Problems,
     *,
     classes: list[str] | None = None,
+    images: str | None = None,
+    masks: str | None = None,
     mask_map: dict[Any, str] | None = None,
+    mask_threshold: float | None = None,
+    mask_rule: str | None = None,
     mask_classes: str = "mask",
+    patient_pattern: str | None = None,
 ) -> Listing:
     """List images and masks.
 
@@ -106,24 +106,33 @@ def read_segmentation(
         root: The folder.
         problems: Collects exclusions and warnings.
         classes: Class names in the order of the mask values; None: background and foreground, or numbers.
-        mask_map: Mask value or colour to class name; see ``masks.rule_from_options``.
+        images: Name of the folders of images; None for usual names.
+        masks: Name of the folders of masks, or what a mask's name ends with; None for usual ones.
+        mask_map, mask_threshold, mask_rule: See ``masks.rule_from_options``.
         mask_classes: ``mask``: the masks say the classes. ``grade``: every foreground pixel gets the grade of its
             image, which makes the classes background, benign, malignant.
+        patient_pattern: Regular expression with one group that finds the patient in the relative path of an image.
 
     Raises:
-        MedcoreError: An image without mask, a mask without image, or a grade that is needed and missing.
+        MedcoreError: An image without mask, a mask without image, folders that may be classes, or a grade that is
+            needed and missing.
     """
     if mask_classes not in ("mask", "grade"):
         raise MedcoreError(f"mask_classes must be 'mask' or 'grade', not {mask_classes!r}")
-    items = _paired_items(root, problems) if _pair_folders(root) else _anno_items(root, problems)
+    tree = scan(root)
+    report_files(tree, problems)
+    pairs = find_pairs(tree, problems, images, masks)
+    items = _paired_items(root, pairs, problems, told=masks is not None or images is not None)
     if not items:
         raise MedcoreError(f"'{root}' holds no image with a mask that can be used")
     table = grade_file(root)
     grades = read_grades(table) if table else {}
     _join(items, grades, problems)
+    _patients_by_pattern(items, patient_pattern)
     glas = all(_GLAS_NAME.match(item.file.stem) for item in items)
-    rule = _rule(items, glas, classes, mask_map, mask_classes)
-    known = bool(grades) and all(item.columns["patient"] != item.columns["source"] for item in items)
+    named = classes or _nnunet_classes(root, problems)
+    rule = _rule(items, glas, named, mask_map, mask_threshold, mask_rule, mask_classes)
+    known = all(item.columns["patient"] != item.columns["source"] for item in items)
     if not known:
         problems.warn(NO_PATIENTS)
     recipe = {"reader": "segmentation", "table": table.name if table else None, "mask_classes": mask_classes}
@@ -135,7 +144,13 @@ def read_segmentation(
 
 
 def _rule(
-    items: list[ImageRow], glas: bool, classes: list[str] | None, mask_map: dict[Any, str] | None, mask_classes: str
+    items: list[ImageRow],
+    glas: bool,
+    classes: list[str] | None,
+    mask_map: dict[Any, str] | None,
+    mask_threshold: float | None,
+    mask_rule: str | None,
+    mask_classes: str,
 ) -> MaskRule:
     if mask_classes == "grade":
         missing = [item.columns["source"] for item in items if item.columns.get("grade") not in GLAND_GRADES[1:]]
@@ -147,76 +162,74 @@ def _rule(
         for item in items:
             item.mask_label = GLAND_GRADES.index(item.columns["grade"])
         return MaskRule("binary", tuple(GLAND_GRADES))
-    if glas and not mask_map:
+    if glas and not mask_map and mask_threshold is None and mask_rule is None:
         return MaskRule("binary", tuple(classes or GLAND_CLASSES))
-    return rule_from_options(classes, mask_map)
+    return rule_from_options(classes, mask_map, mask_threshold, mask_rule)
 
 
-def _pair_folders(root: Path) -> list[tuple[Path, Path, str]]:
-    """(images, masks, split) folders: in train, val, test, or directly below the root."""
-    found = []
-    for folder, split in [(root, ""), *((side, split_name(side.name) or "") for side in subfolders(root))]:
-        if folder is not root and not split:
-            continue
-        names = {child.name.lower(): child for child in subfolders(folder)}
-        images = next((names[name] for name in _IMAGE_FOLDERS if name in names), None)
-        masks = next((names[name] for name in _MASK_FOLDERS if name in names), None)
-        if images and masks:
-            found.append((images, masks, split))
-    return found
+def _nnunet_classes(root: Path, problems: Problems) -> list[str] | None:
+    """Class names in the order of the mask values, from the ``dataset.json`` of nnU-Net or the Decathlon."""
+    try:
+        labels = json.loads((root / _NNUNET).read_text(encoding="utf-8"))["labels"]
+        numbers = {str(k): int(v) for k, v in labels.items()} if not all(str(k).isdigit() for k in labels) else {
+            str(v): int(k) for k, v in labels.items()}  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    names = sorted((name for name in numbers if name != "ignore"), key=lambda name: numbers[name])
+    if [numbers[name] for name in names] != list(range(len(names))):
+        return None
+    problems.note(f"classes from {_NNUNET}: {listed(names, 12)}")
+    return names
 
 
-def _paired_items(root: Path, problems: Problems) -> list[ImageRow]:
+def _paired_items(root: Path, pairs: Sequence[Pairs], problems: Problems, *, told: bool) -> list[ImageRow]:
+    says, strange = levels_above(pairs)
+    if strange and not told:
+        raise MedcoreError(
+            f"'{root}': the folders {listed(strange, 4)} hold images and masks: one class a folder, or images with "
+            f"masks? "
+            "--masks none reads classes and passes the masks over; --masks NAME (the name of the mask folders, or "
+            "what the "
+            "names of masks end with, as _mask) reads images with masks"
+        )
     items = []
-    for images, masks, split in _pair_folders(root):
-        by_stem = _by_stem(image_files(masks, problems), masks)
-        pictures = _by_stem(image_files(images, problems), images, strip=False)
-        for stem in sorted(set(pictures) - set(by_stem)):
-            name = pictures[stem].relative_to(root).as_posix()
+    for pair, above in zip(pairs, says, strict=True):
+        inner = {Path(key).parts[0] for key in pair.images if len(Path(key).parts) > 1}
+        for key in sorted(set(pair.images) - set(pair.masks)):
+            name = pair.images[key].relative_to(root).as_posix()
             problems.bad(
-                f"image '{name}' has no mask (looked for '{stem}.*' in '{masks}'); add it or remove the image",
+                f"image '{name}' has no mask (looked for '{key}.*' in {pair.where}); add it or remove the image",
                 file=name,
             )
-        for stem in sorted(set(by_stem) - set(pictures)):
-            name = by_stem[stem].relative_to(root).as_posix()
-            problems.bad(f"mask '{name}' has no image '{stem}.*' in '{images}'; add it or remove the mask", file=name)
-        items += [_item(root, pictures[stem], by_stem[stem], split) for stem in sorted(set(pictures) & set(by_stem))]
+        for key in sorted(set(pair.masks) - set(pair.images)):
+            name = pair.masks[key].relative_to(root).as_posix()
+            problems.bad(f"mask '{name}' has no image '{key}.*'; add it or remove the mask", file=name)
+        for key in sorted(set(pair.images) & set(pair.masks)):
+            first = Path(key).parts[0] if len(Path(key).parts) > 1 else ""
+            more = {"split": split_name(first) or ""} if first and split_name(first) else {}
+            more |= {"patient": first} if first and are_patients(inner) else {}
+            items.append(_item(root, pair.images[key], pair.masks[key], above | more))
+        problems.note(f"{len(items)} images with masks, masks in {pair.where.strip(chr(39)).removeprefix(str(root))}/")
     return items
 
 
-def _by_stem(files: list[Path], folder: Path, *, strip: bool = True) -> dict[str, Path]:
-    stems: dict[str, Path] = {}
-    for file in files:
-        stem = file.relative_to(folder).with_suffix("").as_posix()
-        stem = _MASK_SUFFIX.sub("", stem) if strip else stem
-        if stem in stems:
-            raise MedcoreError(f"'{stems[stem].name}' and '{file.name}' in '{folder}' have the same name; keep one")
-        stems[stem] = file
-    return stems
-
-
-def _anno_items(root: Path, problems: Problems) -> list[ImageRow]:
-    files = {file.stem: file for file in image_files(root, problems, recursive=False)}
-    items = []
-    for stem, file in files.items():
-        if stem.endswith("_anno"):
-            if stem.removesuffix("_anno") not in files:
-                problems.bad(f"mask '{file.name}' has no image; add it or remove the mask", file=file.name)
-            continue
-        mask = files.get(f"{stem}_anno")
-        if mask is None:
-            problems.bad(f"image '{file.name}' has no mask '{stem}_anno.*'; add it or remove the image", file=file.name)
-            continue
-        items.append(_item(root, file, mask, split_name(re.split(r"[AB]?_", stem)[0]) or ""))
-    return items
-
-
-def _item(root: Path, file: Path, mask: Path, split: str) -> ImageRow:
+def _item(root: Path, file: Path, mask: Path, says: dict[str, str]) -> ImageRow:
     source = file.relative_to(root).as_posix()
-    columns: dict[str, Any] = {"label": -1, "patient": source, "split": split, "source": source, "image": file.stem}
-    if file.stem.startswith(("testA", "testB")):
-        columns["subset"] = file.stem.split("_")[0]
-    return ImageRow(file, columns, mask)
+    split = says.get("split", "")
+    if _GLAS_NAME.match(file.stem):
+        split = "train" if file.stem.startswith("train") else "test"
+        says = says | ({"subset": file.stem.split("_")[0]} if split == "test" else {})
+    columns: dict[str, Any] = {"label": -1, "patient": says.get("patient", source), "split": split, "source": source,
+                               "image": file.stem}  # fmt: skip
+    return ImageRow(file, columns | {name: says[name] for name in ("fold", "subset", "folder") if name in says}, mask)
+
+
+def _patients_by_pattern(items: list[ImageRow], pattern: str | None) -> None:
+    for item in items if pattern else []:
+        match = compiled_pattern(pattern or "").search(item.columns["source"])
+        if match is None:
+            raise MedcoreError(f"patient_pattern {pattern!r} finds no patient in '{item.columns['source']}'")
+        item.columns["patient"] = match.group(1)
 
 
 def _join(items: list[ImageRow], grades: dict[str, Grade], problems: Problems) -> None:

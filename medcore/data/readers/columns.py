@@ -1,0 +1,254 @@
+"""Which column of a table says what, and what its cells mean: labels, patients, splits."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from medcore.data.readers.listing import Problems, listed
+from medcore.data.readers.names import look_alikes, merge_spellings, split_name
+from medcore.data.readers.tables import Table, is_missing, typed
+from medcore.errors import MedcoreError
+
+ROLES = ("image", "label", "patient", "split", "mask")
+# near names by role, letters and digits only; several tuples: the first that has one decides
+_NEAR: dict[str, tuple[tuple[str, ...], ...]] = {
+    "image": (("images", "filename", "file", "filenames", "filepath", "imagepath", "imagefile", "imagefilename",
+               "imagename", "imageid", "imageindex", "img", "imgpath", "imgname", "imgid", "imgfile", "path",
+               "picture", "photo"), ("id",)),
+    "label": (("labels", "labelname", "class", "classname", "classes", "diagnosis", "dx", "target", "category",
+               "finding", "findings", "findinglabels", "pathology", "outcome", "diagnostic", "groundtruth"),),
+    "patient": (("patients", "patientid", "patid", "patientnumber", "patientno", "patientcode", "pid"),
+                ("subject", "subjectid", "participant", "participantid", "person", "personid"),
+                ("case", "caseid", "mrn"), ("lesion", "lesionid")),
+    "split": (("splits", "subset", "partition", "phase", "usage", "set", "fold", "dataset"),),
+    "mask": (("masks", "maskpath", "maskfile", "maskname", "segmentation", "segmentationpath", "maskfilename"),),
+}  # fmt: skip
+MOST_NUMBERS = 10  # more different numbers than this, with gaps, are measured, not classes
+_SEVERAL = "|;,/&+"
+_FLOAT = re.compile(r"^-?\d+\.0+$")
+
+
+def find_columns(
+    table: Table,
+    asked: dict[str, str],
+    problems: Problems,
+    is_image: Callable[[str], bool],
+    is_mask: Callable[[str], bool],
+) -> Table:
+    """The table with the columns that have a meaning called ``image``, ``label``, ``patient``, ``split``, ``mask``.
+
+    Args:
+        table: As read.
+        asked: What the user says, role to column.
+        problems: Hears which near names were used.
+        is_image: Whether a cell names an image file that is there.
+        is_mask: Whether a cell names a mask file that is there.
+
+    Raises:
+        MedcoreError: Two columns may be meant, or a column that was asked for does not exist.
+    """
+    unknown = [role for role in asked if role not in ROLES]
+    if unknown:
+        raise MedcoreError(f"columns: {unknown[0]!r} is none of {', '.join(ROLES)}")
+    header = list(table.header)
+    for role in ROLES:
+        name = asked.get(role) or _chosen(table, role, header, is_image, is_mask)
+        if name is None:
+            continue
+        if name not in header:
+            raise MedcoreError(
+                f"{table.path}: there is no column {name!r} for {role}; it has {', '.join(table.header)}"
+            )
+        if name != role:
+            if role in header:
+                header[header.index(role)] = f"{role} (column)"
+            header[header.index(name)] = role
+            say = problems.note if name.lower() == role else problems.warn
+            say(f"{table.path.name}: column {name!r} is read as {role!r}")
+    return replace(table, header=header)
+
+
+def _chosen(
+    table: Table, role: str, header: list[str], is_image: Callable[[str], bool], is_mask: Callable[[str], bool]
+) -> str | None:
+    """The column of a role by its name; None when there is none."""
+    keys = {name: re.sub(r"[^a-z0-9]", "", name.lower()) for name in header}
+    exact = [name for name in header if name == role] or [name for name in header if keys[name] == role]
+    if exact:
+        return exact[0]
+    for near in _NEAR[role]:
+        found = sorted((name for name in header if keys[name] in near), key=lambda name: near.index(keys[name]))
+        found = [name for name in found if name not in ROLES and _fits(table, role, name, is_image, is_mask)]
+        if role == "image" and found:
+            return found[0]
+        if len(found) > 1:
+            raise MedcoreError(
+                f"{table.path}: the columns {', '.join(map(repr, found))} may all mean {role!r}; say which with "
+                f"--column {role}={found[0]} (in Python columns={{{role!r}: {found[0]!r}}})"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _fits(table: Table, role: str, name: str, is_image: Callable[[str], bool], is_mask: Callable[[str], bool]) -> bool:
+    """Whether the cells of a column can have this meaning."""
+    values = [value for value in table.column(name)[:200] if not is_missing(value)] if name in table.header else []
+    if role == "image":
+        return any(is_image(value) for value in values[:5]) or name.lower() not in ("id", "path", "file")
+    if role == "mask":
+        return any(is_mask(value) for value in values[:5])
+    if role == "split":
+        return bool(values) and all(split_name(value) is not None for value in values)
+    return bool(values)
+
+
+def spread_columns(table: Table) -> list[str]:
+    """Columns that hold 0 and 1 only (or −1, uncertain), as one-hot and multi-label tables have them."""
+    found = []
+    for name in table.header:
+        values = {value for value in table.column(name) if not is_missing(value)}
+        plain = {value.removesuffix(".0").lower() for value in values}
+        if name not in ROLES and plain and plain <= {"0", "1", "-1", "true", "false"}:
+            found.append(name)
+    return found
+
+
+def one_hot_labels(table: Table, names: Sequence[str]) -> list[str]:
+    """The label of each row when exactly one of the columns is 1.
+
+    Raises:
+        MedcoreError: Some row has none or several: these are findings side by side, not classes.
+    """
+    cells = [[value.removesuffix(".0").lower() for value in table.column(name)] for name in names]
+    labels, odd = [], []
+    for row, values in enumerate(zip(*cells, strict=True)):
+        hot = [name for name, value in zip(names, values, strict=True) if value in ("1", "true")]
+        if len(hot) != 1 or "-1" in values:
+            odd.append(row)
+        labels.append(hot[0] if hot else "")
+    if odd:
+        raise MedcoreError(
+            f"{table.path}: the columns {listed(list(names))} hold several findings an image ({len(odd)} rows have "
+            f"none, "
+            f"several or an uncertain one; first {table.place(odd[0])}). Several labels an image are not supported: "
+            f"add a "
+            "column 'label' with one class an image (one finding, or 'no finding')"
+        )
+    return labels
+
+
+def clean_labels(table: Table, classes: list[str] | None, problems: Problems) -> tuple[list[str], list[str]]:
+    """The label of each row (``""`` when missing) and the class names.
+
+    Raises:
+        MedcoreError: Nothing is labelled, the labels are measured numbers, several in a cell, or of two spellings that
+            may be two classes.
+    """
+    given = list(classes or [])
+    values = table.column("label")
+    unknown = Counter(value for value in values if is_missing(value) and value not in given)
+    if "+" in values:  # then - is the other class
+        unknown.pop("-", None)
+    words = typed([value for value in values if value and value not in unknown]).dtype.kind == "U"
+    named = [value for value in unknown if value.lower() in ("none", "nil")]
+    if named and words and not given:
+        raise MedcoreError(
+            f"{table.path}: label {named[0]!r} may be a class or a missing label; empty the cells if it is missing, or "
+            "name all classes with --classes (Python: classes=[...])"
+        )
+    values = ["" if value in unknown else value for value in values]
+    filled = [value for value in values if value]
+    if not filled:
+        raise MedcoreError(f"{table.path}: column 'label' is empty in every row; fill it")
+    if any(unknown.keys() - {""}):
+        shown = ", ".join(f"{name!r} {count}" for name, count in unknown.items() if name)
+        problems.warn(
+            f"{table.path.name}: labels {shown} are read as missing (a class of that name: --classes lists all classes)"
+        )
+    short = _without_point_zero(filled, given)
+    merged = merge_spellings([short[value] for value in filled], given)
+    _say_merged(table, merged, problems)
+    values = [merged[short[value]] if value else "" for value in values]
+    names = given or _in_order(sorted(set(values) - {""}))
+    if not given:
+        _refuse_no_classes(table, [value for value in values if value])
+        for one, other in look_alikes(names):
+            problems.warn(f"{table.path.name}: labels {one!r} and {other!r} look alike; one class, or two?")
+    return values, names
+
+
+def clean_patients(table: Table, problems: Problems) -> list[str]:
+    """The patient of each row (``""`` when missing), spellings of one patient joined, which can leak nothing."""
+    values = ["" if is_missing(value) else value for value in table.column("patient")]
+    filled = [value for value in values if value]
+    short = _without_point_zero(filled, [])
+    plain = {value: re.sub(r"^0+(?=\d+$)", "", value) for value in short.values()}
+    counts = Counter(plain.values())
+    shared = {value: len({name for name in plain if plain[name] == plain[value]}) for value in plain}
+    unpadded = {value: plain[value] if shared[value] > 1 else value for value in plain}
+    merged = merge_spellings([unpadded[short[value]] for value in filled])
+    padded = sorted(value for value in plain if shared[value] > 1)
+    if padded:
+        problems.warn(f"{table.path.name}: patients {listed(padded)} are read as {len(counts.keys() & set(padded))} "
+                      "(leading zeros do not tell patients apart)")  # fmt: skip
+    _say_merged(table, merged, problems, "patients")
+    return [merged[unpadded[short[value]]] if value else "" for value in values]
+
+
+def _without_point_zero(values: list[str], keep: list[str]) -> dict[str, str]:
+    """``1.0`` is ``1`` when every number is whole: programs write so when a value is missing."""
+    return {value: value if value in keep or not _FLOAT.match(value) else value.split(".")[0] for value in values}
+
+
+def _say_merged(table: Table, merged: dict[str, str], problems: Problems, what: str = "labels") -> None:
+    for name, stands in merged.items():
+        if name == stands:
+            continue
+        if what == "labels" and len(name) == 1:
+            raise MedcoreError(
+                f"{table.path}: labels {name!r} and {stands!r} differ only in capitals: one class or two? Write one of "
+                f"them, or keep both with --classes {stands},{name},..."
+            )
+        problems.warn(f"{table.path.name}: {what} {name!r} and {stands!r} are read as one, {stands!r}")
+
+
+def _in_order(names: list[str]) -> list[str]:
+    numbers = typed(names)
+    return names if numbers.dtype.kind == "U" else [names[k] for k in np.argsort(numbers, kind="stable")]
+
+
+def _refuse_no_classes(table: Table, labels: list[str]) -> None:
+    """Refuse what cannot be classes: measured numbers, several labels in a cell, one name a row."""
+    names = sorted(set(labels))
+    numbers = typed(names)
+    where, way = f"{table.path}: column 'label'", "--classes lists the classes if these are meant"
+    if numbers.dtype.kind in "if":
+        whole = numbers.dtype.kind == "i"
+        steps = whole and numbers.min() in (0, 1) and len(names) == numbers.max() - numbers.min() + 1
+        if not whole or (len(names) > MOST_NUMBERS and not steps):
+            raise MedcoreError(
+                f"{where} holds {len(names)} different numbers from {numbers.min():g} to {numbers.max():g}, which look "
+                f"measured, not like classes; write classes (such as 'below 50', '50 and more'), or {way}"
+            )
+    parted = {
+        name: [part.strip() for part in re.split(f"[{re.escape(_SEVERAL)}]", name) if part.strip()] for name in names
+    }
+    counts = Counter(part for parts in parted.values() for part in parts)
+    joined = [name for name, parts in parted.items() if len(parts) > 1 and
+              ("|" in name or any(counts[part] > 1 for part in parts))]  # fmt: skip
+    if joined:
+        raise MedcoreError(
+            f"{where} holds several labels in one cell ({listed(joined, 3)}), which are not supported: write one "
+            f"class an "
+            f"image, or {way}"
+        )
+    if len(names) > max(MOST_NUMBERS, len(labels) / 2):
+        raise MedcoreError(
+            f"{where} holds {len(names)} different names in {len(labels)} rows: names, not classes; {way}"
+        )
