@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binom
 from simulated_cohorts import Cohort, simulate
 from sklearn import metrics as sk
@@ -172,6 +174,53 @@ def test_differences_of_decisions_and_ranked_metrics(scores):
         iv.paired_difference(scores, replace(weaker, truth=1 - weaker.truth))
 
 
+RANKED_OR_DECIDED = ["auroc", "average_precision", "accuracy", "balanced_accuracy", "macro_f1", "mcc", "kappa", "ppv",
+                     "specificity", "npv@0.2"]  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 4), st.integers(0, 4), st.integers(0, 6)), min_size=8,
+             max_size=50),
+    st.sampled_from(RANKED_OR_DECIDED),
+)  # fmt: skip
+@settings(deadline=None, max_examples=200)
+def test_the_difference_the_other_way_round_is_its_mirror(table, metric):
+    truth, first, second, patient = np.array(table).T
+    one, other = cases(truth, first, patient), cases(truth, second, patient)
+    calls = ((first > 2) * 1, (second > 2) * 1)
+    there = iv.paired_difference(one, other, metric, decisions=calls)
+    back = iv.paired_difference(other, one, metric, decisions=calls[::-1])
+    assert (there.low is None) == (back.low is None) and there.n == back.n
+    if there.value is not None:
+        assert back.value == pytest.approx(-there.value, abs=1e-12)
+    if there.low is not None:
+        assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-7)
+        assert there.low <= there.value <= there.high
+
+
+def test_a_difference_inherits_nothing_from_the_first_method(scores):
+    """A collapsed first method has an exact 1/2, the difference to a working one does not."""
+    collapsed = replace(scores, score=np.zeros(len(scores)))
+    for metric, calls in (
+        ("auroc", None),
+        ("balanced_accuracy", (np.zeros(len(scores), int), (scores.score > 0.7) * 1)),
+    ):
+        found = iv.paired_difference(collapsed, scores, metric, decisions=calls)
+        assert found.method != "exact" and found.low < found.value < found.high < 0, metric
+    calls = ((scores.score > 3.0) * 1, (scores.score > 0.7) * 1)
+    found = iv.paired_difference(scores, scores, "npv@0.2", decisions=calls)
+    assert found.low <= found.value <= found.high and found.high - found.low < 0.3
+
+
+def test_decisions_about_a_class_from_one_patient_have_an_interval_that_says_so():
+    truth = np.array([0] * 12 + [1] * 6)
+    given = cases(truth, truth * 1.0, np.append(np.arange(12), [12] * 6))
+    decision = np.where(np.arange(18) % 5 == 0, 1 - truth, truth)
+    for metric in ("balanced_accuracy", "mcc", "kappa", "sensitivity"):
+        found = iv.interval(given, metric, decision=decision)
+        assert found.low < found.value < found.high and "one patient" in found.note, metric
+
+
 def cases(truth, score, patient=None):
     return Scores(truth, score, range(len(truth)) if patient is None else patient, ["test"] * len(truth), ("n", "p"))
 
@@ -209,7 +258,7 @@ def test_perfect_and_hopeless_scores_get_honest_limits(patient, metric, flip):
     assert found.high - found.low > 0.02
     assert found.low <= found.value <= found.high
     if patient is not None and not flip:
-        assert found.low < iv.wilson_limits(30, 30)[0] + 1e-9  # 60 patches of 20 patients are not 60 patients
+        assert found.low < iv.wilson_limits(60, 60)[0] - 0.01  # 60 patches of 20 patients are not 60 patients
 
 
 def test_a_class_from_one_patient_has_no_interval():

@@ -1,11 +1,19 @@
-"""Wilson, McNemar and multinomial resampling against scipy and hand cases."""
+"""Wilson and McNemar against scipy; limits of clustered decisions against textbook cases."""
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.proportions import extreme_limits, mcnemar, multinomial_interval, wilson_limits
+from medcore.evaluation.proportions import (
+    clustered_difference,
+    clustered_limits,
+    effective_cases,
+    extreme_limits,
+    mcnemar,
+    wilson_limits,
+)
+from medcore.metrics.confusion import accuracy, sensitivity
 
 
 @pytest.mark.parametrize("successes, n", [(0, 1), (0, 20), (20, 20), (1, 1), (7, 30), (299, 300)])
@@ -30,39 +38,43 @@ def test_mcnemar_is_the_exact_binomial_of_the_disagreements():
         mcnemar(first, second[:3])
 
 
-def test_multinomial_accuracy_agrees_with_the_binomial():
-    estimate = multinomial_interval(np.array([[40, 10], [5, 45]]), "accuracy")
-    low, high = np.array([binomtest(85, 100).proportion_ci(0.95, method="wilson")]).ravel()
-    assert (
-        estimate.value == 0.85
-        and estimate.low == pytest.approx(low, abs=0.02)
-        and estimate.high == pytest.approx(high, abs=0.02)
-    )
+def sensitivity_tables(hits, cases):
+    """Patients of positives only."""
+    tables = np.zeros((len(hits), 2, 2))
+    tables[:, 1, 1], tables[:, 1, 0] = hits, np.asarray(cases) - hits
+    return tables
 
 
-@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "kappa", "mcc", "f1"])
-def test_multinomial_brackets_the_value(metric):
-    estimate = multinomial_interval(np.array([[40, 10], [5, 45]]), metric)
-    assert estimate.low < estimate.value < estimate.high
-    assert estimate == multinomial_interval(np.array([[40, 10], [5, 45]]), metric)
+def test_one_case_per_patient_is_wilson():
+    limits = clustered_limits(sensitivity_tables(np.arange(40) >= 6, np.ones(40)), sensitivity)
+    assert limits == pytest.approx(wilson_limits(34, 40), abs=0.02)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "kappa"])
-def test_multinomial_at_the_limit_is_not_a_point(metric):
-    estimate = multinomial_interval(np.diag([10, 10]), metric)
-    assert estimate.value == estimate.high == 1 and estimate.low < 0.9
+def test_effective_cases_follow_the_design_effect_of_the_survey_textbook():
+    """Kish: 1 + (m - 1) · correlation, for 400 patients with 10 cases each whose rates scatter like a beta."""
+    rng, correlation = np.random.default_rng(0), 0.3
+    rates = rng.beta(0.8 * (1 - correlation) / correlation, 0.2 * (1 - correlation) / correlation, 400)
+    found = effective_cases(sensitivity_tables(rng.binomial(10, rates), np.full(400, 10)), sensitivity)
+    assert found.n == pytest.approx(4000 / (1 + 9 * correlation), rel=0.2)
 
 
-@pytest.mark.parametrize("matrix", [np.zeros((2, 2)), np.array([[5, 0], [0, 0]])])
-def test_multinomial_without_value_is_explained(matrix):
-    estimate = multinomial_interval(matrix, "kappa")
-    assert estimate.value is None and "0/0" in estimate.note
+@pytest.mark.parametrize("patients", [10, 20, 40])
+def test_one_miss_does_not_drop_the_bound(patients):
+    cases = np.full(patients, 57 // patients) + (np.arange(patients) < 57 % patients)
+    lows = [clustered_limits(sensitivity_tables(cases - (np.arange(patients) < m), cases), sensitivity)[0]
+            for m in (0, 1, 2)]  # fmt: skip
+    assert 0.8 < min(lows) and max(lows) - min(lows) < 0.07
+    assert max(lows) < wilson_limits(57, 57)[0]
 
 
-@pytest.mark.parametrize("matrix", [np.ones((2, 3)), -np.eye(2), np.eye(2) / 2])
-def test_multinomial_refuses_what_is_no_matrix_of_counts(matrix):
-    with pytest.raises(MedcoreError, match="square matrix of counts"):
-        multinomial_interval(matrix)
+def test_differences_mirror_and_agree_with_the_jackknife_of_many_patients():
+    rng = np.random.default_rng(1)
+    group, truth = np.repeat(np.arange(300), 5), rng.integers(0, 2, 1500)
+    calls = [np.where(rng.random(1500) < share, truth, 1 - truth) for share in (0.9, 0.8)]
+    low, high = clustered_difference(*calls, truth, group, accuracy)
+    assert clustered_difference(*calls[::-1], truth, group, accuracy) == pytest.approx((-high, -low), abs=1e-9)
+    gap = np.bincount(group, (calls[0] == truth) * 1.0 - (calls[1] == truth)) / 5
+    assert (high - low) / 2 == pytest.approx(1.97 * gap.std(ddof=1) / np.sqrt(300), rel=0.1)
 
 
 def test_limits_at_the_lower_bound_are_rescaled():

@@ -59,6 +59,12 @@ def test_images_without_a_patient_stand_for_themselves():
     assert patient[0] == "a" and len(set(patient)) == 3 and patient[2] == patient[3]
 
 
+def test_linked_patients_are_resampled_as_one():
+    table = {"label": [0, 1, 1, 0], "patient": ["a", "b", "c", "c"], "linked": ["a", "a", "c", "c"]}
+    ps = PatchSet.from_arrays(np.zeros((4, 4, 4, 3), np.uint8), table, Card("demo", classes=["x", "y"]))
+    assert Scores.from_set(ps, np.zeros(4)).patients == 2
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [

@@ -69,4 +69,4 @@ def test_perfect_decisions_do_not_promise_a_perfect_ppv():
     truth = np.repeat([0, 1], 20)
     perfect = Scores(truth, truth * 1.0, range(40), ["test"] * 40, ("n", "p"), unit="patient")
     ppv = mt.prevalence_table(perfect, truth, prevalences=(0.05,))["ppv"].iloc[0]
-    assert ppv.value == 1 and ppv.low < 0.3  # 20 of 20 leaves a specificity of 0.84, and at 5 % that means little
+    assert ppv.value == 1 and ppv.low < 0.35  # 20 of 20 leaves a specificity of 0.88, and at 5 % that means little

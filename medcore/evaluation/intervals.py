@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy.stats import norm
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate, printed_p
-from medcore.evaluation.measures import Measure, measure
+from medcore.evaluation.measures import Measure, difference, measure
 from medcore.evaluation.proportions import extreme_limits, wilson_limits
 from medcore.evaluation.resampling import (
     bootstrap_values,
@@ -34,6 +33,7 @@ METHODS = ("auto", "jackknife", "percentile")
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
 MOST_WEIGHTS = 300_000_000  # patients × cases up to which each patient is left out once; above, resamples are enough
 NO_SPREAD = "no spread between patients"
+FEW_PATIENTS = 5  # of a class: with fewer, coverage fell below 0.93 in benchmarks/INTERVALS.md
 
 
 class Construction(NamedTuple):
@@ -94,11 +94,24 @@ def _limits(one: Measure, how: Construction) -> Limits:
     if one.patients < 2:
         return found._replace(note="one patient only: nothing shows how much patients differ")
     few = [name for name, members in one.members.items() if members.sum() < 2]
+    if one.limits is not None and how.method == "auto":
+        return Limits(found.value, *one.limits(how.level), one.method, _few_patients(one))
     if few:
         return found._replace(note=f"all cases of {few[0]} come from one patient")
     if how.method == "percentile" or (how.method == "auto" and one.patients * len(one.group) > MOST_WEIGHTS):
         return _percentile(one, found.value, how)
     return _jackknife(one, found.value, how.level)
+
+
+def _few_patients(one: Measure) -> str:
+    """Where simulated intervals cover less than they promise: how few patients stand behind a class."""
+    counts = {name: int(members.sum()) for name, members in one.members.items()}
+    name = min(counts, key=lambda key: counts[key], default="")
+    if not name or counts[name] >= FEW_PATIENTS:
+        return ""
+    if counts[name] == 1:
+        return f"all cases of {name} come from one patient: how patients differ in them is assumed, not seen"
+    return f"{name} comes from {counts[name]} patients only: the interval may be too narrow"
 
 
 def _jackknife(one: Measure, value: float, level: float) -> Limits:
@@ -126,8 +139,6 @@ def _percentile(one: Measure, value: float, how: Construction) -> Limits:
 
 
 def _without_spread(one: Measure, value: float, level: float) -> Limits:
-    if one.at_limit is not None:
-        return Limits(value, *one.at_limit(level), "worst and best of Wilson's limits, each patient once", NO_SPREAD)
     if one.bounds is None:
         return Limits(value, note="it is the same without any one patient: nothing shows how much patients differ")
     fewest = min([int(members.sum()) for members in one.members.values()], default=one.patients)
@@ -140,9 +151,6 @@ def _limits_of_independent(one: Measure, how: Construction) -> Limits | None:
     value = _value(one).value
     if how.method != "auto" or one.patients != len(one.group) or value is None or one.exact:
         return None
-    if one.drawn is not None and 0 < value < 1:
-        low, high = one.drawn(how.level)
-        return Limits(value, min(low, value), max(high, value), "Jeffreys draws of sensitivity and specificity")
     if one.name in PROPORTIONS:
         return Limits(value, *wilson_limits(min(one.n, value * one.n), one.n, how.level), "Wilson")
     counts = [int(part.sum()) for part in one.parts.values()]
@@ -233,16 +241,9 @@ def paired_difference(
     for name in ("truth", "patient", "classes"):
         if not np.array_equal(getattr(first, name), getattr(second, name)):
             raise MedcoreError(f"paired_difference: {name} of the two scores differs; both must list the same cases")
-    one = measure(first, metric, decisions[0] if decisions else None, positive)
-    other = measure(second, metric, decisions[1] if decisions else None, positive)
-    both = replace(
-        one,
-        name=f"{metric}_difference",
-        statistic=lambda weights: one.statistic(weights) - other.statistic(weights),
-        bounds=None,
-        parts={**one.parts, **{f"{name} (second)": part for name, part in other.parts.items()}},
-        ranked=None if one.ranked is None or other.ranked is None else np.stack([one.ranked, other.ranked]),
-    )
+    given = decisions or (None, None)
+    one, other = (measure(cases, metric, found, positive) for cases, found in zip((first, second), given, strict=True))
+    both = difference(one, other)
     return estimate(both, Construction(level, method, resamples, seed), first.unit, first.side)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.proportions import extreme_limits
+from medcore.evaluation.proportions import clustered_difference, clustered_limits, effective_cases, tables_of_patients
 from medcore.evaluation.resampling import confusion_statistic, group_index
 from medcore.evaluation.scores import Scores
 from medcore.metrics import confusion
@@ -16,6 +19,14 @@ from medcore.metrics.ranking import Statistic, auroc_statistic, average_precisio
 
 RANKED = ("auroc", "average_precision")
 DRAWS = 10_000  # of sensitivity and specificity, for predictive values at a stated prevalence
+
+
+class Decided(NamedTuple):
+    """Class indexes of truth and decision, each **Shape** ``(N,)``, and the metric of their confusion matrix."""
+
+    truth: np.ndarray
+    decision: np.ndarray
+    metric: confusion.Metric
 
 
 @dataclass(frozen=True)
@@ -28,13 +39,14 @@ class Measure:
         group: Patient index of each case. **Shape** ``(N,)``.
         patients: P.
         bounds: Smallest and largest possible value, None where there are none.
-        parts: Cases that must exist, by what to call them; an empty one leaves the metric without value, one from
-            a single patient without interval. Each **Shape** ``(N,)`` bool.
+        parts: Cases that must exist, by what to call them; an empty one leaves the metric without value, one from a
+            single patient a ranked metric without interval. Each **Shape** ``(N,)`` bool.
         n: How many cases the value speaks of.
         note: For the reader.
         ranked: The score of an AUROC of two classes, for DeLong. **Shape** ``(N,)``.
-        at_limit: Interval for a level where the patients show no spread; None uses Wilson's, each patient once.
-        drawn: Interval for a level from draws, where every patient has one case; None where there is no such thing.
+        limits: Interval for a level where the metric has a construction of its own; None leaves it to the jackknife.
+        method: How ``limits`` are made, for the reader.
+        decided: What a metric of decisions was computed from, None for other metrics.
         exact: Why the value is the same whoever the patients are; empty where it is not.
     """
 
@@ -47,8 +59,9 @@ class Measure:
     n: int = 0
     note: str = ""
     ranked: np.ndarray | None = None
-    at_limit: Callable[[float], tuple[float, float]] | None = None
-    drawn: Callable[[float], tuple[float, float]] | None = None
+    limits: Callable[[float], tuple[float, float]] | None = None
+    method: str = ""
+    decided: Decided | None = None
     exact: str = ""
 
     @property
@@ -119,22 +132,54 @@ def _decided(scores: Scores, metric: str, decision: np.ndarray, positive: str | 
     chosen = _positive_index(scores, base, positive)
     group, patients = group_index(scores.patient)
     of_matrix = confusion.metric_function(metric, chosen)
+    bounds = (-1.0, 1.0) if base in confusion.FROM_MINUS_ONE else (0.0, 1.0)
+    tables = tables_of_patients(scores.truth, decision, group, patients, classes)
     one = Measure(
         name=metric,
         statistic=confusion_statistic(scores.truth, decision, classes, group, patients, of_matrix),
         group=group,
         patients=patients,
-        bounds=(-1.0, 1.0) if base in confusion.FROM_MINUS_ONE else (0.0, 1.0),
+        bounds=bounds,
         parts=_parts(scores, metric, decision, chosen),
         n=len(scores),
         note=_missing_classes(scores, base),
+        limits=lambda level: clustered_limits(tables, of_matrix, bounds=bounds, level=level),
+        method=f"Wilson, effective number of cases from {patients} patients",
+        decided=Decided(scores.truth, decision, of_matrix),
         exact=_said_of_all(decision) if base == "balanced_accuracy" else "",
     )
     if "@" in metric:
-        right = [(decision == chosen)[scores.truth == chosen], (decision != chosen)[scores.truth != chosen]]
-        return replace(one, at_limit=_corners(one, metric, right), drawn=_jeffreys(metric, right))
+        limits = _drawn_at_prevalence(metric, tables, chosen)
+        return replace(one, limits=limits, method=f"draws of sensitivity and specificity from {patients} patients")
     counted = next(iter(one.parts.values()))
     return replace(one, n=int(counted.sum())) if base in confusion.OF_ONE_CLASS else one
+
+
+def difference(first: Measure, second: Measure) -> Measure:
+    """The first minus the second metric on the same cases; nothing is inherited but what holds for both."""
+    notes = dict.fromkeys(note for note in (first.note, second.note) if note)
+    ranked = None if first.ranked is None or second.ranked is None else np.stack([first.ranked, second.ranked])
+    both = Measure(
+        name=f"{first.name}_difference",
+        statistic=lambda weights: first.statistic(weights) - second.statistic(weights),
+        group=first.group,
+        patients=first.patients,
+        bounds=None,
+        parts={**first.parts, **{f"{name} (second)": part for name, part in second.parts.items()}},
+        n=len(first.group),
+        note="; ".join(notes),
+        ranked=ranked,
+        exact=first.exact if first.exact and second.exact else "",
+    )
+    if first.decided is None or second.decided is None:
+        return both
+    truth, calls, metric = first.decided
+    other = second.decided.decision
+    return replace(
+        both,
+        limits=lambda level: clustered_difference(calls, other, truth, first.group, metric, level=level),
+        method=f"paired, effective number of cases from {first.patients} patients",
+    )
 
 
 def _positive_index(scores: Scores, base: str, positive: str | None) -> int:
@@ -164,31 +209,25 @@ def _parts(scores: Scores, metric: str, decision: np.ndarray, positive: int) -> 
     return parts if len(present) > 1 else parts | {"a second class": np.zeros(len(scores), dtype=bool)}
 
 
-def _corners(one: Measure, metric: str, right: list[np.ndarray]) -> Callable[[float], tuple[float, float]]:
-    """At a stated prevalence: the worst and best that Wilson's limits of sensitivity and specificity allow."""
-    counts = [int(members.sum()) for members in one.members.values()]
-
-    def limits(level: float) -> tuple[float, float]:
-        rates = [
-            extreme_limits(float(hits.mean()), n, (0.0, 1.0), level) for hits, n in zip(right, counts, strict=True)
-        ]
-        ends = [_at_prevalence(metric, *(rate[end] for rate in rates)) for end in (0, 1)]
-        return float(ends[0]), float(ends[1])
-
-    return limits
-
-
-def _jeffreys(metric: str, right: list[np.ndarray]) -> Callable[[float], tuple[float, float]]:
+def _drawn_at_prevalence(metric: str, tables: np.ndarray, positive: int) -> Callable[[float], tuple[float, float]]:
     """At a stated prevalence: quantiles over draws of sensitivity and specificity from their Jeffreys posteriors.
+
+    Both count as many cases as they are worth (``effective_cases``).
 
     **Reference** Brown, Cai & DasGupta 2001 (Jeffreys interval), doi:10.1214/ss/1009213286.
     """
 
     def limits(level: float) -> tuple[float, float]:
-        generator = np.random.default_rng(0)
-        rates = [generator.beta(hits.sum() + 0.5, (~hits).sum() + 0.5, DRAWS) for hits in right]
+        generator, rates = np.random.default_rng(0), []
+        for base in ("sensitivity", "specificity"):
+            function = confusion.metric_function(base, positive)
+            share, found = float(function(tables.sum(0))), effective_cases(tables, function)
+            # Student's t instead of the normal quantile is the same as fewer cases
+            n = found.n * float((norm.ppf(0.5 + level / 2) / student.ppf(0.5 + level / 2, found.freedom)) ** 2)
+            rates.append(generator.beta(share * n + 0.5, (1 - share) * n + 0.5, DRAWS))
         low, high = np.quantile(_at_prevalence(metric, *rates), [0.5 - level / 2, 0.5 + level / 2])
-        return float(low), float(high)
+        value = float(confusion.metric_function(metric, positive)(tables.sum(0)))
+        return min(float(low), value), max(float(high), value)
 
     return limits
 

@@ -81,11 +81,12 @@ class Scores:
     def from_set(cls, ps: PatchSet, score: np.ndarray, *, unit: str | None = None) -> Scores:
         """Join a model's scores with truth, patients and splits of the set they were computed on.
 
-        Images without a patient are taken as the splits take them: each source image stands for itself. ``unit`` is what
-        the set's card says of its images where it is not given.
+        Patients that share an image are one (the ``linked`` groups of ``fix_splits``), and an image without a patient
+        stands for itself, as the splits take them. ``unit`` is what the set's card says of its images where it is not
+        given.
         """
         patient = ps.patients
-        if not ps.card.patients_known or (patient == "").any():
+        if "linked" in ps.columns or not ps.card.patients_known or (patient == "").any():
             from medcore.data.splits import group_names  # brings scikit-learn, which this file does not need else
 
             patient = group_names(ps)

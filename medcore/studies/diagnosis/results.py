@@ -17,9 +17,8 @@ import pandas as pd
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval, paired_difference, statistic_interval
-from medcore.evaluation.proportions import McNemar, mcnemar, multinomial_interval
+from medcore.evaluation.proportions import McNemar, mcnemar
 from medcore.evaluation.thresholds import operating_curve
-from medcore.metrics.confusion import confusion_matrix
 from medcore.studies.diagnosis.choices import DEFAULT
 from medcore.studies.diagnosis.cohort import PATIENT_CLASSES
 from medcore.studies.diagnosis.nested import Diagnoses
@@ -101,8 +100,10 @@ def within_fold_auroc(
 def density_kappa(diagnoses: Diagnoses, levels: int = 3) -> Estimate:
     """Quadratic-weighted kappa of the density levels, with an interval over patients."""
     table = diagnoses.table
-    confusion = confusion_matrix(table["true_level"].to_numpy(), table["level"].to_numpy(), levels)
-    return multinomial_interval(confusion, "quadratic_kappa", unit="patient", split=diagnoses.split)
+    known, level = table["true_level"].to_numpy(), table["level"].to_numpy()
+    names = tuple(f"level {number}" for number in range(levels))
+    scores = replace(diagnoses.scores(), truth=known, score=np.eye(levels)[level], classes=names)
+    return replace(interval(scores, "quadratic_kappa", decision=level), split=diagnoses.split)
 
 
 def _mean_auroc(diagnoses: Diagnoses) -> Callable[[np.ndarray], float]:
