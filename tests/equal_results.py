@@ -25,10 +25,24 @@ DELIBERATE: dict[tuple[str, str], str] = {
     ("06_patch_classification", "brier"): "the temperature is fitted on float64 logits",
     ("06_patch_classification", "calibration_error"): "the temperature is fitted on float64 logits",
     ("06_patch_classification", "balanced_accuracy_over_seeds"): "new: the spread over trainings",
+    ("02_autoencoder", "*"): "shares of the split are counted in lesions; trivial scores have a sign from validation",
+    ("03_vae", "*"): "as 02, and the convolutional autoencoder of the same loss is a rival",
+    ("04_patient_diagnosis", "auroc_difference"): "new: paired, to the trivial rule and to ABMIL",
+    ("04_patient_diagnosis", "val_auroc"): "new: what a search may choose by",
     ("*", "balanced_accuracy_difference"): PAIRED,
     ("*", "accuracy_difference"): PAIRED,
     ("06_patch_classification", "auroc_difference"): PAIRED,
 }
+DELIBERATE |= {
+    ("05_segmentation", "Otsu on haematoxylin"): "Otsu's threshold by scikit-image: the centre of a bin, not its edge",
+    ("05_segmentation", "everything is foreground"): "new: every metric of the rules, the foreground's among them",
+    ("05_segmentation", "validation"): "new: the metric on validation data that a sweep searches by",
+}
+DELIBERATE |= {
+    ("05_segmentation", name): "new: the foreground as one class leads, paired with the rule chosen on validation data"
+    for name in ("foreground_nsd", "foreground_hd95_um", "foreground_dice_difference", "foreground_nsd_difference",
+                 "foreground_hd95_um_difference")
+}  # fmt: skip
 SPLITS = {("01_preprocessing", "val"): "folds"}  # its images were predicted in folds, not a validation part
 IMAGES = ("image", "patch", "window")  # the set's card says which; a photograph was called a patch
 NEARLY = 1e-9

@@ -12,7 +12,8 @@ from sklearn.decomposition import PCA
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.stain import HAEMATOXYLIN_DAB, separate_stains
-from medcore.errors import MedcoreError
+from medcore.errors import MedcoreError, TestDataRefused
+from medcore.evaluation.scores import Scores
 from medcore.metrics.similarity import (
     OPPONENT_NOISE,
     central_weights,
@@ -26,7 +27,7 @@ from medcore.metrics.similarity import (
 from medcore.metrics.stain_scores import dab, hsv, redness
 from medcore.models.autoencoder import ConvAutoencoder
 from medcore.models.vae import VAE
-from medcore.studies.anomaly.reference import Blur, fit_linear
+from medcore.studies.anomaly.candidates import Blur, fit_linear
 from medcore.studies.anomaly.scores import KINDS, LATENT_SCORES, PIXEL_MAPS, RankEnsemble, error_map, score, score_set
 
 
@@ -155,7 +156,7 @@ def test_blur_is_a_model_without_learning():
     assert score(Blur(), images, "structure").shape == (2,)
 
 
-def test_linear_painter_against_scikit_learn():
+def test_linear_autoencoder_against_scikit_learn():
     rng = np.random.default_rng(0)
     flat = 128 + rng.normal(0, 20, (30, 4)) @ rng.normal(0, 1, (4, 192)) + rng.normal(0, 5, (30, 192))
     images = flat.clip(0, 255).astype(np.uint8).reshape(30, 8, 8, 3)
@@ -164,9 +165,9 @@ def test_linear_painter_against_scikit_learn():
     flat = pictures.flatten(1).numpy()
     found = PCA(4).fit(flat)
     expected = ((np.clip(found.inverse_transform(found.transform(flat)), 0, 1) - flat) ** 2).mean(1)
-    painter = fit_linear(ps, 4)
-    np.testing.assert_allclose(score_set(painter, ps, "mse"), expected, rtol=0.02)
-    assert painter(torch.rand(2, 3, 16, 12)).shape == (2, 3, 16, 12)
+    model = fit_linear(ps, 4)
+    np.testing.assert_allclose(score_set(model, ps, "mse"), expected, rtol=0.02)
+    assert model(torch.rand(2, 3, 16, 12)).shape == (2, 3, 16, 12)
     with pytest.raises(MedcoreError, match="components=31 must be 1 to the 30"):
         fit_linear(ps, 31)
 
@@ -287,10 +288,16 @@ def test_bad_input_is_named(vae):
         score(VAE(24, in_channels=1), torch.rand(1, 1, 24, 24), "red")
 
 
+def known(values: np.ndarray, side: str = "val") -> Scores:
+    """Cases of one side with these scores."""
+    count = len(values)
+    return Scores(np.arange(count) % 2, values, np.arange(count), np.full(count, side), ("normal", "abnormal"))
+
+
 def test_ensemble_of_one_score_keeps_its_order():
     generator = np.random.default_rng(0)
     reference, values = generator.normal(size=50), generator.normal(scale=3, size=40)
-    combined = RankEnsemble({"a": reference})({"a": values})
+    combined = RankEnsemble({"a": known(reference)})({"a": values})
     np.testing.assert_array_equal(rankdata(combined), rankdata(values))
     assert combined.min() >= 0 and combined.max() <= 1
     share = (reference[None] < values[:, None]).mean(1)
@@ -301,11 +308,12 @@ def test_ensemble_is_free_of_units_and_weighted():
     generator = np.random.default_rng(1)
     reference = {"a": generator.normal(size=99), "b": generator.normal(size=99)}
     values = {"a": generator.normal(size=7), "b": generator.normal(size=7)}
-    plain = RankEnsemble(reference)(values)
-    scaled = RankEnsemble({**reference, "b": reference["b"] * 1e6 + 5})({**values, "b": values["b"] * 1e6 + 5})
+    cases = {name: known(scores) for name, scores in reference.items()}
+    plain = RankEnsemble(cases)(values)
+    scaled = RankEnsemble({**cases, "b": known(reference["b"] * 1e6 + 5)})({**values, "b": values["b"] * 1e6 + 5})
     np.testing.assert_allclose(plain, scaled, atol=1e-9)
-    only_a = RankEnsemble(reference, {"a": 2.0, "b": 0.0})(values)
-    np.testing.assert_allclose(only_a, RankEnsemble({"a": reference["a"]})({"a": values["a"]}))
+    only_a = RankEnsemble(cases, {"a": 2.0, "b": 0.0})(values)
+    np.testing.assert_allclose(only_a, RankEnsemble({"a": cases["a"]})({"a": values["a"]}))
 
 
 @pytest.mark.parametrize(
@@ -313,7 +321,6 @@ def test_ensemble_is_free_of_units_and_weighted():
     [
         ({}, None),
         ({"a": np.array([])}, None),
-        ({"a": np.array([1.0, np.nan])}, None),
         ({"a": np.ones(5)}, None),
         ({"a": np.arange(5.0)}, {"a": 0.0}),
         ({"a": np.arange(5.0)}, {"b": 1.0}),
@@ -321,9 +328,14 @@ def test_ensemble_is_free_of_units_and_weighted():
 )
 def test_ensemble_refuses_what_cannot_rank(reference, weights):
     with pytest.raises(MedcoreError, match="RankEnsemble"):
-        RankEnsemble(reference, weights)
+        RankEnsemble({name: known(values) for name, values in reference.items()}, weights)
+
+
+def test_ranks_are_never_measured_on_test_cases():
+    with pytest.raises(TestDataRefused, match="reference of ranks"):
+        RankEnsemble({"a": known(np.arange(5.0), "test")})
 
 
 def test_ensemble_names_scores_that_do_not_match():
     with pytest.raises(MedcoreError, match=r"\['b'\].*\['a'\]"):
-        RankEnsemble({"a": np.arange(5.0)})({"b": np.arange(5.0)})
+        RankEnsemble({"a": known(np.arange(5.0))})({"b": np.arange(5.0)})

@@ -17,20 +17,29 @@ from medcore.evaluation.thresholds import choose_threshold
 from medcore.metrics.similarity import OPPONENT_NOISE, SCALES, central_weights
 from medcore.models.autoencoder import ConvAutoencoder
 from medcore.models.vae import VAE
-from medcore.studies.anomaly import judge, study
-from medcore.studies.anomaly.detection import abnormal_scores, auroc_within
+from medcore.studies.anomaly import candidates
+from medcore.studies.anomaly.candidates import (
+    Blur,
+    Judged,
+    choose_kind,
+    colour_distances,
+    colours_from_labels,
+    fit_linear,
+    judge,
+)
+from medcore.studies.anomaly.detection import abnormal_scores, auroc_within, detection_sides, mistakes
 from medcore.studies.anomaly.experiments import (
     Trial,
     balanced,
-    changes,
     even_colours,
     learning_table,
     patient_folds_auroc,
     table_loss,
     width_sweep,
 )
-from medcore.studies.anomaly.reference import Blur
+from medcore.studies.anomaly.reconstructions import quality_table, reconstruction_quality
 from medcore.studies.anomaly.scores import WeightedErrors, error_profile, score
+from medcore.studies.anomaly.study import AnomalyChoices, AnomalyStudy, oriented
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Reconstruction
 
@@ -61,7 +70,7 @@ def patches():
 
 @pytest.fixture(scope="module")
 def sides(patches):
-    return study.detection_sides(patches)
+    return detection_sides(patches)
 
 
 def test_only_normal_images_of_training_patients_are_learnt_from(patches, sides):
@@ -70,19 +79,19 @@ def test_only_normal_images_of_training_patients_are_learnt_from(patches, sides)
     assert set(sides.validation.label_names) == set(CLASSES) == set(sides.test.label_names)
     assert not set(sides.train.patients) & (set(sides.validation.patients) | set(sides.test.patients))
     assert not sides.healthy_only and len(sides.test) == (patches.splits == "test").sum()
-    assert set(study.detection_sides(patches, learn=["nv"]).train.label_names) == {"nv"}
+    assert set(detection_sides(patches, learn=["nv"]).train.label_names) == {"nv"}
 
 
 def test_windows_of_infected_patients_are_not_learnt_from():
     infected = np.random.default_rng(0).random(200) < 0.5
     patients = np.arange(200) // 2
     patches = make_set(200, patient=patients, diagnosis=np.where(infected[patients], "ALTA", "NEGATIVA"))
-    found = study.detection_sides(patches)
+    found = detection_sides(patches)
     assert found.healthy_only
     assert set(found.train.column("diagnosis")) == set(found.monitor.column("diagnosis")) == {"NEGATIVA"}
     assert set(found.validation.column("diagnosis")) == {"ALTA", "NEGATIVA"}
     nobody = make_set(200, patient=patients, diagnosis=np.full(200, "ALTA"))
-    assert not study.detection_sides(nobody).healthy_only and len(study.detection_sides(nobody).train)
+    assert not detection_sides(nobody).healthy_only and len(detection_sides(nobody).train)
 
 
 @pytest.mark.parametrize(
@@ -91,28 +100,28 @@ def test_windows_of_infected_patients_are_not_learnt_from():
 def test_a_side_without_both_kinds_is_refused(patches, side, missing, count):
     gone = (patches.splits == side) & (np.isin(patches.label_names, ["mel"]) == (missing == "mel"))
     with pytest.raises(MedcoreError, match=count or "0 to watch the training"):
-        study.detection_sides(patches.select(~gone))
+        detection_sides(patches.select(~gone))
 
 
 def test_unknown_and_missing_classes_are_named(patches):
     with pytest.raises(MedcoreError, match="must be different classes of"):
-        study.detection_sides(patches, ["melanoma"])
+        detection_sides(patches, ["melanoma"])
     with pytest.raises(MedcoreError, match="must be different classes of"):
-        study.detection_sides(patches, ["mel"], learn=["mel"])
+        detection_sides(patches, ["mel"], learn=["mel"])
     silent = patches.with_card(Card("derm", classes=CLASSES))
     with pytest.raises(MedcoreError, match="does not say which classes are abnormal"):
-        study.detection_sides(silent)
+        detection_sides(silent)
 
 
 def test_the_score_is_chosen_on_validation_only(sides):
-    judged = judge.judge(Blur(), sides, ["mse", "structure"])
-    kind, aurocs = study.choose_kind(judged.validation)
+    judged = judge(Blur(), sides, ["mse", "structure"])
+    kind, aurocs = choose_kind(judged.validation)
     by_hand = {name: roc_auc_score(one.truth, one.score) for name, one in judged.validation.items()}
     assert aurocs == pytest.approx(by_hand) and kind == max(by_hand, key=by_hand.get)
     with pytest.raises(TestDataRefused):
-        study.choose_kind(judged.test)
+        choose_kind(judged.test)
     with pytest.raises(MedcoreError, match="no candidate"):
-        study.choose_kind({})
+        choose_kind({})
 
 
 def test_equal_scores_give_chance_and_no_threshold(sides):
@@ -139,21 +148,21 @@ def test_another_size_or_channel_count_is_refused(shape, word):
 
 def test_kinds_that_do_not_fit_are_left_out_with_the_reason(sides):
     model = ConvAutoencoder(16, bottleneck=3)
-    judged = judge.judge(model, sides, ["mse", "kl", "latent_distance"])
+    judged = judge(model, sides, ["mse", "kl", "latent_distance"])
     assert set(judged.test) == {"mse", "latent_distance"} and judged.left_out == {"kl": "needs a VAE"}
-    grey = study.detection_sides(make_set(channels=1))
-    judged = judge.judge(VAE(16, in_channels=1, latent=4), grey, ["mse", "red", "kl", "elbo"])
+    grey = detection_sides(make_set(channels=1))
+    judged = judge(VAE(16, in_channels=1, latent=4), grey, ["mse", "red", "kl", "elbo"])
     assert set(judged.test) == {"mse", "kl", "elbo"} and judged.left_out == {"red": "needs colour images"}
     with pytest.raises(MedcoreError, match="'sim' is unknown; choose from mse"):
-        judge.judge(model, sides, ["sim"])
+        judge(model, sides, ["sim"])
     with pytest.raises(MedcoreError, match="no anomaly score is left"):
-        judge.judge(model, sides, ["kl"])
+        judge(model, sides, ["kl"])
 
 
 def test_judged_values_are_those_of_single_scores(sides):
     torch.manual_seed(0)
     model = ConvAutoencoder(16, bottleneck=3).eval()
-    judged = judge.judge(model, sides, ["mse", "structure_centre"])
+    judged = judge(model, sides, ["mse", "structure_centre"])
     images = torch.from_numpy(sides.test.take()).permute(0, 3, 1, 2).float() / 255
     for kind, found in judged.test.items():
         with torch.no_grad():
@@ -214,23 +223,22 @@ def test_weights_are_refused_where_they_cannot_be_fitted():
 
 
 def test_weighted_scores_are_out_of_fold_and_the_ladder_reads_test_cases(sides):
-    judged = judge.judge(Blur(), sides, ["structure", "weighted"])
-    profiles = judge.profiles(Blur(), sides.validation)
+    judged = judge(Blur(), sides, ["structure", "weighted"])
+    profiles = candidates.profiles(Blur(), sides.validation)
     fitted = WeightedErrors.fit(profiles, judged.validation["structure"])
     np.testing.assert_allclose(judged.validation["weighted"].score, fitted.out_of_fold)
-    assert judged.choose().kind == "structure"
-    table = judge.ingredients({"blur": judged}, ["mse", "structure", "weighted"])
+    assert judged.choose()[0] == "structure"
+    table = candidates.ingredients({"blur": judged}, ["mse", "structure", "weighted"])
     assert table.loc["blur", "mse"] == ""
     assert table.loc["blur", "structure"] == str(interval(judged.test["structure"], "auroc"))
-    assert judge.steps(judged, ["structure", "weighted"]).startswith("weighted against structure")
 
 
-def test_painters_are_compared_image_by_image(sides):
+def test_models_are_compared_image_by_image(sides):
     """PSNR by hand in float64; the difference has the interval of a paired t-test over patients of one image each."""
     normal = sides.test.select(np.isin(sides.test.label_names, ["nv", "df"]))
     _, first = np.unique(normal.patients, return_index=True)
     normal = normal.select(first)
-    table = study.quality_table({"fine": Blur(1 / 32), "coarse": Blur(1 / 4)}, normal)
+    table = quality_table({"fine": Blur(1 / 32), "coarse": Blur(1 / 4)}, normal)
     pixels = torch.from_numpy(normal.take()).permute(0, 3, 1, 2) / 255
     by_hand = [
         -10 * (Blur(share)(pixels) - pixels).double().square().mean((1, 2, 3)).log10().numpy()
@@ -241,12 +249,12 @@ def test_painters_are_compared_image_by_image(sides):
     gain, paired = table.psnr.iloc[-1], stats.ttest_rel(*by_hand).confidence_interval(0.95)
     assert (gain.low, gain.high) == pytest.approx((paired.low, paired.high), rel=1e-3)
     assert gain.name == "psnr_difference" and gain.split == "test" and gain.n == len(normal)
-    assert (study.reconstruction_quality(Blur(1 / 32), normal)["ssim"] <= 1).all()
+    assert (reconstruction_quality(Blur(1 / 32), normal)["ssim"] <= 1).all()
 
 
 def test_mistakes_come_clearest_first():
     scores = Scores([1, 1, 0, 0, 1], [0.3, 0.1, 0.8, 0.9, 0.95], list("abcde"), ["test"] * 5, ("normal", "abnormal"))
-    missed, alarms = study.mistakes(scores, (scores.score > 0.5).astype(int))
+    missed, alarms = mistakes(scores, (scores.score > 0.5).astype(int))
     assert missed.tolist() == [1, 0] and alarms.tolist() == [3, 2]
 
 
@@ -254,8 +262,8 @@ def test_colours_from_labels_find_colour():
     patches = make_set(300)
     images = patches.take()
     images[patches.label_names == "mel"] //= 4
-    dark = study.detection_sides(PatchSet.from_arrays(images, patches.table, patches.card))
-    found = study.colours_from_labels(dark)
+    dark = detection_sides(PatchSet.from_arrays(images, patches.table, patches.card))
+    found = colours_from_labels(dark)
     assert set(found.split) == {"test"} and interval(found, "auroc").value > 0.95
 
 
@@ -291,7 +299,7 @@ def test_short_trainings_answer_on_validation_cases(trial, patches, sides):
     assert {one.split for one in sweep.values()} == {"val"}
     table = learning_table(trial)
     assert len(table) == 4 and table.images.iloc[1] == (sides.train.label_names == "nv").sum()
-    assert changes(table).count(";") == 2
+    assert [isinstance(one, str) for one in table["minus the first"]] == [True, False, False, False]
     folds = patient_folds_auroc(trial, patches.where(split=["train", "val"]), k=2)
     assert [one.split for one in folds] == ["fold 1", "fold 2"]
     assert sum(one.n for one in folds) == (patches.splits != "test").sum()
@@ -299,10 +307,10 @@ def test_short_trainings_answer_on_validation_cases(trial, patches, sides):
         patient_folds_auroc(trial, patches)
 
 
-def test_the_table_form_is_compared_on_the_same_cases(trial, sides, patches):
-    lost = table_loss(trial, sides, sides.validation)
-    assert lost["psnr"] == pytest.approx(100) and lost["structure"] == pytest.approx(1, abs=1e-3)
-    assert lost["difference"].value == 0
+def test_the_table_form_is_compared_on_the_same_cases(trial, patches):
+    lost = table_loss(trial, patches, patches)["value"]
+    assert lost["PSNR (dB)"] == "100.0" and lost["local structure that is left"] == "1.00"
+    assert lost["paired difference"].value == 0
 
 
 def test_what_learnt_from_labels_is_never_chosen():
@@ -313,28 +321,117 @@ def test_what_learnt_from_labels_is_never_chosen():
         return Scores(truth, values, np.arange(100), np.full(100, "val"), ("normal", "abnormal"))
 
     good, bad = scores(0.5), scores(1.5)
-    chosen = judge.Judged({"mse": bad, "weighted": good}, {}).choose()
-    assert chosen.kind == "mse" and list(chosen.aurocs) == ["mse"] and "Chosen: **mse**" in str(chosen)
+    kind, aurocs = Judged({"mse": bad, "weighted": good}, {}).choose()
+    assert kind == "mse" and list(aurocs) == ["mse"]
     with pytest.raises(MedcoreError, match="no candidate"):
-        judge.Judged({"weighted": good}, {}).choose()
+        Judged({"weighted": good}, {}).choose()
 
 
-def test_labels_are_said_to_work_where_a_trivial_painter_does_as_well(sides, monkeypatch):
-    painters = {name: judge.judge(Blur(), sides, ["mse", "weighted"]) for name in ("blur", "network")}
-    table, verdict = judge.with_labels(painters, sides)
-    assert list(table.index) == ["blur", "network", "colour histogram"]
-    weighted = painters["blur"].test["weighted"]
-    assert table.auroc["blur"].value == pytest.approx(roc_auc_score(weighted.truth, weighted.score))
-    assert "the work of the labels" in verdict
-    noise = replace(weighted, score=np.random.default_rng(0).random(len(weighted)))
-    monkeypatch.setattr(judge, "colours_from_labels", lambda sides: noise)
-    blind = {"blur": judge.Judged({}, {"weighted": noise}), "network": painters["network"]}
-    assert "still adds something" in judge.with_labels(blind, sides)[1]
-    nothing = judge.Judged({}, {}, {"weighted": "too few patients"})
-    table, reason = judge.with_labels({"blur": painters["blur"], "network": nothing}, sides)
-    assert table.empty and reason == "too few patients."
+def test_what_learnt_from_labels_stands_beside_colours_that_did(sides):
+    models = {name: judge(Blur(), sides, ["mse", "weighted"]) for name in ("blur", "network")}
+    found = candidates.with_labels(models, sides)
+    assert list(found) == ["blur", "network", "colour histogram"]
+    assert found["blur"] is models["blur"].test["weighted"]
+    assert candidates.with_labels({"network": Judged({}, {}, {"weighted": "too few patients"})}, sides) == {}
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(134, 60), (720, 42), (2000, 15), (9000, 10)])
-def test_few_images_are_visited_more_often(images, epochs):
-    assert study.epochs_for(30_000, images) == epochs == study.epochs_for(None, images)
+# --- the study ----------------------------------------------------------------------------------------------------
+
+SMALL = AnomalyChoices(scores=("mse", "structure"), bottleneck=3, epochs=1, short_epochs=1, short_images=40)
+
+
+@pytest.fixture
+def study(tmp_data):
+    found = AnomalyStudy(make_set(160, split=[""] * 160), SMALL)
+    torch.manual_seed(0)
+    found.add("network", ConvAutoencoder(16, bottleneck=3).eval())
+    return found
+
+
+def test_one_patient_with_most_images_does_not_fill_a_side():
+    """Shares are counted in patients: 341 images of one patient leave three and four patients on other sides else."""
+    patients = np.r_[np.zeros(340, int), np.repeat(np.arange(1, 61), 3)]
+    images = make_set(520, patient=patients, split=[""] * 520)
+    found = AnomalyStudy(images, SMALL)
+    table = found.sides_table()["lesions"]
+    assert table["chooses score and threshold"] >= 10 and table["is tested"] >= 10
+    counted = [len(set(part.patients)) for part in (found.sides.validation, found.sides.test)]
+    assert table[["chooses score and threshold", "is tested"]].tolist() == counted
+
+
+def test_few_images_are_visited_more_often(study):
+    for images, epochs in ((134, 60), (720, 42), (2000, 15), (9000, 10)):
+        sized = replace(study.sides, train=study.sides.train.select(np.arange(images) % len(study.sides.train)))
+        study.sides, study.choices = sized, AnomalyChoices(images_seen=30_000)
+        study.__dict__.pop("config", None)
+        assert study.config.epochs == epochs
+
+
+def test_a_trivial_score_gets_its_sign_from_validation_cases():
+    truth = np.tile([0, 1], 20)
+    wrong = Scores(truth, -truth + 0.1 * np.arange(40) / 40, np.arange(40), ["val"] * 40, ("normal", "abnormal"))
+    test = replace(wrong, split=np.full(40, "test"))
+    name, (validation, turned) = oriented("red pixels", wrong, test)
+    assert name == "red pixels (reversed)"
+    assert roc_auc_score(truth, validation.score) == roc_auc_score(truth, turned.score) == 1.0
+    assert oriented("red pixels", validation, turned)[0] == "red pixels"
+
+
+def test_no_trivial_detector_is_worse_than_chance_where_its_sign_was_chosen(study):
+    for name, (validation, test) in study.trivial.items():
+        assert interval(validation, "auroc").value >= 0.5, name
+        assert set(validation.split) == {"val"} and set(test.split) == {"test"}
+
+
+def test_the_reference_of_the_headline_is_chosen_on_validation_cases(study):
+    by_hand = {name: roc_auc_score(one.truth, one.score) for name, (one, _) in study.trivial.items()}
+    assert study.comparison.reference == max(by_hand, key=by_hand.get)
+    assert set(study.comparison.differences) == set(study.trivial)
+    gap, found = study.comparison.against_reference[0], study.found
+    other = study.trivial[study.comparison.reference][1]
+    assert gap.value == pytest.approx(roc_auc_score(found.truth, found.score) - roc_auc_score(other.truth, other.score))
+
+
+def test_a_rival_network_is_compared_on_the_same_cases(study):
+    torch.manual_seed(1)
+    study.add("rival", ConvAutoencoder(16, bottleneck=6).eval())
+    name = f"rival, {study.chosen['rival']} score"
+    assert list(study.comparison.rivals) == [name]
+    one, other = study.found, study.judged["rival"].test[study.chosen["rival"]]
+    expected = roc_auc_score(one.truth, one.score) - roc_auc_score(other.truth, other.score)
+    assert study.comparison.differences[name][0].value == pytest.approx(expected)
+    assert study.method == "network"
+
+
+def test_the_candidates_are_listed_with_the_reason_of_those_left_out(study):
+    table = study.add("again", ConvAutoencoder(16, bottleneck=3).eval())
+    assert (table["note"] == "chosen").sum() == 1
+    study.choices = replace(SMALL, scores=("mse", "kl"))
+    assert study.add("third", ConvAutoencoder(16, bottleneck=3).eval()).loc["kl", "note"] == "needs a VAE"
+
+
+def test_the_tables_name_the_unit_of_the_set(study):
+    assert "lesions" in study.by_class().columns and "lesions" in study.sides_table().columns
+    assert study.operating().index.tolist() == ["youden", "specificity>=0.90"]
+    counts = study.mistake_counts()
+    assert counts.loc["missed", "of"] == study.found.positive.sum() and (counts["images"] <= counts["of"]).all()
+    assert study.within().empty
+
+
+def test_the_error_maps_of_mistakes_are_those_of_the_deciding_score(study):
+    shown = study.mistakes(2)
+    assert shown["error_label"] == f"{study.kind} error"
+    images = torch.from_numpy(shown["images"]).permute(0, 3, 1, 2).float() / 255
+    expected = candidates.scores_of_kinds(study.models["network"], images, [study.kind])[:, 0]
+    np.testing.assert_allclose(shown["errors"].mean((1, 2)), expected.numpy(), rtol=1e-3)
+
+
+def test_what_learns_from_images_refuses_test_images(sides):
+    for learn in (lambda: fit_linear(sides.test, 3), lambda: colour_distances(sides.test, sides.test)):
+        with pytest.raises(TestDataRefused):
+            learn()
+
+
+def test_a_network_has_to_be_added_first(tmp_data):
+    with pytest.raises(MedcoreError, match="call add"):
+        _ = AnomalyStudy(make_set(160, split=[""] * 160), SMALL).kind

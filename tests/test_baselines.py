@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
-from sklearn.decomposition import PCA
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation import baselines as bl
-from medcore.studies.anomaly import reference
-from medcore.studies.anomaly.reference import pca_reconstruction
 
 
 def make(labels, images, classes="ab", **columns):
@@ -105,35 +102,3 @@ def test_wrong_names_and_single_classes_are_named(coloured):
         bl.run_baselines(*coloured, names=["histogram"])
     with pytest.raises(MedcoreError, match="of one class"):
         bl.run_baselines(coloured[0].select(coloured[0].labels == 0), coloured[1])
-
-
-def test_pca_equals_the_full_decomposition():
-    rng = np.random.default_rng(0)
-    basis, codes = rng.normal(size=(5, 8 * 8 * 3)), rng.normal(size=(80, 5))
-    images = np.clip(128 + 12 * codes @ basis, 0, 255).reshape(80, 8, 8, 3)
-    ps = make([0] * 80, images)
-    train, held_out = ps.select(np.arange(60)), ps.select(np.arange(60, 80))
-    flat = ps.take().reshape(80, -1) / 255
-    model = PCA(3, svd_solver="full").fit(flat[:60])
-    expected = ((model.inverse_transform(model.transform(flat[60:])) - flat[60:]) ** 2).mean(axis=1)
-    assert pca_reconstruction(train, held_out, components=3) == pytest.approx(expected, rel=1e-3)
-
-
-def test_pca_finds_what_normal_images_do_not_hold(monkeypatch):
-
-    monkeypatch.setattr(reference, "CHUNK", 7)
-    rng = np.random.default_rng(0)
-    brightness = rng.integers(50, 200, (50, 1, 1, 1))
-    images = np.broadcast_to(brightness, (50, 80, 80, 3)).copy()
-    images[40:, 20:50, 20:50] = 255 - images[40:, 20:50, 20:50]
-    ps = make([0] * 40 + [1] * 10, images)
-    score = pca_reconstruction(ps.select(np.arange(30)), ps.select(np.arange(30, 50)), components=2)
-    assert score[10:].min() > score[:10].max()
-
-
-def test_pca_names_what_is_wrong():
-    ps = make([0] * 5, noise(5))
-    with pytest.raises(MedcoreError, match="components=6 must be 1 to the 5"):
-        pca_reconstruction(ps, ps, components=6)
-    with pytest.raises(MedcoreError, match=r"\(16, 16, 3\), the others \(8, 8, 3\)"):
-        pca_reconstruction(ps, make([0], noise(1, side=8)), components=2)

@@ -36,14 +36,15 @@ def test_mahalanobis_by_scipy(model: VAE) -> None:
 def test_neighbours_by_brute_force() -> None:
     rng = np.random.default_rng(0)
     codes, labels, patients = rng.normal(size=(60, 3)), rng.integers(0, 3, 60), rng.integers(0, 20, 60).astype(str)
-    found = latent.what_it_knows(codes, labels, patients)
+    found = latent.nearest_neighbours(codes, labels, patients)
     distance = cdist(codes, codes)
     np.fill_diagonal(distance, np.inf)
     nearest = distance.argmin(1)
     several = np.array([(patients == name).sum() > 1 for name in patients])
-    assert found["patient"] == pytest.approx((patients[nearest] == patients)[several].mean())
+    known = (patients[nearest] == patients)[several].mean()
+    assert found.loc["same patient", "nearest"] == pytest.approx(known, abs=1e-3)
     distance[patients[:, None] == patients] = np.inf
-    assert found["class"] == pytest.approx((labels[distance.argmin(1)] == labels).mean())
+    assert found.loc["same class", "nearest"] == pytest.approx((labels[distance.argmin(1)] == labels).mean(), abs=1e-3)
 
 
 def test_a_space_of_patients_is_exposed() -> None:
@@ -52,11 +53,11 @@ def test_a_space_of_patients_is_exposed() -> None:
     patients = np.repeat(np.arange(30), 4)
     codes = rng.normal(size=(30, 5))[patients] * 10 + rng.normal(size=(120, 5)) * 0.01
     labels = rng.integers(0, 2, 30)[patients]
-    found = latent.what_it_knows(codes, labels, patients)
-    assert found["patient"] == 1.0 and found["patient_chance"] < 0.1
-    assert found["class"] < 0.75
+    found = latent.nearest_neighbours(codes, labels, patients, unit="lesion")
+    assert found.loc["same lesion", "nearest"] == 1.0 and found.loc["same lesion", "by chance"] < 0.1
+    assert found.loc["same class", "nearest"] < 0.75
     with pytest.raises(MedcoreError, match="one patient"):
-        latent.what_it_knows(codes, labels, np.zeros(120))
+        latent.nearest_neighbours(codes, labels, np.zeros(120))
 
 
 def test_a_walk_changes_one_dimension(model: VAE) -> None:
@@ -76,7 +77,9 @@ def test_a_memory_lies_at_distance_zero(model: VAE) -> None:
     assert np.array_equal(drawn, again)
     assert distance.max() < 0.003
     assert np.array_equal(nearest, memory.take())
-    assert latent.usual_distance(memory, memory) == pytest.approx(0, abs=1e-4)
+    table = latent.memory_table(distance, memory, some(40, 5))
+    assert table["nearer than 5 % of the real"].tolist() == [4, 2] and table["images"].tolist() == [4, 40]
+    assert table.loc["drawn", "median distance"] < 0.003 < table.loc["real", "median distance"]
 
 
 def test_neighbours_stay_neighbours_in_the_map() -> None:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 FAMILIES = {
-    "architecture": ("autoencoder_diagram", "unet_diagram"),
+    "architecture": ("autoencoder_diagram", "network_diagram", "network_text", "unet_diagram"),
     "calibration": ("calibration_before_after", "decision_curves", "reliability_diagram"),
     "confusion": ("confusion_heatmap", "operating_point", "present"),
     "curves": ("fold_roc_curves", "learning_curve", "learning_curves", "robustness_curves", "roc_curves"),

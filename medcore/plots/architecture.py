@@ -5,7 +5,8 @@ A block's height follows the side of its feature maps and its width the number o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,6 +54,28 @@ def autoencoder_diagram(
     _captions(ax, [("bottleneck", (start + place + PILL) / 2), ("decoder", (first + back[-2]) / 2)])
     _captions(ax, [("output", back[-1] - 0.1)])
     return _finish(ax, back[-1])
+
+
+def network_diagram(spec: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
+    """An autoencoder or a VAE as its ``spec`` describes it."""
+    stages, latent = _stages_of(spec)
+    return autoencoder_diagram(stages, latent=latent, variational=spec["family"] == "vae", ax=ax)
+
+
+def network_text(spec: Mapping[str, Any]) -> str:
+    """What ``network_diagram`` shows, for readers who cannot see it."""
+    stages, latent = _stages_of(spec)
+    shown = ", ".join(f"{side}² × {channels}" for channels, side in stages)
+    middle = "mean and log-variance of a code" if spec["family"] == "vae" else "a bottleneck"
+    return f"Diagram: encoder of {len(stages) - 1} stages ({shown}), {middle} of {latent} numbers, mirrored decoder."
+
+
+def _stages_of(spec: Mapping[str, Any]) -> tuple[list[tuple[int, int]], int]:
+    """(channels, side) of the input and after each stage, and the length of the code."""
+    args = spec["args"]
+    side = args["image_size"][0]
+    stages = [(args["in_channels"], side)] + [(c, side // 2 ** (n + 1)) for n, c in enumerate(args["widths"])]
+    return stages, args["latent" if spec["family"] == "vae" else "bottleneck"]
 
 
 @style.styled

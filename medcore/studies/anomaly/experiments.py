@@ -1,6 +1,6 @@
 """Short trainings that answer one question each: how wide, which images, which colours, which patients?
 
-    trial = Trial(sides, spec, Reconstruction("mse"), config, kind="structure")
+    trial = study.trial(Reconstruction("mse"))
     estimates = width_sweep(trial, [4, 16, 64])                  # validation patients
     table = learning_table(trial)                                # which normal images to learn from
     estimates = patient_folds_auroc(trial, patches, k=3)         # every fold's patients judged by a network of its own
@@ -29,9 +29,8 @@ from medcore.evaluation.intervals import interval, paired_difference
 from medcore.evaluation.scores import Scores
 from medcore.metrics.similarity import psnr, structure_map
 from medcore.models.autoencoder import choose_widths
-from medcore.studies.anomaly.detection import abnormal_scores
+from medcore.studies.anomaly.detection import Sides, abnormal_scores, detection_sides, healthy_patients
 from medcore.studies.anomaly.scores import score_set
-from medcore.studies.anomaly.study import Sides, healthy_patients
 from medcore.training.augment.apply import to_float
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Objective
@@ -84,43 +83,33 @@ def learning_table(trial: Trial) -> pd.DataFrame:
     """Which normal images to learn from, and whether to even out their colours first.
 
     Returns:
-        One row per way of learning; ``images``, ``auroc`` (Estimate, validation cases), and where there are several
-        normal classes ``auroc, frequent normal`` and ``auroc, rare normal``: abnormal cases against normal ones of the
-        most frequent class and of all others.
+        One row per way of learning; ``images``, ``auroc`` (Estimate, validation cases), ``minus the first`` (paired),
+        and where there are several normal classes ``auroc, frequent normal`` and ``auroc, rare normal``: abnormal
+        cases against normal ones of the most frequent class and of all others.
     """
-    sides, rows = trial.sides, {}
+    sides, judged = trial.sides, {}
     rare = sides.train.labels != frequent_class(sides.train)
-    several = bool(rare.any())
     ways = {"all normal images": sides.train}
-    if several:
+    if rare.any():
         ways["the most frequent normal class only"] = sides.train.select(~rare)
         ways["rare normal classes as often as the frequent one"] = balanced(sides.train, seed=trial.config.seed)
     for name, train in ways.items():
-        rows[name] = _row(trial, trial.train(train, sides.monitor), sides.validation, len(train))
+        judged[name] = len(train), trial.judge(trial.train(train, sides.monitor))
     if sides.train.shape[2] == 3:
         train, monitor, validation = (even_colours(part) for part in (sides.train, sides.monitor, sides.validation))
-        rows["all, every image brought to one mean colour"] = _row(
-            trial, trial.train(train, monitor), validation, len(train)
-        )
-    columns = ["images", "auroc", "auroc, frequent normal", "auroc, rare normal"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)[columns if several else columns[:2]]
-
-
-def changes(ways: pd.DataFrame) -> str:
-    """What each way of learning changes against the first, in AUROC, in words."""
-    first, *others = ways.index
-    if not others:
-        return "There is one way only to learn from these images"
-    gains = {name: ways.auroc[name].value - ways.auroc[first].value for name in others}
-    words = [f"{name} {f'{gain:+.3f}'.replace('-', '−')}" for name, gain in gains.items()]
-    return f"AUROC against learning from {first}: {'; '.join(words)}"
-
-
-def _row(trial: Trial, model: nn.Module, validation: PatchSet, images: int) -> list[object]:
-    scores = trial.judge(model, validation)
-    frequent = validation.labels == frequent_class(trial.sides.train)
-    parts = [scores.select(scores.positive | frequent), scores.select(scores.positive | ~frequent)]
-    return [images, interval(scores, "auroc"), *(interval(part, "auroc") for part in parts)]
+        found = trial.judge(trial.train(train, monitor), validation)
+        judged["all, every image brought to one mean colour"] = len(train), found
+    first = next(iter(judged.values()))[1]
+    frequent = sides.validation.labels == frequent_class(sides.train)
+    rows = {}
+    for name, (images, scores) in judged.items():
+        rows[name] = {"images": images, "auroc": interval(scores, "auroc"), "minus the first": ""}
+        if scores is not first:
+            rows[name]["minus the first"] = paired_difference(scores, first, "auroc")
+        if rare.any():
+            rows[name]["auroc, frequent normal"] = interval(scores.select(scores.positive | frequent), "auroc")
+            rows[name]["auroc, rare normal"] = interval(scores.select(scores.positive | ~frequent), "auroc")
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def frequent_class(ps: PatchSet) -> int:
@@ -180,30 +169,34 @@ def patient_folds_auroc(trial: Trial, patches: PatchSet, *, k: int = 3, learn: S
     return estimates
 
 
-def table_loss(trial: Trial, table: Sides, enlarged: PatchSet) -> dict[str, Estimate | float]:
+def table_loss(trial: Trial, table: PatchSet, enlarged: PatchSet, *, learn: Sequence[str] = ()) -> pd.DataFrame:
     """What the tabular form loses: detail, and with it the detector's AUROC.
 
     Args:
         trial: On the images.
-        table: The same sides in the tabular form.
-        enlarged: The validation images of the table, enlarged to the size of the images.
+        table: The same images with the same split in the tabular form.
+        enlarged: The table's images at the size of the images.
+        learn: Normal classes to learn from, as for ``detection_sides``.
 
     Returns:
-        ``psnr`` (dB) and ``structure`` (share of the local structure that is left, 1 = all), means over the
-        validation images; ``images`` and ``table``, the AUROC of a short training on each; ``difference``, paired.
+        ``value`` by name: PSNR (dB) and the share of the local structure that is left (1 = all), means over the
+        validation images; the AUROC of a short training on each form, and their paired difference.
     """
-    sides = trial.sides
-    kept = [_kept(a, b) for a, b in zip(sides.validation.chunks(64), enlarged.chunks(64), strict=True)]
-    small = replace(trial, sides=table, spec={**trial.spec, "args": _for_size(trial.spec["args"], table.train.shape)})
+    sides, small = trial.sides, detection_sides(table, trial.sides.abnormal, learn=learn)
+    shown = detection_sides(enlarged, trial.sides.abnormal, learn=learn).validation
+    kept = [_kept(a, b) for a, b in zip(sides.validation.chunks(64), shown.chunks(64), strict=True)]
+    shape = {**trial.spec, "args": _for_size(trial.spec["args"], table.shape)}
+    other = replace(trial, sides=small, spec=shape)
     ours = trial.judge(trial.train(sides.train, sides.monitor))
-    theirs = small.judge(small.train(table.train, table.monitor))
-    return {
-        "psnr": float(np.concatenate([quality[0] for quality in kept]).mean()),
-        "structure": float(np.concatenate([quality[1] for quality in kept]).mean()),
-        "images": interval(ours, "auroc"),
-        "table": interval(theirs, "auroc"),
-        "difference": paired_difference(ours, theirs, "auroc"),
+    theirs = other.judge(other.train(small.train, small.monitor))
+    rows = {
+        "PSNR (dB)": f"{np.concatenate([quality[0] for quality in kept]).mean():.1f}",
+        "local structure that is left": f"{np.concatenate([quality[1] for quality in kept]).mean():.2f}",
+        "AUROC from the images": interval(ours, "auroc"),
+        "AUROC from the table": interval(theirs, "auroc"),
+        "paired difference": paired_difference(ours, theirs, "auroc"),
     }
+    return pd.DataFrame({"value": rows})
 
 
 def _kept(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

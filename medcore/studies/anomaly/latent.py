@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
@@ -13,8 +15,9 @@ from medcore.data.patchset import PatchSet
 from medcore.data.sizes import resize_maps
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import stream
+from medcore.evaluation.scores import refuse_test_images
 from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
-from medcore.models.vae import VAE, traverse
+from medcore.models.vae import VAE, active_units, traverse
 
 SIDE = 32  # pixels; distances between images are measured at this size, where noise is averaged out
 
@@ -42,8 +45,32 @@ def mahalanobis(model: VAE | ConvAutoencoder | DenseAutoencoder, normal: PatchSe
 
     **Reference**: Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4 (the shrinkage).
     """
+    refuse_test_images(normal, "the covariance of codes")
     fitted = LedoitWolf().fit(encode_set(model, normal))
     return fitted.mahalanobis(encode_set(model, ps))
+
+
+def collapse_table(codes: np.ndarray, history: pd.DataFrame) -> pd.DataFrame:
+    """Whether the posterior has collapsed: active dimensions of a VAE's codes, and how its training ended.
+
+    Args:
+        codes: Of validation images. **Shape** ``(N, Z)``.
+        history: Of the training, with ``val_kl`` (nats) and ``val_reconstruction``.
+    """
+    active = int(active_units(torch.from_numpy(codes)).sum())
+    rows = {
+        "active dimensions": f"{active} of {codes.shape[1]}",
+        "posterior": "in use" if active else "COLLAPSED",
+        "KL divergence at the end (nats)": f"{history['val_kl'].iloc[-1]:.1f}",
+        "reconstruction error at the end": f"{history['val_reconstruction'].iloc[-1]:.1f}",
+        "epochs whose KL divergence is not finite": str(int((~np.isfinite(history["val_kl"])).sum())),
+    }
+    return pd.DataFrame({"value": rows})
+
+
+def principal_map(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """The two directions in which codes vary most. **Shape** ``(N, Z)`` -> ``(N, 2)``."""
+    return PCA(2, random_state=seed).fit_transform(codes)
 
 
 def neighbour_map(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -59,29 +86,38 @@ def neighbour_map(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed, max_iter=500).fit_transform(codes)
 
 
-def what_it_knows(
-    codes: np.ndarray, labels: np.ndarray, patients: np.ndarray, *, draws: int = 20, seed: int = 0
-) -> dict[str, float]:
+def nearest_neighbours(
+    codes: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray,
+    *,
+    unit: str = "patient",
+    draws: int = 20,
+    seed: int = 0,
+) -> pd.DataFrame:
     """How often the nearest neighbour in latent space has the same class, and the same patient.
 
     Args:
         codes: **Shape** ``(N, Z)``.
         labels: **Shape** ``(N,)``.
         patients: **Shape** ``(N,)``.
+        unit: What the patients of the set are.
         draws: Random neighbours per image for the chance level.
         seed: Of the random neighbours.
 
     Returns:
-        ``class``, ``class_chance``, ``patient``, ``patient_chance``, each 0 to 1. The class is compared among other
-        patients' images only, so that knowing the patient cannot pass for knowing the class; ``patient`` counts only
-        images whose patient has another image.
+        Rows ``same class`` and ``same patient`` (or the set's unit), columns ``nearest`` and ``by chance``, 0 to 1.
+        The class is compared among other patients' images only, so that knowing the patient cannot pass for knowing
+        the class; the patient counts only images whose patient has another image, and is NaN where none has.
 
     Raises:
         MedcoreError: Fewer than two patients.
     """
     patients = np.unique(np.asarray(patients), return_inverse=True)[1]
     if patients.max(initial=0) == 0:
-        raise MedcoreError("what_it_knows: the images come from one patient; neighbours of other patients are needed")
+        raise MedcoreError(
+            "nearest_neighbours: the images come from one patient; neighbours of other patients are needed"
+        )
     order = (
         NearestNeighbors(n_neighbors=len(codes))
         .fit(codes)
@@ -94,12 +130,15 @@ def what_it_knows(
     rng = np.random.default_rng(seed)
     random = rng.integers(0, len(codes) - 1, (len(codes), draws))
     random += random >= np.arange(len(codes))[:, None]
-    return {
-        "class": float((labels[nearest_foreign] == labels).mean()),
-        "class_chance": float((labels[random] == labels[:, None]).mean()),
-        "patient": float(same_patient[several].mean()) if several.any() else 0.0,
-        "patient_chance": float((patients[random] == patients[:, None])[several].mean()) if several.any() else 0.0,
+    nothing = float("nan")
+    rows = {
+        "same class": [(labels[nearest_foreign] == labels).mean(), (labels[random] == labels[:, None]).mean()],
+        f"same {unit}": [
+            same_patient[several].mean() if several.any() else nothing,
+            (patients[random] == patients[:, None])[several].mean() if several.any() else nothing,
+        ],
     }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["nearest", "by chance"]).round(3)
 
 
 @torch.no_grad()
@@ -146,10 +185,27 @@ def samples_and_neighbours(
     return drawn, train.take(nearest[:, 0]), distance[:, 0] / scale
 
 
-def usual_distance(train: PatchSet, others: PatchSet) -> float:
-    """Median distance from real images to their nearest training image, in the units of ``samples_and_neighbours``."""
-    small = NearestNeighbors(n_neighbors=1).fit(_small_set(train))
-    return float(np.median(small.kneighbors(_small_set(others))[0]) / np.sqrt(small.n_features_in_))
+def memory_table(drawn: np.ndarray, train: PatchSet, others: PatchSet) -> pd.DataFrame:
+    """Are drawn images memories? Their distances to the nearest training image beside those of real images.
+
+    Args:
+        drawn: Of ``samples_and_neighbours``. **Shape** ``(n,)``.
+        train: The images that were learnt from.
+        others: Real images that were not.
+
+    Returns:
+        Rows ``drawn`` and ``real``: ``images``, ``median distance``, and ``nearer than 5 % of the real`` (images closer
+        to a training image than the closest twentieth of the real ones).
+    """
+    found = NearestNeighbors(n_neighbors=1).fit(_small_set(train))
+    real = found.kneighbors(_small_set(others))[0][:, 0] / np.sqrt(found.n_features_in_)
+    limit = np.quantile(real, 0.05)
+    rows = {
+        name: [len(distance), float(np.median(distance)), int((distance < limit).sum())]
+        for name, distance in (("drawn", drawn), ("real", real))
+    }
+    columns = ["images", "median distance", "nearer than 5 % of the real"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).round(4)
 
 
 def _small_set(ps: PatchSet) -> np.ndarray:

@@ -1,14 +1,12 @@
-"""How a painting fails, as a few numbers: by window size, by opponent colour, in the middle and at the rim.
+"""How unlike the training images is this one? Scores of autoencoders and VAEs, one signature for all.
 
-    profile = error_profile(model, images)                       # (B, 18)
-    weighted = WeightedErrors.fit(profile, scores)               # labelled validation cases
-    values = weighted(profile)                                   # (B,), higher = stranger
+    values = score_set(model, patches, "structure")              # (N,), higher = stranger
+    weighted = WeightedErrors.fit(error_profile(…), scores)      # labelled validation cases
 
-A single score weighs these errors alike. Where labelled validation cases exist, which a threshold needs anyway, they
-can say which errors matter. The network itself still learns from normal images only, but such a score has to be read
-beside trivial methods that were given the same labels.
-
-How unlike the training pictures is this one? Scores of autoencoders and VAEs, one signature for all.
+A single score weighs all errors of a reconstruction alike. Where labelled validation cases exist, which a threshold
+needs anyway, they can say which errors matter: by window size, by opponent colour, in the middle and at the rim. The
+network itself still learns from normal images only, but such a score has to be read beside trivial methods that were
+given the same labels.
 """
 
 from __future__ import annotations
@@ -44,19 +42,21 @@ STRENGTH = 0.3  # inverse of the ridge: weights of related errors share what the
 FOLDS = 5
 
 
-def error_profile(picture: Tensor, painted: Tensor) -> Tensor:
+def error_profile(picture: Tensor, reconstructed: Tensor) -> Tensor:
     """What is missing of the structure: per window size, opponent colour, and place (middle, rim).
 
     Args:
         picture: (B, C, H, W) in [0, 1].
-        painted: as ``picture``.
+        reconstructed: as ``picture``.
 
     **Shape**: -> (B, 18) for colour, (B, 6) for grey pictures; 0 for equal pictures.
     """
     middle = central_weights(picture.shape[-2], picture.shape[-1], picture.device)
     rim = (2.0 - middle).clamp_min(0)
     places = torch.stack([middle / middle.sum(), rim / rim.sum()])  # (2, H, W)
-    parts = [torch.einsum("bchw,phw->bcp", 1.0 - structure_maps(picture, painted, sigma), places) for sigma in SCALES]
+    parts = [
+        torch.einsum("bchw,phw->bcp", 1.0 - structure_maps(picture, reconstructed, sigma), places) for sigma in SCALES
+    ]
     return torch.stack(parts, dim=1).flatten(1)
 
 
@@ -114,21 +114,21 @@ PixelMap = Callable[[Tensor, Tensor], Tensor]
 
 
 def _in_the_centre(error: PixelMap) -> PixelMap:
-    def weighted(picture: Tensor, painted: Tensor) -> Tensor:
-        return error(picture, painted) * central_weights(picture.shape[-2], picture.shape[-1], picture.device)
+    def weighted(picture: Tensor, other: Tensor) -> Tensor:
+        return error(picture, other) * central_weights(picture.shape[-2], picture.shape[-1], picture.device)
 
     return weighted
 
 
 # picture (B, C, H, W), reconstruction (B, C, H, W) -> (B, H, W)
 PIXEL_MAPS: dict[str, PixelMap] = {
-    "mse": lambda picture, painted: (picture - painted).square().mean(1),
-    "l1": lambda picture, painted: (picture - painted).abs().mean(1),
-    "ssim": lambda picture, painted: 1.0 - ssim_map(picture, painted),
-    "ssim_multiscale": lambda picture, painted: 1.0 - multiscale_ssim_map(picture, painted),
-    "structure": lambda picture, painted: 1.0 - structure_map(picture, painted),
-    "red": lambda picture, painted: lost(redness(picture), redness(painted)),
-    "dab": lambda picture, painted: lost(dab(picture), dab(painted)),
+    "mse": lambda picture, other: (picture - other).square().mean(1),
+    "l1": lambda picture, other: (picture - other).abs().mean(1),
+    "ssim": lambda picture, other: 1.0 - ssim_map(picture, other),
+    "ssim_multiscale": lambda picture, other: 1.0 - multiscale_ssim_map(picture, other),
+    "structure": lambda picture, other: 1.0 - structure_map(picture, other),
+    "red": lambda picture, other: lost(redness(picture), redness(other)),
+    "dab": lambda picture, other: lost(dab(picture), dab(other)),
 }
 PIXEL_MAPS |= {f"{kind}_centre": _in_the_centre(PIXEL_MAPS[kind]) for kind in ("ssim", "structure")}
 LATENT_SCORES = ("elbo", "kl")
@@ -136,7 +136,7 @@ KINDS = (*PIXEL_MAPS, *LATENT_SCORES)
 
 
 def score(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
-    """How badly the model paints each picture again; larger is stranger.
+    """How badly the model reconstructs each picture; larger is stranger.
 
     Args:
         model: an autoencoder or VAE, trained on normal pictures only; used in evaluation mode.
@@ -162,11 +162,11 @@ def _score(output: Tensor | VAEOutput, images: Tensor, kind: str) -> Tensor:
         kl = kl_divergence(output.mean, output.log_variance).sum(1)
         error = 0.5 * (output.reconstruction.float() - images).square().sum((1, 2, 3))
         return kl if kind == "kl" else kl + error
-    return PIXEL_MAPS[kind](images, painting(output)).mean((1, 2))
+    return PIXEL_MAPS[kind](images, reconstruction_of(output)).mean((1, 2))
 
 
 def scores_of_kinds(model: nn.Module, images: Tensor, kinds: Sequence[str]) -> Tensor:
-    """Several scores of one painting. **Shape**: (B, C, H, W) in [0, 1] -> (B, K); see ``score``."""
+    """Several scores of one reconstruction. **Shape**: (B, C, H, W) in [0, 1] -> (B, K); see ``score``."""
     for kind in kinds:
         check_kind(model, kind)
     output = reconstruct(model, images)
@@ -174,7 +174,7 @@ def scores_of_kinds(model: nn.Module, images: Tensor, kinds: Sequence[str]) -> T
 
 
 def error_map(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
-    """Where the model fails to paint the picture again; its mean over the pixels is ``score``.
+    """Where the model fails to reconstruct the picture; its mean over the pixels is ``score``.
 
     **Shape**: (B, C, H, W) in [0, 1] -> (B, H, W).
 
@@ -184,7 +184,7 @@ def error_map(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
     check_kind(model, kind)
     if kind in LATENT_SCORES:
         raise MedcoreError(f"kind={kind!r} has no map: it is a property of the code; use 'mse' for the ELBO's pixels")
-    return PIXEL_MAPS[kind](images.float(), painting(reconstruct(model, images)))
+    return PIXEL_MAPS[kind](images.float(), reconstruction_of(reconstruct(model, images)))
 
 
 def score_set(
@@ -212,7 +212,7 @@ def score_function(kind: str) -> ScoreFunction:
 
 @torch.no_grad()
 def reconstruct(model: nn.Module, images: Tensor) -> Tensor | VAEOutput:
-    """The model's picture of the picture, drawn without noise.
+    """What the model makes of the pictures, drawn without noise.
 
     Raises:
         MedcoreError: the pictures hold NaN or infinity (or have a shape that the model refuses).
@@ -232,7 +232,7 @@ def reconstruct(model: nn.Module, images: Tensor) -> Tensor | VAEOutput:
         model.train(was_training)
 
 
-def painting(output: Tensor | VAEOutput) -> Tensor:
+def reconstruction_of(output: Tensor | VAEOutput) -> Tensor:
     """The picture in what a model answers, float32."""
     return (output.reconstruction if isinstance(output, VAEOutput) else output).float()
 
@@ -251,23 +251,25 @@ class RankEnsemble:
     A score's rank is the share of reference cases that it exceeds: between 0 and 1, whatever the score's unit.
 
     Args:
-        reference: per score its values on validation cases, (V,) each.
+        reference: per score the same V validation cases.
         weights: per score; equal by default.
 
     Raises:
-        MedcoreError: no scores, empty, non-finite or all-equal reference values.
+        TestDataRefused: a case is marked ``test``, or not marked at all.
+        MedcoreError: no scores, empty or all-equal reference values.
     """
 
-    def __init__(self, reference: dict[str, np.ndarray], weights: dict[str, float] | None = None) -> None:
+    def __init__(self, reference: dict[str, Scores], weights: dict[str, float] | None = None) -> None:
         if not reference:
             raise MedcoreError("RankEnsemble: no scores were given")
-        for name, values in reference.items():
-            if len(values) == 0 or not np.isfinite(values).all() or np.ptp(values) == 0:
+        for name, scores in reference.items():
+            refuse_test_data(scores, "the reference of ranks")
+            if len(scores) == 0 or np.ptp(scores.score) == 0:
                 raise MedcoreError(
-                    f"RankEnsemble: the score {name!r} is empty, not finite or the same for all "
-                    f"{len(values)} validation cases; leave it out"
+                    f"RankEnsemble: the score {name!r} is empty or the same for all {len(scores)} validation cases; "
+                    "leave it out"
                 )
-        self.reference = {name: np.sort(np.asarray(values, dtype=np.float64)) for name, values in reference.items()}
+        self.reference = {name: np.sort(scores.score) for name, scores in reference.items()}
         self.weights = {name: 1.0 for name in reference} if weights is None else dict(weights)
         if set(self.weights) != set(reference) or min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0:
             raise MedcoreError(f"RankEnsemble: weights {weights} must be one number of at least 0 per score")

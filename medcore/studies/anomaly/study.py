@@ -1,260 +1,404 @@
-"""Who learns, who chooses and who is tested in a study of anomaly detection, and what needs no network.
+"""AnomalyStudy: a network that saw only normal images, beside what needs none; notebooks 02 and 03 hold one.
 
-sides = detection_sides(patches)                 # normal images to learn from; all labelled ones to judge
-kind, aurocs = choose_kind(candidates)           # by AUROC on validation cases; test data is refused
-trivial = trivial_scores(sides.train, sides.test, components=64)
+    study = AnomalyStudy(patches, AnomalyChoices(loss="mse"))
+    trained = study.train(network.spec, Reconstruction("mse"))
+    study.add("autoencoder", trained.model)           # its score is chosen on validation cases
+    study.comparison                                  # AUROC …, trivial detectors, rivals, paired differences
+
+The first network that is added is the method; further ones are its rivals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from medcore.data.datasets import HELICO_DENSITIES
+from medcore.data.load import limit_images
 from medcore.data.patchset import PatchSet
+from medcore.data.readers.hmnist import shrunk, tabular_form
+from medcore.data.sizes import resize
+from medcore.data.splits import split_cases, unit_of
 from medcore.errors import MedcoreError
+from medcore.evaluation.comparison import Comparison, compare_methods
 from medcore.evaluation.estimate import Estimate
-from medcore.evaluation.intervals import interval, mean_interval
-from medcore.evaluation.predict import stream
-from medcore.evaluation.scores import Scores, refuse_test_data
-from medcore.metrics.similarity import psnr, ssim
-from medcore.metrics.stain_scores import red_share
-from medcore.models.vae import VAEOutput
-from medcore.studies.anomaly.detection import abnormal_scores
-from medcore.studies.anomaly.reference import pca_reconstruction
-from medcore.studies.anomaly.scores import error_map, reconstruct
-from medcore.training.augment.apply import to_float
+from medcore.evaluation.intervals import interval
+from medcore.evaluation.scores import Scores
+from medcore.evaluation.thresholds import OperatingPoint, choose_threshold
+from medcore.models.classifier import build_classifier
+from medcore.studies.anomaly.candidates import (
+    Blur,
+    Judged,
+    colour_distances,
+    fit_linear,
+    ingredients,
+    judge,
+    with_labels,
+)
+from medcore.studies.anomaly.detection import (
+    abnormal_scores,
+    auroc_within,
+    detection_sides,
+    detection_table,
+    detector_estimates,
+    mistakes,
+)
+from medcore.studies.anomaly.experiments import Trial, learning_table, patient_folds_auroc, table_loss, width_sweep
+from medcore.studies.anomaly.patchcore import fit_patchcore
+from medcore.studies.anomaly.reconstructions import error_maps, reconstruct_pixels
+from medcore.studies.anomaly.scores import PIXEL_MAPS, score_set
+from medcore.studies.choices import Choices
+from medcore.training.augment.recipe import as_augment
+from medcore.training.config import TrainConfig, setting
+from medcore.training.objectives import Objective
+from medcore.training.reuse import Trained, fit_or_reuse
 
-QUALITIES = ("psnr", "ssim")
+LADDER = ("mse", "ssim", "ssim_centre", "structure_centre")
+HOW_DIAGNOSED = ("dx_type", "diagnosis")
 
 
 @dataclass(frozen=True)
-class Sides:
-    """Who learns, who chooses, who is tested.
+class AnomalyChoices(Choices):
+    """What is fixed before any image is judged; ``AnomalyChoices().table()`` shows it."""
 
-    Attributes:
-        train: Normal images of the training patients.
-        monitor: Normal images of the validation patients: pick the epoch.
-        validation: All labelled images of the validation patients: choose score and threshold.
-        test: All labelled images of the test patients.
-        abnormal: Names of the abnormal classes.
-        healthy_only: Whether ``train`` and ``monitor`` hold windows of patients without the disease only.
-    """
+    seed: int = setting(0, "Of the split, the first weights and the order.")
+    scores: Sequence[str] = setting(("mse", "ssim"), "Candidate scores; one is chosen on validation cases.")
+    rule: str = setting("youden", "How the threshold is chosen, on validation cases.")
+    strict_rule: str = setting("specificity>=0.90", "A second threshold rule that is shown beside it.")
+    bottleneck: int = setting(32, "Numbers that an image is squeezed through; also components of the PCA.")
+    epochs: int | None = setting(None, "Visits of every normal image; None follows from images_seen.", "epochs")
+    images_seen: int = setting(30_000, "Images shown in training altogether, where epochs is None;", "images")
+    fewest_epochs: int = setting(
+        10, "but at least so many visits: a large set has to be seen more than once,", "epochs"
+    )
+    most_epochs: int = setting(60, "and at most so many: a small one would be memorised.", "epochs")
+    batch_size: int = setting(16, "Images per optimiser step.", "images")
+    lr: float = setting(2e-3, "Largest learning rate.", "per step")
+    clip_norm: float = setting(1.0, "Longest gradient that is let through.", "L2 norm")
+    augment: str | None = setting(None, "What is changed at random in training images.")
+    blur_share: float = setting(1 / 16, "Standard deviation of the blurred copy.", "share of the shorter side")
+    short_epochs: int = setting(4, "Length of the short trainings that compare choices.", "epochs")
+    short_images: int = setting(400, "Normal images that a short training uses at most.", "images")
+    peer: str = setting("", "Classifier whose patch features are the peer; empty leaves it out.")
+    peer_weights: str | None = setting(None, "Its weights: imagenet, a file, or None for random ones.")
+    peer_memory: int = setting(1000, "Patches that the peer remembers, out of", "patches")
+    peer_candidates: int = setting(20_000, "so many, drawn evenly from the normal images.", "patches")
+    peer_share: float = setting(0.5, "Strangest patches whose mean distance is the peer's score.", "share")
+    device: str = setting("cpu", "Where networks are trained.")
+    retrain: bool = setting(False, "Train anew instead of reusing an equal model.")
 
-    train: PatchSet
-    monitor: PatchSet
-    validation: PatchSet
-    test: PatchSet
-    abnormal: tuple[str, ...]
-    healthy_only: bool = False
 
+class AnomalyStudy:
+    """What notebooks 02 and 03 hold: sides, choices, models, their scores and results.
 
-def detection_sides(patches: PatchSet, abnormal: Sequence[str] = (), *, learn: Sequence[str] = ()) -> Sides:
-    """Cut a split set for anomaly detection.
-
-    Where patients have a diagnosis, only windows of the healthy ones are learnt from: an infected patient's window
-    without a sign may still differ from a healthy patient's.
+    Shares of the split are counted in patients (lesions, …), so that one patient with most images cannot fill a side.
 
     Args:
-        patches: A set with a split column.
+        patches: The set.
+        choices: All choices.
         abnormal: Abnormal classes; by default those of the card.
         learn: Normal classes to learn from; by default all that are not abnormal.
-
-    Raises:
-        MedcoreError: Nothing says what is abnormal, or a side lacks normal or abnormal images.
+        limit: Use at most this many images.
     """
-    names = tuple(abnormal) or tuple(patches.card.abnormal)
-    if not names:
-        raise MedcoreError(
-            f"set {patches.card.name!r} does not say which classes are abnormal; name them, as in "
-            f"-p 'abnormal=[\"{patches.classes[-1]}\"]' out of {', '.join(patches.classes)}"
+
+    def __init__(
+        self,
+        patches: PatchSet,
+        choices: AnomalyChoices,
+        *,
+        abnormal: Sequence[str] = (),
+        learn: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> None:
+        self.choices, self.learn = choices, tuple(learn)
+        known = limit_images(patches.select(patches.labels >= 0), limit, seed=choices.seed)
+        stratify = "diagnosis" if "diagnosis" in known.columns else "label"
+        self.patches = split_cases(known, fractions=(0.6, 0.2, 0.2), seed=choices.seed, stratify=stratify)
+        self.sides = detection_sides(self.patches, abnormal, learn=learn)
+        self.models: dict[str, nn.Module] = {}
+        self.judged: dict[str, Judged] = {}
+        self.chosen: dict[str, str] = {}
+        self.objective: Objective | None = None
+
+    # --- material -------------------------------------------------------------------------------------------------
+
+    @property
+    def unit(self) -> str:
+        """What the patients of the set are: ``patient``, ``lesion`` or ``image``."""
+        return unit_of(self.patches)
+
+    def sides_table(self) -> pd.DataFrame:
+        """Who learns, who picks the epoch, who chooses, who is tested."""
+        rows, sides = {}, self.sides
+        for name, part in (("learns", sides.train), ("picks the epoch", sides.monitor),
+                           ("chooses score and threshold", sides.validation), ("is tested", sides.test)):  # fmt: skip
+            strange = np.isin(part.label_names, sides.abnormal)
+            groups = len(np.unique(part.patients))
+            rows[name] = {"images": len(part), f"{self.unit}s": groups, "abnormal images": int(strange.sum())}
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        return table.assign(note=["patients without the disease only" if sides.healthy_only else ""] * 2 + [""] * 2)
+
+    def rows_of_classes(self, count: int = 8) -> np.ndarray:
+        """Test images of every class in turn, about ``count``. **Shape** ``(n,)`` rows of ``sides.test``."""
+        names, each = self.sides.test.label_names, max(1, count // len(self.patches.classes))
+        return np.concatenate([np.flatnonzero(names == name)[:each] for name in self.patches.classes])
+
+    def normal_test(self) -> PatchSet:
+        """The normal images of the test side."""
+        return self.sides.test.select(~np.isin(self.sides.test.label_names, self.sides.abnormal))
+
+    # --- networks -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The settings of a whole training."""
+        chosen = self.choices
+        epochs = chosen.epochs or int(
+            np.clip(round(chosen.images_seen / max(len(self.sides.train), 1)), chosen.fewest_epochs, chosen.most_epochs)
         )
-    wrong = [name for name in (*names, *learn) if name not in patches.classes]
-    if wrong or set(names) & set(learn):
-        raise MedcoreError(
-            f"abnormal={list(names)}, learn={list(learn)}: must be different classes of {patches.classes}"
+        return TrainConfig(
+            epochs=epochs, batch_size=chosen.batch_size, learning_rate=chosen.lr, seed=chosen.seed,
+            device=chosen.device, clip_norm=chosen.clip_norm,
+            augment=None if chosen.augment is None else as_augment(chosen.augment),
+        )  # fmt: skip
+
+    def train(self, spec: Mapping[str, Any], objective: Objective) -> Trained:
+        """Train a network on the normal images, or find an equal one; short trainings take the first objective."""
+        sides = self.sides
+        self.objective = self.objective or objective
+        return fit_or_reuse(spec, objective, sides.train, sides.monitor, self.config, retrain=self.choices.retrain)
+
+    def add(self, name: str, model: nn.Module) -> pd.DataFrame:
+        """Judge a network by every candidate score, and choose one on validation cases.
+
+        Returns:
+            A row per candidate: AUROC on validation cases, whether it was chosen, or why it was left out.
+        """
+        self.models[name] = model
+        self.judged[name] = judge(model, self.sides, self.choices.scores, seed=self.choices.seed)
+        self.chosen[name], aurocs = self.judged[name].choose()
+        rows = {kind: {"AUROC (validation)": value, "note": "chosen" * (kind == self.chosen[name])}
+                for kind, value in aurocs.items()}  # fmt: skip
+        for kind, reason in self.judged[name].left_out.items():
+            rows[kind] = {"AUROC (validation)": float("nan"), "note": reason}
+        return pd.DataFrame.from_dict(rows, orient="index").round(3)
+
+    @property
+    def method(self) -> str:
+        """The first network that was added."""
+        if not self.judged:
+            raise MedcoreError("AnomalyStudy: no network was judged yet; call add(name, model) first")
+        return next(iter(self.judged))
+
+    @property
+    def kind(self) -> str:
+        """The score that was chosen for the method."""
+        return self.chosen[self.method]
+
+    @property
+    def found(self) -> Scores:
+        """Test cases under the method and its chosen score."""
+        return self.judged[self.method].test[self.kind]
+
+    @property
+    def validation(self) -> Scores:
+        """Validation cases under the method and its chosen score."""
+        return self.judged[self.method].validation[self.kind]
+
+    def validation_auroc(self) -> float:
+        """AUROC of the chosen score on validation cases: what a search may choose by."""
+        return interval(self.validation, "auroc").value or 0.0
+
+    # --- what needs no network ------------------------------------------------------------------------------------
+
+    @cached_property
+    def references(self) -> dict[str, Judged]:
+        """A blurred copy and a PCA under the same candidate scores."""
+        sides, components = self.sides, min(self.choices.bottleneck, len(self.sides.train))
+        models = {
+            "blurred copy": Blur(self.choices.blur_share),
+            f"PCA, {components} components": fit_linear(sides.train, components, seed=self.choices.seed),
+        }
+        kinds = list(dict.fromkeys(["mse", *self.choices.scores]))
+        return {name: judge(model, sides, kinds, seed=self.choices.seed) for name, model in models.items()}
+
+    @cached_property
+    def trivial(self) -> dict[str, tuple[Scores, Scores]]:
+        """Trivial detectors: validation and test cases by name.
+
+        One that ranks validation cases the wrong way round is reversed: none is worse than chance for want of a sign.
+        """
+        sides = (self.sides.validation, self.sides.test)
+        pairs = {}
+        for name, judged in self.references.items():
+            kinds = ["mse"] if name.startswith("PCA") else []
+            kinds += [self.kind] if self.kind in judged.test else []
+            for kind in dict.fromkeys(kinds):
+                pairs[f"{name}, {kind} score"] = (judged.validation[kind], judged.test[kind])
+        colours = [colour_distances(self.sides.train, side) for side in sides]
+        for name in colours[0]:
+            first, second = (abnormal_scores(side, found[name], abnormal=self.sides.abnormal)
+                             for side, found in zip(sides, colours, strict=True))  # fmt: skip
+            pairs[name] = (first, second)
+        return dict(oriented(name, *pair) for name, pair in pairs.items())
+
+    def reference(self) -> str:
+        """The trivial detector with the highest AUROC on validation cases."""
+        return max(self.trivial, key=lambda name: interval(self.trivial[name][0], "auroc").value or 0.0)
+
+    @cached_property
+    def peer(self) -> dict[str, Scores]:
+        """Test cases by the distance of a classifier's patch features from normal ones; empty without a peer."""
+        chosen, sides = self.choices, self.sides
+        if not chosen.peer:
+            return {}
+        model = build_classifier(chosen.peer, 2, in_channels=self.patches.shape[2], weights=chosen.peer_weights)
+        memory = fit_patchcore(
+            model.to(chosen.device), sides.train, memory=chosen.peer_memory, candidates=chosen.peer_candidates,
+            top=chosen.peer_share, seed=chosen.seed,
+        )  # fmt: skip
+        values = score_set(memory.model, sides.test, memory.as_score())
+        weights = "random" if chosen.peer_weights is None else "pretrained"
+        name = f"patch features of {chosen.peer}, {weights} weights"
+        return {name: abnormal_scores(sides.test, values, abnormal=sides.abnormal)}
+
+    # --- results --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """The method beside trivial detectors, the other networks (each by its own chosen score) and the peer."""
+        rivals = {f"{name}, {self.chosen[name]} score": self.judged[name].test[self.chosen[name]]
+                  for name in list(self.judged)[1:]}  # fmt: skip
+        trivial = {name: test for name, (_, test) in self.trivial.items()}
+        compared = compare_methods(
+            self.found, trivial, metrics=("auroc",), rivals=rivals | self.peer, reference=self.reference()
         )
-    known = patches.select(patches.labels >= 0)
-    is_abnormal = np.isin(known.label_names, names)
-    learnt = ~is_abnormal if not learn else np.isin(known.label_names, learn)
-    parts = {side: known.splits == side for side in ("train", "val", "test")}
-    healthy = learnt & healthy_patients(known)
-    healthy_only = bool(0 < healthy.sum() < learnt.sum() and all((healthy & parts[s]).any() for s in ("train", "val")))
-    learnt = healthy if healthy_only else learnt
-    sides = Sides(
-        train=known.select(parts["train"] & learnt), monitor=known.select(parts["val"] & learnt),
-        validation=known.select(parts["val"]), test=known.select(parts["test"]), abnormal=names,
-        healthy_only=healthy_only,
-    )  # fmt: skip
-    _check(sides, {side: is_abnormal[rows] for side, rows in parts.items()})
-    return sides
+        return replace(compared, metrics=detector_estimates(self.found, self.point))
+
+    @cached_property
+    def point(self) -> OperatingPoint:
+        """The threshold, chosen on validation cases."""
+        return choose_threshold(self.validation, self.choices.rule)
+
+    def operating(self) -> pd.DataFrame:
+        """The chosen threshold and a second one, each from validation cases, and what they give on test cases."""
+        rows = {}
+        for rule in dict.fromkeys((self.choices.rule, self.choices.strict_rule)):
+            point = choose_threshold(self.validation, rule)
+            decision = point.apply(self.found)
+            rows[rule] = {"threshold": f"{point.threshold:.4g}"} | {
+                name: interval(self.found, name, decision=decision) for name in ("sensitivity", "specificity")
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def by_class(self) -> pd.DataFrame:
+        """How often each class of the test cases is called abnormal."""
+        return detection_table(self.found, self.sides.test.label_names, self.point, group=self.unit)
+
+    def within(self) -> pd.DataFrame:
+        """AUROC among cases diagnosed in the same way, where a column says how; else an empty table."""
+        column = next((name for name in HOW_DIAGNOSED if name in self.patches.columns), None)
+        if column is None:
+            return pd.DataFrame(columns=["normal", "abnormal", "auroc"])
+        return auroc_within(self.found, self.sides.test.column(column)).rename_axis(column)
+
+    def ingredients(self) -> pd.DataFrame:
+        """AUROC on test cases: reference models and networks down, scores across from plain to refined."""
+        return ingredients({**self.references, **self.judged}, list(dict.fromkeys((*LADDER, self.kind))))
+
+    def with_labels(self) -> Comparison | None:
+        """What labelled validation cases make of every model's errors, and of colours; None where they are too few."""
+        found = with_labels({**self.references, **self.judged}, self.sides)
+        if self.method not in found:
+            return None
+        ours = found.pop(self.method)
+        return compare_methods(ours, {}, metrics=("auroc",), rivals=found, reference="")
+
+    # --- pictures -------------------------------------------------------------------------------------------------
+
+    def reconstructed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Some test images, what the method makes of them, and their classes."""
+        images = self.sides.test.take(rows)
+        return images, reconstruct_pixels(self.models[self.method], images), self.sides.test.label_names[rows].tolist()
+
+    def mistakes(self, count: int = 4) -> dict[str, Any]:
+        """The clearest missed images and false alarms with their error map, for ``plots.reconstruction_rows``."""
+        missed, alarms = mistakes(self.found, self.point.apply(self.found))
+        rows = np.concatenate([missed[:count], alarms[:count]])
+        images, restored, names = self.reconstructed(rows)
+        kind = self.kind if self.kind in PIXEL_MAPS else "structure"
+        words = ["missed"] * len(missed[:count]) + ["false alarm"] * len(alarms[:count])
+        titles = [f"{name}\n{word}" for name, word in zip(names, words, strict=True)]
+        errors = error_maps(self.models[self.method], images, kind)
+        return {"images": images, "reconstructions": restored, "errors": errors, "titles": titles,
+                "error_label": f"{kind} error"}  # fmt: skip
+
+    def mistake_counts(self) -> pd.DataFrame:
+        """How many abnormal test images are missed, and how many normal ones raise a false alarm."""
+        missed, alarms = mistakes(self.found, self.point.apply(self.found))
+        strange = int(self.found.positive.sum())
+        rows = {"missed": [len(missed), strange], "false alarm": [len(alarms), len(self.found) - strange]}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["images", "of"])
+
+    # --- short trainings, judged on validation cases ---------------------------------------------------------------
+
+    @property
+    def trial(self) -> Trial:
+        """What all short trainings share: the method's architecture, objective and score."""
+        if self.objective is None:
+            raise MedcoreError("AnomalyStudy: no network was trained yet; call train(spec, objective) first")
+        short = replace(self.config, epochs=self.choices.short_epochs)
+        spec = getattr(self.models[self.method], "spec", {})
+        return Trial(self.sides, spec, self.objective, short, self.kind, self.choices.short_images)
+
+    def widths(self, widths: Sequence[int]) -> dict[str, Estimate]:
+        """AUROC for several widths of the bottleneck."""
+        return width_sweep(self.trial, widths)
+
+    def ways_of_learning(self) -> pd.DataFrame:
+        """Which normal images to learn from, and whether to even out their colours first."""
+        return learning_table(self.trial)
+
+    def folds(self, count: int) -> list[Estimate]:
+        """AUROC of each fold's patients under a network that learnt from the other folds; test patients stay out."""
+        judging = self.patches.where(split=["train", "val"])
+        return patient_folds_auroc(self.trial, judging, k=count, learn=self.learn)
+
+    def tabular(self, source: str = "") -> tuple[PatchSet, PatchSet, str]:
+        """The images as a table of 28×28 pixels has them, these enlarged again, and where the table comes from."""
+        table, origin = tabular_form(self.patches, source)
+        return table, shrunk(table, side=self.patches.shape[0]), origin
+
+    def table_loss(self, source: str = "") -> pd.DataFrame:
+        """What the tabular form loses: detail, and with it the detector's AUROC."""
+        table, enlarged, _ = self.tabular(source)
+        return table_loss(self.trial, table, enlarged, learn=self.learn)
+
+    def tabular_examples(self, source: str = "") -> tuple[np.ndarray, dict[str, Any], str]:
+        """One image of each class, its row of the table, and that row enlarged, for ``plots.image_grid``."""
+        table, enlarged, origin = self.tabular(source)
+        names, side = self.patches.label_names, self.patches.shape[0]
+        rows = np.concatenate([np.flatnonzero(names == name)[:1] for name in self.patches.classes])
+        blocks = resize(table.take(rows), (side, side), "nearest")
+        images = np.concatenate([self.patches.take(rows), blocks, enlarged.take(rows)])
+        labels = ["image", "table,\n28×28", "enlarged\nagain"]
+        return images, {"columns": len(rows), "row_labels": labels, "column_titles": names[rows].tolist()}, origin
 
 
-def epochs_for(images_seen: int | None, images: int) -> int:
-    """Epochs that show about as many images altogether: few images are visited more often.
-
-    Args:
-        images_seen: Images shown altogether; None for 30,000.
-        images: Of the training side.
-
-    Returns:
-        ``images_seen / images``, at least 10 and at most 60: a small set would be learnt by heart, and a large one has
-        to be seen more than once.
-    """
-    return int(np.clip(round((images_seen or 30_000) / max(images, 1)), 10, 60))
+def oriented(name: str, validation: Scores, test: Scores) -> tuple[str, tuple[Scores, Scores]]:
+    """A score and its name, reversed where it ranks validation cases the wrong way round."""
+    value = interval(validation, "auroc").value
+    if value is None or value >= 0.5:
+        return name, (validation, test)
+    turned = [replace(one, score=-one.score) for one in (validation, test)]
+    return f"{name} (reversed)", (turned[0], turned[1])
 
 
-def healthy_patients(ps: PatchSet) -> np.ndarray:
-    """Whether the patient of each image is diagnosed healthy; True for all where nobody has a diagnosis.
-
-    **Shape** ``(N,)`` bool.
-    """
-    if "diagnosis" not in ps.columns or not np.isin(ps.column("diagnosis"), HELICO_DENSITIES).any():
-        return np.ones(len(ps), dtype=bool)
-    return ps.column("diagnosis") == HELICO_DENSITIES[0]
-
-
-def _check(sides: Sides, is_abnormal: Mapping[str, np.ndarray]) -> None:
-    if not len(sides.train) or not len(sides.monitor):
-        raise MedcoreError(
-            f"anomaly detection: {len(sides.train)} normal images to learn from and {len(sides.monitor)} to watch the "
-            "training with; both are needed"
-        )
-    for side in ("val", "test"):
-        count, found = len(is_abnormal[side]), int(is_abnormal[side].sum())
-        if not 0 < found < count:
-            raise MedcoreError(
-                f"anomaly detection: split {side!r} has {found} abnormal of {count} labelled images; no threshold can "
-                "be chosen or judged without both kinds. Use another seed, or a set with more patients"
-            )
-
-
-def choose_kind(candidates: Mapping[str, Scores]) -> tuple[str, dict[str, float]]:
-    """The score with the highest AUROC on validation cases.
-
-    Args:
-        candidates: Name of a score to its validation Scores.
-
-    Returns:
-        The name, and the AUROC of each.
-
-    Raises:
-        TestDataRefused: A case is marked ``test``.
-        MedcoreError: There is nothing to choose from.
-    """
-    if not candidates:
-        raise MedcoreError("choose_kind: no candidate scores")
-    aurocs = {}
-    for name, scores in candidates.items():
-        refuse_test_data(scores, "an anomaly score")
-        aurocs[name] = interval(scores, "auroc").value or 0.0
-    return max(aurocs, key=lambda name: aurocs[name]), aurocs
-
-
-def trivial_scores(train: PatchSet, held_out: PatchSet, *, components: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Anomaly scores that need no network, higher = stranger.
-
-    Args:
-        train: Normal images.
-        held_out: Images to score.
-        components: Of the PCA: as many numbers as the model's bottleneck.
-        seed: Of the PCA's randomised solver.
-
-    Returns:
-        ``PCA``, ``mean colour`` and ``colour histogram`` (distance from the normal mean, in normal spreads), and in
-        colour ``red pixels``. Each **Shape** ``(N,)``.
-    """
-    from medcore.evaluation.baselines import colour_histogram, mean_colour
-
-    components = min(components, len(train))
-    found = {f"PCA, {components} components": pca_reconstruction(train, held_out, components=components, seed=seed)}
-    for name, features in (("mean colour", mean_colour), ("colour histogram", colour_histogram)):
-        normal, values = features(train), features(held_out)
-        found[name] = (((values - normal.mean(0)) / (normal.std(0) + 1e-3)) ** 2).mean(1)
-    if held_out.shape[2] == 3:
-        found["red pixels"] = np.concatenate([red_share(chunk) for chunk in held_out.chunks()])
-    return found
-
-
-def colours_from_labels(sides: Sides) -> Scores:
-    """Test scores of colours alone, by a method that was given the labels of the validation cases.
-
-    The comparison for anomaly scores that were weighted on the same labels: ridge logistic regression on the square
-    roots of the colour histogram's shares.
-    """
-    from medcore.evaluation.baselines import colour_histogram
-
-    asked = abnormal_scores(sides.validation, np.zeros(len(sides.validation)), abnormal=sides.abnormal)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    model.fit(np.sqrt(colour_histogram(sides.validation)), asked.truth)
-    values = model.decision_function(np.sqrt(colour_histogram(sides.test)))
-    return abnormal_scores(sides.test, values, abnormal=sides.abnormal)
-
-
-def mistakes(scores: Scores, decision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the abnormal cases that were missed, least suspicious first, and of false alarms, loudest first."""
-    order = np.argsort(scores.score, kind="stable")
-    missed = order[scores.positive[order] & (decision[order] == 0)]
-    alarms = order[::-1][~scores.positive[order[::-1]] & (decision[order[::-1]] == 1)]
-    return missed, alarms
-
-
-def error_maps(model: nn.Module, pixels: np.ndarray, kind: str) -> np.ndarray:
-    """Where a model fails to paint some images. **Shape** ``(n, H, W, C)`` uint8 -> ``(n, H, W)`` float32."""
-    images = to_float(torch.from_numpy(np.ascontiguousarray(pixels))).to(next(model.parameters()).device)
-    return error_map(model, images, kind).cpu().numpy()
-
-
-def paint(model: nn.Module, pixels: np.ndarray) -> np.ndarray:
-    """What a model paints in place of some images. **Shape** ``(n, H, W, C)`` uint8 -> the same, float32 in [0, 1]."""
-    images = to_float(torch.from_numpy(np.ascontiguousarray(pixels))).to(next(model.parameters()).device)
-    output = reconstruct(model, images)
-    picture = output.reconstruction if isinstance(output, VAEOutput) else output
-    return picture.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def reconstruction_quality(model: nn.Module, ps: PatchSet) -> dict[str, np.ndarray]:
-    """How well each image of a set is painted: ``psnr`` (dB) and ``ssim``, each **shape** ``(N,)``."""
-
-    def both(images: torch.Tensor) -> torch.Tensor:
-        output = reconstruct(model, images)
-        picture = (output.reconstruction if isinstance(output, VAEOutput) else output).float().clamp(0, 1)
-        alike = ssim(images.float(), picture)
-        return torch.stack([psnr(images.float(), picture), alike], dim=1)
-
-    return dict(zip(QUALITIES, stream(both, ps, model=model).T, strict=True))
-
-
-def quality_table(painters: Mapping[str, nn.Module], ps: PatchSet) -> pd.DataFrame:
-    """How well two painters paint the same images: mean PSNR (dB) and SSIM with patient-level intervals.
-
-    Args:
-        painters: Name to painter, of two.
-        ps: Images of one side.
-
-    Returns:
-        Estimates in the columns ``psnr`` and ``ssim``: a row per painter, and one for what the first adds to the
-        second, image by image.
-    """
-    quality = {name: reconstruction_quality(painter, ps) for name, painter in painters.items()}
-    first, second = quality
-    split = "+".join(np.unique(ps.splits))
-
-    def mean(values: np.ndarray, name: str) -> Estimate:
-        return mean_interval(values, ps.patients, name=name, unit="image", split=split, bounds=None)
-
-    added = f"{first} minus {second}"
-    table = {
-        kind: {name: mean(values[kind], kind) for name, values in quality.items()}
-        | {added: mean(quality[first][kind] - quality[second][kind], f"{kind}_difference")}
-        for kind in QUALITIES
-    }
-    return pd.DataFrame(table).rename_axis("painter")
+def history_of(trained: Trained) -> pd.DataFrame:
+    """The columns of a training, a row per epoch."""
+    return pd.read_csv(trained.folder / "history.csv")
