@@ -89,7 +89,7 @@ def our_state(name: str, patches: PatchSet, device: torch.device, **options: Any
     config = TrainConfig(**({"augment": RECIPE, "schedule": "constant", "device": str(device)} | options))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one set stands on both sides: only time is measured
-        return prepare_run(model, objective, patches, patches, config, device, None, False)
+        return prepare_run(model, objective, (patches, patches, None), config, device, None, False)
 
 
 def our_epoch(name: str, patches: PatchSet, device: torch.device, **options: Any) -> Epoch:

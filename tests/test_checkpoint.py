@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from training_toys import run_toy, same_tensors, toy_set
+from training_toys import run_toy, same_tensors, toy_manifest, toy_set
 
 from medcore.errors import MedcoreError
 from medcore.models.classifier import build_classifier
-from medcore.training import checkpoint
+from medcore.training import checkpoint, manifest
 from medcore.training.reuse import fine_tune
 
 FILES = (checkpoint.MODEL, checkpoint.STATE, checkpoint.MANIFEST)
@@ -26,7 +26,7 @@ def write(folder: Path, epoch: int = 1, seed: int = 0) -> Path:
     generator = torch.Generator().manual_seed(seed)
     weights = {"a": torch.randn(20, 3, generator=generator), "b": torch.arange(5)}
     state = {"optimiser/00000/exp_avg": torch.randn(20, 3, generator=generator)}
-    return checkpoint.save(folder, epoch, weights, state, {"epoch": epoch, "classes": ["x", "y"], "extra": {}})
+    return checkpoint.save(folder, epoch, weights, state, toy_manifest(epoch=epoch))
 
 
 def flip(path: Path, position: int, bit: int) -> None:
@@ -164,7 +164,7 @@ def test_annotate_adds_facts_and_keeps_the_seal(tmp_path: Path) -> None:
 
 
 def test_manifest_is_strict_json_and_knows_no_nan(tmp_path: Path) -> None:
-    folder = checkpoint.save(tmp_path, 1, {"a": torch.zeros(1)}, {}, {"metrics": {"auroc": float("nan")}})
+    folder = checkpoint.save(tmp_path, 1, {"a": torch.zeros(1)}, {}, toy_manifest(metrics={"auroc": float("nan")}))
     text = (folder / checkpoint.MANIFEST).read_text()
     manifest = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert manifest["metrics"] == {"auroc": None}
@@ -172,7 +172,7 @@ def test_manifest_is_strict_json_and_knows_no_nan(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path)
-    monkeypatch.setattr(checkpoint, "FORMAT", 0)
+    monkeypatch.setattr(manifest, "FORMAT", 0)
     with pytest.raises(MedcoreError, match="format 1"):
         checkpoint.read_manifest(folder)
 

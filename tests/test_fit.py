@@ -18,6 +18,7 @@ from training_toys import EVERYTHING, TinyNet, same_tensors, tiny, toy_config, t
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.models.autoencoder import ConvAutoencoder
 from medcore.models.classifier import build_classifier
+from medcore.models.sealed import jsonable
 from medcore.models.unet import SmallUNet
 from medcore.models.vae import VAE
 from medcore.training import checkpoint
@@ -479,7 +480,7 @@ def test_impossible_configs_are_refused_by_field(changes: dict[str, Any], messag
 
 def test_config_goes_through_json_and_describes_every_field() -> None:
     config = toy_config()
-    assert TrainConfig.from_dict(checkpoint.jsonable(config.to_dict())) == config
+    assert TrainConfig.from_dict(jsonable(config.to_dict())) == config
     table = TrainConfig.describe()
     assert list(table.index) == [f.name for f in dataclasses.fields(TrainConfig)]
     assert all(text.endswith((".", "none.", "'")) or len(text) > 10 for text in table["meaning"])

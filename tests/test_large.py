@@ -91,7 +91,8 @@ def test_a_large_image_is_labelled_as_a_small_one(tmp_path: Path, monkeypatch: p
     segment_files(segmenter, [source], tmp_path / "large")
     with Image.open(tmp_path / "small/slide.png") as one, Image.open(tmp_path / "large/slide.tif") as two:
         assert np.array_equal(np.asarray(one), np.asarray(two))
-    assert (tmp_path / "small/summary.csv").read_text() == (tmp_path / "large/summary.csv").read_text()
+    small, large = ((tmp_path / name / "summary.csv").read_text() for name in ("small", "large"))
+    assert small.replace(",slide.png,", ",slide.tif,") == large
     assert sorted(file.name for file in (tmp_path / "large").iterdir()) == ["slide.tif", "summary.csv"]
     with pytest.raises(MedcoreError, match="overlays and objects"):
         segment_files(segmenter, [source], tmp_path / "refused", overlays=True)

@@ -93,7 +93,7 @@ def test_the_csv_is_whole_and_safe(run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader(open(out)))
     assert len(rows) == 6
-    assert set(rows[0]) == {"image", "label", "confidence", "label_2", "confidence_2", "distance"}
+    assert set(rows[0]) == {"image", "label", "confidence", "label_2", "confidence_2", "distance", "seen_in_training"}
     assert all(abs(float(r["confidence"]) + float(r["confidence_2"]) - 1) < 2e-4 for r in rows)
 
 

@@ -149,14 +149,52 @@ def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
         run_toy(tmp_path, epochs=1)
 
 
-def test_resume_refuses_a_damaged_checkpoint_by_name(tmp_path: Path) -> None:
-    run_toy(tmp_path, epochs=2, keep="all")
-    path = tmp_path / "checkpoints" / "epoch-0002" / checkpoint.STATE
-    damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    path.write_bytes(damaged)
-    with pytest.raises(MedcoreError, match="epoch-0002/state.safetensors is damaged"):
-        run_toy(tmp_path, resume=True)
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_resume_goes_on_from_the_last_whole_epoch_and_says_so(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"schedule": "exponential", "keep": "all"}
+    run_toy(tmp_path / "whole", epochs=3, **options)
+    run_toy(tmp_path / "cut", epochs=2, **options)
+    damage(tmp_path / "cut" / "checkpoints" / "epoch-0002" / checkpoint.STATE)
+    with pytest.warns(UserWarning, match=r"resumed from epoch 1.*epoch-0002/state.safetensors"):
+        history = run_toy(tmp_path / "cut", epochs=3, resume=True, **options)
+    assert "epoch-0002" in history.notes[0]
+    assert same_tensors(final_tensors(tmp_path / "cut"), final_tensors(tmp_path / "whole"))
+    for epoch in (1, 2, 3):
+        damage(tmp_path / "cut" / "checkpoints" / f"epoch-000{epoch}" / checkpoint.MANIFEST)
+    with pytest.raises(MedcoreError, match="epoch-0003/manifest.json"):
+        run_toy(tmp_path / "cut", epochs=4, resume=True, **options)
+
+
+def test_a_run_goes_on_with_its_own_number_of_threads(tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        run_toy(tmp_path, epochs=1)
+        torch.set_num_threads(2)
+        run_toy(tmp_path, epochs=1, resume=True)
+        assert torch.get_num_threads() == 2
+        assert checkpoint.read_manifest(checkpoint.find(tmp_path, "last"))["threads"] == 1
+        with pytest.raises(MedcoreError, match=r"config\.threads \(None there, 2 here\)"):
+            run_toy(tmp_path, epochs=1, threads=2, resume=True)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_run_of_another_version_goes_on_and_says_so(tmp_path: Path) -> None:
+    run_toy(tmp_path, epochs=1)
+    folder = checkpoint.find(tmp_path, "last")
+    manifest = checkpoint.read_manifest(folder) | {"torch": "2.0.0"}
+    (folder / checkpoint.MANIFEST).write_bytes(checkpoint.seal(manifest))
+    with pytest.warns(UserWarning, match=r"torch 2\.0\.0"):
+        history = run_toy(tmp_path, epochs=1, resume=True)
+    assert len(history.notes) == 1
 
 
 def test_resume_repeats_the_precision_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

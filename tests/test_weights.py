@@ -1,9 +1,10 @@
 """Pretrained weights: what is loaded is said, what does not fit is refused, and nothing falls back silently."""
 
 import hashlib
-import json
+import os
 import pickle
 import urllib.error
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from medcore.errors import MedcoreError
 from medcore.models import build
 from medcore.models.backbone import CLASSIFIER_NAMES, batch_norms
 from medcore.models.classifier import build_classifier
+from medcore.models.sealed import seal
 from medcore.models.unet import build_unet
 from medcore.models.weights import architecture_of
 
@@ -149,11 +151,12 @@ def test_missing_file_says_what_can_be_passed():
 
 
 @pytest.mark.parametrize("failure", [urllib.error.URLError("no route to host"), RuntimeError("invalid hash value")])
-def test_failed_download_is_an_error_and_never_random_weights(monkeypatch, failure):
+def test_failed_download_is_an_error_and_never_random_weights(monkeypatch, tmp_path, failure):
     def fail(*args, **kwargs):
         raise failure
 
-    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", fail)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     with pytest.raises(MedcoreError, match=r"cannot be downloaded.*weights=None"):
         build_classifier("resnet18", 7, weights="imagenet")
 
@@ -163,31 +166,85 @@ def test_imagenet_for_a_network_without_any():
         build_classifier("small_cnn", 7, weights="imagenet")
 
 
-def test_imagenet_asks_torchvision_to_check_the_hash(monkeypatch):
-    asked = {}
+def put_into_the_cache(monkeypatch, tmp_path, content: bytes) -> Path:
+    """A file where torch's cache has the ImageNet weights of a resnet18; its name tells the hash of ``content``."""
+    path = tmp_path / "hub" / "checkpoints" / f"resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    weights = torchvision.models.get_model_weights("resnet18").DEFAULT
+    monkeypatch.setattr(type(weights), "url", property(lambda self: f"http://127.0.0.1:9/{path.name}"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return path
 
-    def deliver(self, *args, **kwargs):
-        asked.update(kwargs)
-        return torchvision.models.resnet18().state_dict()
 
-    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", deliver)
+def test_imagenet_weights_come_out_of_the_cache(monkeypatch, tmp_path):
+    theirs = torchvision.models.resnet18()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    path = put_into_the_cache(monkeypatch, tmp_path, (tmp_path / "w.pth").read_bytes())
     model = build_classifier("resnet18", 7, weights="imagenet")
-    assert asked["check_hash"] is True and "ImageNet" in model.weights_report.source
+    assert torch.equal(model.backbone.conv1.weight, theirs.conv1.weight) and "ImageNet" in model.weights_report.source
+    assert model.weights_report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_checkpoint_folder_is_verified_and_loaded(tmp_path):
+class Harmful:
+    """Unpickling it leaves a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (self.mark, "w")
+
+
+def test_code_in_the_cache_never_runs_whatever_its_name_says(monkeypatch, tmp_path):
+    mark = tmp_path / "ran"
+    path = put_into_the_cache(monkeypatch, tmp_path, pickle.dumps(Harmful(str(mark))))  # the hash is right
+    with pytest.raises(MedcoreError, match="resnet18"):
+        build_classifier("resnet18", 7, weights="imagenet")
+    path.write_bytes(pickle.dumps(Harmful(str(mark))) + b" ")  # the hash is wrong
+    with pytest.raises(MedcoreError, match="sha256"):
+        build_classifier("resnet18", 7, weights="imagenet")
+    assert not mark.exists()
+
+
+def checkpoint_folder(folder: Path) -> torch.nn.Module:
     source = build_classifier("small_cnn", 4, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
-    save_file(source.state_dict(), tmp_path / "model.safetensors")
-    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
-    (tmp_path / "manifest.json").write_text(json.dumps({"files": {"model.safetensors": digest}}))
-    model = build_classifier("small_cnn", 9, weights=tmp_path)
+    save_file(source.state_dict(), folder / "model.safetensors")
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    count = sum(value.numel() for value in source.parameters())
+    manifest = {"weights": count, "sha256": {"model.safetensors": digest}, "data": {"name": "somewhere"}}
+    (folder / "manifest.json").write_bytes(seal(manifest))
+    return source
+
+
+@pytest.mark.parametrize("given", ["", "model.safetensors"])
+@pytest.mark.parametrize("damaged", ["model.safetensors", "manifest.json"])
+def test_a_checkpoint_is_verified_as_a_folder_and_as_its_file(tmp_path, given, damaged):
+    source = checkpoint_folder(tmp_path)
+    model = build_classifier("small_cnn", 9, weights=tmp_path / given)
     assert all(torch.equal(v, source.backbone.state_dict()[k]) for k, v in model.backbone.state_dict().items())
     assert model.normalise.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
-    content = bytearray((tmp_path / "model.safetensors").read_bytes())
-    content[-5] ^= 1
-    (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(MedcoreError, match="damaged"):
-        build_classifier("small_cnn", 9, weights=tmp_path)
+    assert model.weights_report.learnt_from == {"name": "somewhere"}
+    content = (tmp_path / damaged).read_bytes()
+    for place in range(5, len(content), max(1, len(content) // 40)):
+        (tmp_path / damaged).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(MedcoreError, match=rf"{damaged}.*damaged"):
+            build_classifier("small_cnn", 9, weights=tmp_path / given)
+
+
+def test_weights_that_are_not_finite_are_refused(theirs, tmp_path):
+    state = theirs.state_dict()
+    torch.save(state | {"features.0.0.weight": state["features.0.0.weight"] * float("nan")}, tmp_path / "w.pth")
+    with pytest.raises(MedcoreError, match="finite"):
+        build_classifier("mobilenet_v2", 7, weights=tmp_path / "w.pth")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_or_device_as_weights_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    for path in (tmp_path / "pipe.pth", Path("/dev/zero")):
+        with pytest.raises(MedcoreError, match="regular"):
+            build_classifier("small_cnn", 7, weights=path)
 
 
 def test_encoder_weights_for_a_unet(theirs, weights_file):

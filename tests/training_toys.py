@@ -35,6 +35,35 @@ def toy_set(count: int = 60, side: int = 8, classes: int = 2, seed: int = 0, mas
     return PatchSet.from_arrays(images.astype(np.uint8), table, card, painted)
 
 
+def toy_manifest(**changes: Any) -> dict[str, Any]:
+    """A manifest that is right, but for its hashes, which saving adds."""
+    side = {"images": 4, "patients": 1, "fingerprint": "0" * 64, "rows_sha256": "0" * 64}
+    return {
+        "medcore": "1",
+        "torch": "2",
+        "architecture": {"family": "tiny", "args": {"classes": 2}},
+        "weights": 65,
+        "classes": ["x", "y"],
+        "task": "classification",
+        "objective": {"name": "Classification"},
+        "image_shape": [8, 8, 3],
+        "preprocessing": {},
+        "normalisation": None,
+        "config": {},
+        "precision": {},
+        "randomness": "none",
+        "data": {"name": "toy", "train": side, "validation": side},
+        "epoch": 1,
+        "step": 1,
+        "metrics": {},
+        "monitor": {"name": "val_loss", "mode": "min", "best_epoch": 1},
+        "history": [],
+        "tables": {},
+        "created": "2026-01-01T00:00:00+00:00",
+        "extra": {},
+    } | changes
+
+
 class TinyNet(nn.Module):
     """Convolution, batch norm, dropout and a linear head: one of everything that keeps state or draws."""
 

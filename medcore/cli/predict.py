@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from medcore.errors import MedcoreError
+from medcore.errors import MedcoreError, TestDataRefused
 
 MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the whole set is called unlike
 
@@ -27,29 +27,39 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 @click.option("--overlays", is_flag=True, help="Segmenter: also write overlay pictures.")
 @click.option("--objects", is_flag=True, help="Segmenter: also write numbered objects (watershed).")
 @click.option("--heatmaps", type=click.Path(path_type=Path, file_okay=False), help="Folder for Grad-CAM overlays.")
+@click.option("--overwrite", is_flag=True, help="Replace results that are there; an input is never replaced.")
+@click.option(
+    "--seen", type=click.Choice(["count", "refuse"]), default="count", show_default=True,
+    help="Images that the model was trained on: count and mark them, or stop there.",
+)  # fmt: skip
 def command(
     checkpoint: Path, images: tuple[str, ...], out: Path | None, top: int, on_error: str, batch_size: int | None,
-    device: str, probabilities: bool, overlays: bool, objects: bool, heatmaps: Path | None,
+    device: str, probabilities: bool, overlays: bool, objects: bool, heatmaps: Path | None, overwrite: bool, seen: str,
 ) -> int:  # fmt: skip
     """Predict IMAGES (files, folders, globs, or one PatchSet .npz) with CHECKPOINT."""
     from medcore.training import checkpoint as checkpoints
 
     if "unet" in checkpoints.read_manifest(checkpoints.find(checkpoint))["architecture"]["family"]:
-        return _segment(checkpoint, images, out, on_error, device, probabilities, overlays, objects)
+        return _segment(checkpoint, images, out, on_error, device, probabilities, overlays, objects, overwrite)
     if out is not None and out.suffix not in (".csv", ".npz"):
         raise click.UsageError(f"--out {out}: the name must end in .csv or .npz")
     from tqdm import tqdm
 
     from medcore.data.patchset import PatchSet
+    from medcore.evaluation.predict import printable, refuse_overwriting
     from medcore.evaluation.predictor import find_images, load_predictor
     from medcore.training.device import choose_device
 
     predictor = load_predictor(checkpoint, device=str(choose_device(device)))
     source: Any = find_images(images)
+    outputs = [out] if out is not None else []
+    if heatmaps is not None:
+        outputs += [heatmaps / heatmap_name(n, path) for n, path in enumerate(source)]
+    refuse_overwriting(outputs, source, overwrite=overwrite)
     if len(images) == 1 and images[0].endswith(".npz"):
         source = PatchSet.open(images[0])
     top = min(top, len(predictor.classes))
-    tally = Tally()
+    tally = Tally(refuse_seen=seen == "refuse")
     batches = predictor.predict(source, on_error=on_error, batch_size=batch_size)
     with tqdm(total=len(source), unit="image", disable=None) as bar:
         stream = tally.watch(batches, bar)
@@ -59,17 +69,18 @@ def command(
             write(stream, out, top, predictor.classes)
         finally:
             for _, reason in tally.problems:
-                click.echo(f"skipped: {reason}", err=True)
+                click.echo(f"skipped: {printable(reason)}", err=True)
     for line in tally.report(len(source)):
         click.echo(line, err=True)
-    return 1 if tally.problems and on_error == "raise" else 0
+    return 0
 
 
 def _segment(
     checkpoint: Path, images: tuple[str, ...], out: Path | None, on_error: str, device: str, probabilities: bool,
-    overlays: bool, objects: bool,
+    overlays: bool, objects: bool, overwrite: bool,
 ) -> int:  # fmt: skip
     """Label images of a segmenter, one file each."""
+    from medcore.evaluation.predict import printable
     from medcore.evaluation.predictor import find_images
     from medcore.evaluation.segmenter import load_segmenter, segment_files
     from medcore.training.device import choose_device
@@ -79,17 +90,24 @@ def _segment(
     segmenter = load_segmenter(checkpoint, device=str(choose_device(device)))
     files = find_images(images)
     skipped = segment_files(
-        segmenter, files, out, probabilities=probabilities, overlays=overlays, objects=objects, on_error=on_error
-    )
-    click.echo(f"{len(files) - len(skipped)} of {len(files)} images segmented into {out}", err=True)
+        segmenter, files, out, probabilities=probabilities, overlays=overlays, objects=objects, on_error=on_error,
+        overwrite=overwrite,
+    )  # fmt: skip
+    for _, reason in skipped:
+        click.echo(f"skipped: {printable(reason)}", err=True)
+    refuse_nothing(len(skipped) < len(files))
+    click.echo(f"{len(files) - len(skipped)} of {len(files)} images segmented into {printable(out)}", err=True)
+    if skipped:
+        click.echo(f"SKIPPED: {len(skipped)} of {len(files)} images, listed above", err=True)
     return 0
 
 
 class Tally:
     """What is said at the end: how many images, which could not be read, which look unlike the training set."""
 
-    def __init__(self) -> None:
-        self.done = self.unusual = 0
+    def __init__(self, *, refuse_seen: bool = False) -> None:
+        self.done = self.unusual = self.seen = 0
+        self.refuse_seen = refuse_seen
         self.problems: list[tuple[str, str]] = []
 
     def watch(self, batches: Iterator[Any], bar: Any) -> Iterator[Any]:
@@ -97,6 +115,10 @@ class Tally:
         for batch in batches:
             self.done += len(batch.images)
             self.unusual += int(batch.unusual.sum())
+            self.seen += int(batch.seen.sum())
+            if self.refuse_seen and batch.seen.any():
+                name = batch.images[int(batch.seen.argmax())]
+                raise TestDataRefused(f"{name!r} was seen in training; leave it out, or mark it (--seen count)")
             self.problems += batch.problems
             bar.update(len(batch.images) + len(batch.problems))
             yield batch
@@ -109,17 +131,22 @@ class Tally:
                 f"warning: {self.unusual} of {self.done} images look unlike the training images (1 % would be usual); "
                 "confidences mean little for them (column 'distance' above 1)"
             )
+        if self.seen:
+            lines.append(f"seen in training: {self.seen} of {self.done} images (column 'seen_in_training')")
+        if self.problems:
+            lines.append(f"SKIPPED: {len(self.problems)} of {asked} images, listed above")
         return lines
 
 
 def write(batches: Iterator[Any], out: Path | None, top: int, classes: list[str]) -> None:
     """Print, or write a file that appears only when it is complete."""
     from medcore.data.npzfile import atomic_path
+    from medcore.evaluation.predict import printable, safe_cell, utf8
 
     if out is None:
         for batch in batches:
             for row in table_rows(batch, top):
-                click.echo("  ".join(str(value) for value in row))
+                click.echo("  ".join(printable(value) for value in row))
     elif out.suffix == ".csv":
         with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -130,10 +157,12 @@ def write(batches: Iterator[Any], out: Path | None, top: int, classes: list[str]
                 writer.writerows([safe_cell(value) for value in row] for row in table_rows(batch, top))
             refuse_nothing(some)
     else:
-        names, shares = [], []
+        names: list[str] = []
+        shares, seen = [], []
         for batch in batches:  # their pixels are let go
-            names += batch.images
+            names += map(utf8, batch.images)
             shares.append(batch.probabilities)
+            seen.append(batch.seen)
         refuse_nothing(bool(names))
         with atomic_path(out) as temporary, open(temporary, "wb") as binary:
             np.savez(
@@ -141,6 +170,7 @@ def write(batches: Iterator[Any], out: Path | None, top: int, classes: list[str]
                 images=np.array(names),
                 probabilities=np.concatenate(shares),
                 classes=np.array(classes),
+                seen_in_training=np.concatenate(seen),
             )
 
 
@@ -153,19 +183,20 @@ def refuse_nothing(some: bool) -> None:
 def header(top: int) -> list[str]:
     """Column names of the CSV."""
     further = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("label", "confidence")]
-    return ["image", "label", "confidence", *further, "distance"]
+    return ["image", "label", "confidence", *further, "distance", "seen_in_training"]
 
 
 def table_rows(batch: Any, top: int) -> Iterator[list[Any]]:
     """One CSV row per image."""
     for n, (name, best) in enumerate(zip(batch.images, batch.top(top), strict=True)):
         pairs = [value for label, share in best for value in (label, f"{share:.4f}")]
-        yield [name, *pairs, "" if batch.distance is None else f"{batch.distance[n]:.3f}"]
+        distance = "" if batch.distance is None else f"{batch.distance[n]:.3f}"
+        yield [name, *pairs, distance, "yes" if batch.seen[n] else "no"]
 
 
-def safe_cell(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula gets a leading apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+def heatmap_name(number: int, name: Any) -> str:
+    """File of an image's heatmap; the number keeps images of equal names apart."""
+    return f"{number:06d}_{Path(name).stem}.png"
 
 
 def with_heatmaps(predictor: Any, batches: Iterator[Any], folder: Path) -> Iterator[Any]:
@@ -177,6 +208,6 @@ def with_heatmaps(predictor: Any, batches: Iterator[Any], folder: Path) -> Itera
     for batch in batches:
         if len(batch.images):
             for name, picture in zip(batch.images, predictor.overlays(batch), strict=True):
-                Image.fromarray(picture).save(folder / f"{number:06d}_{Path(name).stem}.png")
+                Image.fromarray(picture).save(folder / heatmap_name(number, name))
                 number += 1
         yield batch

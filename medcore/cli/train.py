@@ -11,13 +11,15 @@ import click
 
 from medcore.errors import MedcoreError
 
+# a fixed number of threads, so that the same seed gives the same weights on every machine; full takes all there are
+TASKS = ("classifier", "segmenter", "autoencoder", "vae")
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
-    "smoke": {kind: {"epochs": 1, "batch_size": 32} for kind in ("classifier", "segmenter", "autoencoder", "vae")},
+    "smoke": {kind: {"epochs": 1, "batch_size": 32, "threads": 1} for kind in TASKS},
     "quick": {
-        "classifier": {"epochs": 10, "batch_size": 64, "learning_rate": 2e-3, "augment_until": 9},
-        "segmenter": {"epochs": 10, "batch_size": 8, "learning_rate": 1e-3},
-        "autoencoder": {"epochs": 15, "batch_size": 32, "learning_rate": 1e-3},
-        "vae": {"epochs": 15, "batch_size": 32, "learning_rate": 1e-3},
+        "classifier": {"epochs": 10, "batch_size": 64, "learning_rate": 2e-3, "augment_until": 9, "threads": 2},
+        "segmenter": {"epochs": 10, "batch_size": 8, "learning_rate": 1e-3, "threads": 2},
+        "autoencoder": {"epochs": 15, "batch_size": 32, "learning_rate": 1e-3, "threads": 2},
+        "vae": {"epochs": 15, "batch_size": 32, "learning_rate": 1e-3, "threads": 2},
     },
     "full": {
         "classifier": {"epochs": 20, "batch_size": 64, "learning_rate": 3e-4, "augment_until": 13},
@@ -56,7 +58,7 @@ class LateOptions(click.Command):
 
 
 @click.command("train", cls=LateOptions)
-@click.argument("task", type=click.Choice(["classifier", "segmenter", "autoencoder", "vae"]))
+@click.argument("task", type=click.Choice(TASKS))
 @click.option("--data", required=True, help="A set's name, a folder, a metadata.csv or a .npz.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the run.")
 @click.option("--profile", type=click.Choice(["smoke", "quick", "full"]), help="Settings to start from [quick].")
@@ -65,6 +67,11 @@ class LateOptions(click.Command):
 @click.option("--size", type=click.IntRange(8, 4096), help="Side length in pixels [default: as the set is].")
 @click.option("--window", type=float, nargs=2, metavar="CENTRE WIDTH", help="DICOM window, in Hounsfield units for CT.")
 @click.option("--codes", type=click.IntRange(1), default=120, show_default=True, help="Bottleneck or latent size.")
+@click.option("--loss", help="mse, l1, ssim or mixed; of a segmenter ce, dice, focal, joined by + [mse, ce+dice].")
+@click.option("--beta", type=click.FloatRange(0), default=1.0, show_default=True, help="Weight of a VAE's KL term.")
+@click.option(
+    "--kl-warmup", type=click.FloatRange(0), default=5.0, show_default=True, help="Epochs over which beta rises from 0."
+)
 @click.option("--normal", multiple=True, help="Class that an autoencoder or VAE learns; repeatable.")
 @click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh classes by their rarity.")
 @click.option("--tracker", type=click.Choice(["tensorboard", "wandb", "mlflow"]), help="Where to log curves.")
@@ -75,8 +82,9 @@ class LateOptions(click.Command):
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 def command(
     task: str, data: str, out: Path, profile: str | None, model: str | None, weights: str | None, size: int | None,
-    window: tuple[float, float] | None, codes: int, normal: tuple[str, ...], class_weights: str | None,
-    tracker: str | None, folds: int | None, engine: str, jobs: int, on_error: str, resume: bool, **fields: str | None,
+    window: tuple[float, float] | None, codes: int, loss: str | None, beta: float, kl_warmup: float,
+    normal: tuple[str, ...], class_weights: str | None, tracker: str | None, folds: int | None, engine: str, jobs: int,
+    on_error: str, resume: bool, **fields: str | None,
 ) -> int:  # fmt: skip
     """Train a TASK on --data and write history.csv and checkpoints/ to --out."""
     import copy
@@ -84,19 +92,21 @@ def command(
 
     import numpy as np
 
-    from medcore.data.load import read_set
-    from medcore.data.splits import assign_splits
+    from medcore.cli.tasks import make_task
     from medcore.training.fit import fit
     from medcore.training.folds import cross_validate
-    from medcore.training.tasks import make_task
 
     try:
         config = make_config(task, profile, fields)
     except MedcoreError as error:
         raise click.UsageError(str(error)) from None
-    patches = assign_splits(read_set(data, size=size, window=window, on_error=on_error), seed=config.seed)
+    start = checkpoint_of(weights)
+    patches = read_split(data, start, size=size, window=window, on_error=on_error, seed=config.seed)
+    if start is not None and model is None and task == "classifier":
+        model = start["architecture"]["args"].get("name")
     options: dict[str, Any] = {
         "model": model, "weights": weights, "codes": codes, "normal": normal, "class_weights": class_weights,
+        "loss": loss, "beta": beta, "kl_warmup": kl_warmup,
     }  # fmt: skip
     if folds:
         made = make_task(task, patches.where(split=["train", "val"]), seed=config.seed, **options)
@@ -123,6 +133,33 @@ def command(
         )
         click.echo(f"checkpoint: {out / 'checkpoints' / 'best'}")
     return 0
+
+
+def checkpoint_of(weights: str | None) -> dict[str, Any] | None:
+    """The manifest of the checkpoint that a training starts from; None for random or foreign weights."""
+    from medcore.training import checkpoint
+
+    if weights is None or not (Path(weights).is_dir() or Path(weights).name == checkpoint.MODEL):
+        return None
+    return checkpoint.read_manifest(checkpoint.find(weights))
+
+
+def read_split(
+    data: str, start: dict[str, Any] | None, *, size: int | None, window: Any, on_error: str, seed: int
+) -> Any:
+    """The set with its sides: as the checkpoint read and divided it where the training starts from one."""
+    from medcore.data.load import read_set
+    from medcore.data.splits import assign_splits
+    from medcore.evaluation.predictor import read_as_trained
+    from medcore.training.seen import Seen, split_like
+
+    if start is None:
+        return assign_splits(read_set(data, size=size, window=window, on_error=on_error), seed=seed)
+    if size is None and window is None:
+        patches = read_as_trained(start, data, on_error=on_error)
+    else:
+        patches = read_set(data, size=size, window=window, on_error=on_error)
+    return split_like(patches, Seen.of(start), seed=seed)
 
 
 def equip_classifier(out: Path, made: Any) -> None:

@@ -11,6 +11,7 @@ is halved when the device runs out of memory.
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -297,9 +298,50 @@ def read_image(
         MedcoreError: it cannot be read or brought to the shape; the message names the file.
     """
     height, width, channels = shape
-    decoded = as_channels(decode(path, options, at_least=(height, width)), channels)
+    at_least = (height, width) if policy == "resize" else None  # as when a set is prepared
+    decoded = as_channels(decode(path, options, at_least=at_least), channels)
     try:
         pixels, _, _ = next(iter(pieces(decoded.pixels, None, policy, (height, width))))
     except MedcoreError as error:
         raise MedcoreError(f"image '{path}' {error}") from error
     return pixels
+
+
+def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path], *, overwrite: bool = False) -> None:
+    """Raise before anything is written where an output would replace an input, or an existing file unasked.
+
+    Inputs are known by their inode: a link to an image, under whatever name, is that image.
+
+    Raises:
+        MedcoreError: It would; the message names the file.
+    """
+    read = {_inode(path) for path in inputs}
+    for path in outputs:
+        if not os.path.lexists(path):
+            continue
+        if path.exists() and _inode(path) in read:
+            raise MedcoreError(f"{printable(path)} is an input and would be replaced; choose another --out")
+        if not overwrite:
+            raise MedcoreError(f"{printable(path)} exists; choose another --out, or pass --overwrite to replace it")
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def utf8(name: object) -> str:
+    """A name that UTF-8 can hold: bytes that are none (a zip of another system) become escapes."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def printable(name: object) -> str:
+    """A name for a terminal: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in utf8(name))
+
+
+def safe_cell(value: T) -> T | str:
+    """A cell of a table: text that a spreadsheet would run as a formula gets a leading apostrophe."""
+    if not isinstance(value, str):
+        return value
+    return "'" + utf8(value) if value.lstrip(" ")[:1] in tuple("=+-@\t\r\n") else utf8(value)

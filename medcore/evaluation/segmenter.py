@@ -3,8 +3,9 @@
     segment_files(load_segmenter("runs/a"), paths, "out", overlays=True, objects=True)
 
 - ``NAME.png`` holds class indexes (a palette shows them in colour); ``.tif`` where the pixel size is known, with the
-  resolution inside. Names come from the source; two equal ones get a number.
-- ``summary.csv``: a row per image and class, with pixels, share, area and, with objects, their number.
+  resolution inside. Names come from the source; two equal ones get a number, and no result replaces an image.
+- ``summary.csv``: a row per image and class, with the label file's name, pixels, share, area and, with objects, their
+  number, and whether the model was trained on that very image.
 - Images of more than 64 megapixels (TIFF or ``.npy``) stay on the disk, are cut, and written strip by strip to a tiled
   ``NAME.tif``, probabilities to ``NAME_probabilities.npy``; overlays and objects are not made of them.
 """
@@ -12,7 +13,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,17 +25,21 @@ import numpy as np
 from PIL import Image
 
 from medcore.data.images import DecodeOptions, as_channels, decode
-from medcore.data.npzfile import atomic_path
 from medcore.data.large import TIFF_SUFFIXES, mapped_tiff, tiff_pixels, write_tiled
+from medcore.data.npzfile import atomic_path
 from medcore.errors import MedcoreError
+from medcore.evaluation.predict import refuse_overwriting, safe_cell
 from medcore.evaluation.sliding import Window, at_scale, predict_image, predict_large
 from medcore.metrics.objects import split_touching
 from medcore.models.unet import SegmentationModel
 from medcore.training import checkpoint
+from medcore.training.manifest import decode_options
+from medcore.training.seen import Seen, content_hashes
 
 LARGE = 1 << 26  # pixels above which probabilities do not stay in memory
 WHOLE = 1 << 20  # pixels, as the network sees them, up to which an image is not cut
-COLUMNS = ("image", "class", "pixels", "share", "area_um2", "objects")
+COLUMNS = ("image", "output", "class", "pixels", "share", "area_um2", "objects", "seen_in_training")
+SUMMARY = "summary.csv"
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Segmenter:
         factor: Size that the model sees, as a share of the image's.
         pixel_size_um: Of the images it was trained on, None when unknown.
         decoding: How deep pixels become 8 bit, as in training.
+        seen: What it was trained on.
     """
 
     model: SegmentationModel
@@ -54,6 +62,7 @@ class Segmenter:
     factor: float = 1.0
     pixel_size_um: float | None = None
     decoding: DecodeOptions | None = None
+    seen: Seen | None = None
 
 
 def load_segmenter(path: str | Path, *, device: str | None = None, turns: int | None = None) -> Segmenter:
@@ -68,21 +77,23 @@ def load_segmenter(path: str | Path, *, device: str | None = None, turns: int | 
         MedcoreError: Nothing is there, a byte changed, or it is no segmentation model.
     """
     loaded = checkpoint.load_checkpoint(Path(path))
+    manifest = loaded.manifest
     if not isinstance(loaded.model, SegmentationModel):
-        family = loaded.manifest["architecture"]["family"]
         raise MedcoreError(
-            f"{loaded.path} holds a {family}, not a segmentation model; use medcore.load for a classifier"
+            f"{loaded.path} holds a {manifest['architecture']['family']}, not a segmentation model; "
+            "a classifier is used with medcore.load_predictor"
         )
-    facts = loaded.manifest.get("extra", {}).get("segmentation", {})
-    window = Window(tile=int(facts.get("tile", 256)), turns=turns or int(facts.get("turns", 1)), device=device)
-    recipe = loaded.manifest["preprocessing"]
-    given = {key: tuple(recipe[key]) for key in ("value_range", "window") if recipe.get(key)}
-    decoding = DecodeOptions(value_range=given.get("value_range"), window=given.get("window"))  # type: ignore[arg-type]
+    facts = manifest["extra"].get("segmentation", {})
+    window = Window(tile=facts.get("tile", 256), turns=turns or facts.get("turns", 1), device=device)
     return Segmenter(
-        loaded.model, list(loaded.manifest["classes"]), window, float(facts.get("factor", 1.0)),
+        loaded.model,
+        list(manifest["classes"]),
+        window,
+        float(facts.get("factor", 1.0)),
         facts.get("pixel_size_um"),
-        decoding,
-    )  # fmt: skip
+        decode_options(manifest["preprocessing"]),
+        Seen.of(manifest),
+    )
 
 
 def segment_files(
@@ -95,34 +106,40 @@ def segment_files(
     objects: bool = False,
     on_error: str = "raise",
     pixel_size_um: float | None = None,
+    overwrite: bool = False,
 ) -> list[tuple[str, str]]:
     """Segment image files into a folder.
 
     Args:
         segmenter: Of :func:`load_segmenter`.
         paths: Image files.
-        out: The folder; it is made when missing. Files of the same name are replaced.
+        out: The folder; it is made when missing.
         probabilities: Also ``NAME_<class>.png``, 255 = certain.
         overlays: Also ``NAME_overlay.png``.
         objects: Also ``NAME_objects.png`` (16 bit): foreground cut into single objects by watershed, numbered.
         on_error: ``raise`` at an unreadable image, or ``skip`` it.
         pixel_size_um: Of these images; None takes the training set's.
+        overwrite: Replace results that are there; an input is never replaced.
 
     Returns:
         Files that were skipped, with the reason.
 
     Raises:
-        MedcoreError: An image cannot be read (``on_error="raise"``).
+        MedcoreError: An image cannot be read (``on_error="raise"``), or a result would replace a file.
     """
     if on_error not in ("raise", "skip"):
         raise MedcoreError(f"on_error={on_error!r}: must be 'raise' or 'skip'")
     segmenter = replace(segmenter, pixel_size_um=pixel_size_um or segmenter.pixel_size_um)
     folder, problems = Path(out), []
+    files = named(segmenter, list(map(Path, paths)), probabilities, overlays, objects)
+    names = (name for _, stem in files for name in outputs_of(segmenter, stem, probabilities, overlays, objects))
+    targets = [folder / name for name in (SUMMARY, *names)]
+    refuse_overwriting(targets, (path for path, _ in files), overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "summary.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(folder / SUMMARY) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for path, name in named(paths):
+        for path, stem in files:
             with ExitStack() as stack:
                 try:
                     pixels = read_pixels(segmenter, path, stack, folder)
@@ -131,8 +148,8 @@ def segment_files(
                         raise
                     problems.append((str(path), str(error)))
                     continue
-                rows = segment_one(segmenter, pixels, folder / name, probabilities, overlays, objects)
-                writer.writerows([_safe(str(path)), *row] for row in rows)
+                rows = segment_one(segmenter, pixels, folder / stem, probabilities, overlays, objects)
+                writer.writerows([safe_cell(value) for value in (str(path), *row)] for row in rows)
     return problems
 
 
@@ -148,10 +165,8 @@ def segment_one(
         labels = found.argmax(0).astype(np.uint8)
         save_labels(labels, stem, segmenter.pixel_size_um)
         if probabilities:
-            for name, share in zip(segmenter.classes, found, strict=True):
-                save_picture(
-                    Image.fromarray(np.rint(255 * share).astype(np.uint8)), with_suffix(stem, f"_{file_word(name)}.png")
-                )
+            for name, share in zip(file_words(segmenter.classes), found, strict=True):
+                save_picture(Image.fromarray(np.rint(255 * share).astype(np.uint8)), with_suffix(stem, f"_{name}.png"))
         if overlays:
             save_picture(Image.fromarray(label_overlay(pixels, labels)), with_suffix(stem, "_overlay.png"))
         if objects:
@@ -159,11 +174,14 @@ def segment_one(
             save_picture(
                 Image.fromarray(np.minimum(numbers, 65535).astype(np.uint16)), with_suffix(stem, "_objects.png")
             )
+    large = pixels.shape[0] * pixels.shape[1] > LARGE
+    written = with_suffix(stem, ".tif" if large or segmenter.pixel_size_um is not None else ".png").name
+    seen = "" if segmenter.seen is None else _seen(segmenter, pixels)
     counts = pixels_per_class(labels, len(segmenter.classes))
     for k, name in enumerate(segmenter.classes):
         area = "" if segmenter.pixel_size_um is None else f"{counts[k] * segmenter.pixel_size_um**2:.1f}"
         of_class = "" if numbers is None or k == 0 else len(np.unique(numbers[(labels == k) & (numbers > 0)]))
-        yield [name, int(counts[k]), f"{counts[k] / counts.sum():.6f}", area, of_class]
+        yield [written, name, int(counts[k]), f"{counts[k] / counts.sum():.6f}", area, of_class, seen]
 
 
 def segment_large(
@@ -251,12 +269,37 @@ def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
         picture.save(temporary, format={".png": "PNG", ".tif": "TIFF"}[path.suffix], **options)
 
 
-def named(paths: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
-    """Each file with a name for its results; equal stems get a number."""
-    seen: dict[str, int] = {}
-    for path in map(Path, paths):
-        seen[path.stem] = seen.get(path.stem, 0) + 1
-        yield path, path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}"
+def outputs_of(segmenter: Segmenter, stem: str, probabilities: bool, overlays: bool, objects: bool) -> list[str]:
+    """Names of all files that an image may leave, whatever its size."""
+    endings = [".png", ".tif", ".npy"]
+    if probabilities:
+        endings += ["_probabilities.npy", *(f"_{name}.png" for name in file_words(segmenter.classes))]
+    endings += ["_overlay.png"] * overlays + ["_objects.png"] * objects
+    return [stem + ending for ending in endings]
+
+
+def named(
+    segmenter: Segmenter, paths: list[Path], probabilities: bool, overlays: bool, objects: bool
+) -> list[tuple[Path, str]]:
+    """Each file with a stem for its results, so that no two images share an output, on any file system.
+
+    The first file of a stem keeps it; a later one gets the first free number.
+    """
+    first = {path.stem.casefold(): path for path in reversed(paths)}
+    taken: set[str] = set()
+    found: dict[int, str] = {}
+    for keeps in (True, False):  # those that keep their stem go first
+        for place, path in enumerate(paths):
+            if (first[path.stem.casefold()] is path) != keeps:
+                continue
+            stems = itertools.chain([path.stem] * keeps, (f"{path.stem}-{n}" for n in itertools.count(2)))
+            for stem in stems:
+                names = {name.casefold() for name in outputs_of(segmenter, stem, probabilities, overlays, objects)}
+                if not names & taken:
+                    break
+            taken |= names
+            found[place] = stem
+    return [(path, found[place]) for place, path in enumerate(paths)]
 
 
 def with_suffix(stem: Path, suffix: str) -> Path:
@@ -264,11 +307,15 @@ def with_suffix(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)
 
 
-def file_word(name: str) -> str:
-    """A class name as part of a file name."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+def file_words(names: Sequence[str]) -> list[str]:
+    """Class names as parts of file names; where two would be equal, the class's number follows."""
+    words = ["".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:80] for name in names]
+    twice = {word for word, count in Counter(map(str.casefold, words)).items() if count > 1}
+    return [f"{word}-{k}" if word.casefold() in twice else word for k, word in enumerate(words)]
 
 
-def _safe(text: str) -> str:
-    """Text that a spreadsheet would run as a formula gets a leading apostrophe."""
-    return f"'{text}" if text[:1] in "=+-@\t\r" else text
+def _seen(segmenter: Segmenter, pixels: np.ndarray) -> str:
+    """Whether an image was trained on; a large one, which was trained on in pieces, is not compared."""
+    if segmenter.seen is None or segmenter.factor != 1 or pixels.shape[0] * pixels.shape[1] > LARGE:
+        return ""
+    return "yes" if segmenter.seen.contents(content_hashes([pixels]))[0] else "no"

@@ -38,6 +38,7 @@ class Normalise(nn.Module):
         super().__init__()
         self.in_channels = len(mean) if in_channels is None else in_channels
         check_normalisation(mean, std, self.in_channels)
+        self.given = {"mean": tuple(mean), "std": tuple(std)}
         self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32).view(1, -1, 1, 1))
 

@@ -19,6 +19,7 @@ from itertools import pairwise
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -229,7 +230,7 @@ def make_normalise(
 
 def statistics(layer: Normalise) -> dict[str, list[float]]:
     """Mean and std of a Normalise layer as plain JSON."""
-    return {"mean": layer.mean.flatten().tolist(), "std": layer.std.flatten().tolist()}
+    return {name: np.float32(values).tolist() for name, values in layer.given.items()}
 
 
 def check_classes(classes: int) -> None:

@@ -10,10 +10,13 @@ error, except for the head, which is new whenever the classes are; the report sa
 from __future__ import annotations
 
 import hashlib
+import re
+import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
 from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, OnBackbone, batch_norms
+from medcore.models.sealed import HEADER, MANIFEST, MODEL, read_sealed, read_tensors
 
 HOW_TO_GO_ON = (
     "pass a local file (weights='path/to/weights.pth'), a checkpoint of ours, or weights=None for random weights"
@@ -33,11 +37,12 @@ class WeightsReport:
 
     Attributes:
         source: name or path.
-        sha256: of the file, empty for weights that torchvision verified itself.
+        sha256: of the file.
         loaded: number of tensors taken over.
         new: keys that keep their random start (the head).
         ignored: keys of the file without a place in the model (its head).
         notes: decisions that a reader should know.
+        learnt_from: what a checkpoint of ours was trained on (``data`` of its manifest), None for other weights.
     """
 
     source: str
@@ -46,6 +51,7 @@ class WeightsReport:
     new: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    learnt_from: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         text = f"{self.loaded} tensors from {self.source}"
@@ -62,21 +68,22 @@ def load_weights(model: OnBackbone, weights: str | PathLike[str]) -> WeightsRepo
     Raises:
         MedcoreError: the weights cannot be had, are damaged, or belong to another architecture.
     """
-    state, source, digest = read_weights(weights, model.backbone.name)
+    source = read_weights(weights, model.backbone.name)
+    state = source.state
     ours = any(key.startswith("backbone.") for key in state)
     if not ours:
         state = {our_key(key, model.backbone): value for key, value in state.items()}
     notes = [] if ours else _fit_stem(state, model)
-    return _freeze_folded(model, _copy_into(model, state, source, digest, notes))
+    return _freeze_folded(model, _copy_into(model, state, source, notes))
 
 
 def load_encoder(model: OnBackbone, weights: str | PathLike[str]) -> WeightsReport:
     """Loads pretrained weights into the trunk of a U-Net. See ``load_weights``."""
     backbone = model.backbone
-    state, source, digest = read_weights(weights, backbone.name)
-    state = {our_key(key, backbone).removeprefix("backbone."): value for key, value in state.items()}
+    source = read_weights(weights, backbone.name)
+    state = {our_key(key, backbone).removeprefix("backbone."): value for key, value in source.state.items()}
     state = {key: value for key, value in state.items() if not key.startswith(("head.", "norm.", "normalise."))}
-    return _freeze_folded(model, _copy_into(backbone, state, source, digest, []))
+    return _freeze_folded(model, _copy_into(backbone, state, source, []))
 
 
 def _freeze_folded(model: OnBackbone, report: WeightsReport) -> WeightsReport:
@@ -87,27 +94,56 @@ def _freeze_folded(model: OnBackbone, report: WeightsReport) -> WeightsReport:
     return replace(report, notes=(*report.notes, note))
 
 
-def read_weights(weights: str | PathLike[str], name: str) -> tuple[dict[str, Tensor], str, str]:
-    """The state dict behind a name or path, in float32.
+@dataclass(frozen=True)
+class Source:
+    """A state dict in float32 and where it comes from; see :class:`WeightsReport`."""
+
+    state: dict[str, Tensor]
+    name: str
+    sha256: str
+    learnt_from: dict[str, Any] | None = None
+
+
+def read_weights(weights: str | PathLike[str], name: str) -> Source:
+    """The state dict behind a name or path.
 
     Args:
-        weights: ``"imagenet"``, a file, or a checkpoint folder of ours.
+        weights: ``"imagenet"``, a file, or a checkpoint of ours (its folder, its run's folder, or its file of weights).
         name: the architecture, for ``"imagenet"``.
 
-    Returns:
-        tensors by key, where they came from, sha256 of the file ("" where torchvision checked it).
-
     Raises:
-        MedcoreError: they cannot be had or read.
+        MedcoreError: they cannot be had or read, are damaged, or hold numbers that are not finite.
     """
     if str(weights) == "imagenet":
-        return _to_float(_download(name)), f"torchvision's ImageNet weights of {name}", ""
+        path = imagenet_file(name)
+        return Source(_to_float(_read_file(path)), f"torchvision's ImageNet weights of {name}", _sha256(path))
     path = Path(weights)
-    if path.is_dir():
-        path = _checked_model_file(path)
-    if not path.is_file():
+    if (path / "checkpoints" / "best").is_dir():
+        path = path / "checkpoints" / "best"
+    if path.is_dir() or (path.name == MODEL and (path.parent / MANIFEST).exists()):
+        return _read_checkpoint(path if path.is_dir() else path.parent, str(weights))
+    if not path.exists():
         raise MedcoreError(f"weights={str(weights)!r}: no such file, and not the word 'imagenet'; {HOW_TO_GO_ON}")
-    return _to_float(_read_file(path)), str(weights), hashlib.sha256(path.read_bytes()).hexdigest()
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise MedcoreError(f"weights={str(weights)!r}: no regular file; {HOW_TO_GO_ON}")
+    return Source(_to_float(_read_file(path)), str(weights), _sha256(path))
+
+
+def _read_checkpoint(folder: Path, source: str) -> Source:
+    """A checkpoint of ours: no byte of its manifest or weights may have changed."""
+    if not (folder / MODEL).exists() or not (folder / MANIFEST).exists():
+        raise MedcoreError(f"weights={source!r}: no checkpoint of ours ({MODEL} and {MANIFEST})")
+    manifest = read_sealed(folder)
+    count, hashes, data = manifest.get("weights"), manifest.get("sha256"), manifest.get("data")
+    if not isinstance(count, int) or not isinstance(hashes, dict) or not isinstance(data, dict):
+        raise MedcoreError(f"{folder / MANIFEST}: its weights, sha256 or data are missing or of another type")
+    digest = str(hashes.get(MODEL))
+    return Source(_to_float(read_tensors(folder / MODEL, digest, 8 * count + HEADER)), source, digest, data)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def architecture_of(weights: str | PathLike[str]) -> str:
@@ -116,7 +152,8 @@ def architecture_of(weights: str | PathLike[str]) -> str:
     Raises:
         MedcoreError: it cannot be read, or its tensors are of no classifier that we know.
     """
-    state, source, _ = read_weights(weights, "")
+    source = read_weights(weights, "")
+    state = source.state
     ours = any(key.startswith("backbone.") for key in state)
     for name in CLASSIFIER_NAMES:
         with torch.device("meta"):  # names without numbers
@@ -126,8 +163,8 @@ def architecture_of(weights: str | PathLike[str]) -> str:
         if not [key for key in trunk ^ set(backbone.state_dict()) if not _may_be_new(key)]:
             return name
     raise MedcoreError(
-        f"weights {source!r} belong to no architecture that is known here ({', '.join(CLASSIFIER_NAMES)}); name the "
-        "model yourself, or check the file"
+        f"weights {source.name!r} belong to no architecture that is known here ({', '.join(CLASSIFIER_NAMES)}); name "
+        "the model yourself, or check the file"
     )
 
 
@@ -141,23 +178,29 @@ def has_folded_batch_norm(module: nn.Module) -> bool:
     return bool(statistics) and all(not mean.any() and bool(var.eq(1).all()) for mean, var in statistics)
 
 
-def _download(name: str) -> dict[str, Tensor]:
+def imagenet_file(name: str) -> Path:
+    """Torchvision's file of ImageNet weights in torch's cache, downloaded where it is missing, its hash checked.
+
+    Raises:
+        MedcoreError: there are none of that name, they cannot be downloaded, or the file does not have the hash that
+            its name tells.
+    """
     try:
-        return dict(torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True))
+        url = torchvision.models.get_model_weights(name).DEFAULT.url
     except ValueError as error:
         raise MedcoreError(f"weights='imagenet': torchvision has none for {name!r}; {HOW_TO_GO_ON}") from error
-    except (OSError, RuntimeError) as error:  # no network, a full disk, or a hash that does not match
-        raise MedcoreError(f"weights='imagenet': {name} cannot be downloaded ({error}); {HOW_TO_GO_ON}") from error
-
-
-def _checked_model_file(folder: Path) -> Path:
-    """The model file of a checkpoint of ours, after comparing it with the hash in the manifest."""
-    path, manifest = folder / "model.safetensors", folder / "manifest.json"
-    if not path.is_file() or not manifest.is_file():
-        raise MedcoreError(f"weights={str(folder)!r}: no checkpoint of ours (model.safetensors and manifest.json)")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found not in manifest.read_text(encoding="utf-8"):
-        raise MedcoreError(f"{path}: sha256 {found[:12]}… is not the one in manifest.json; the file is damaged")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    told = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
+    if told is None:
+        raise MedcoreError(f"weights='imagenet': {path.name} does not tell its hash; {HOW_TO_GO_ON}")
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=told[1], progress=False)
+        except (OSError, RuntimeError) as error:  # no network, a full disk, or a hash that does not match
+            raise MedcoreError(f"weights='imagenet': {name} cannot be downloaded ({error}); {HOW_TO_GO_ON}") from error
+    if not path.is_file() or not _sha256(path).startswith(told[1]):
+        raise MedcoreError(f"{path}: its sha256 does not begin with {told[1]}; delete it to download it anew")
     return path
 
 
@@ -183,6 +226,9 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 
 def _to_float(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    bad = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if bad:
+        raise MedcoreError(f"weights: {len(bad)} tensors are not finite (such as {bad[0]}); {HOW_TO_GO_ON}")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
@@ -207,24 +253,23 @@ def _fit_stem(state: dict[str, Tensor], model: OnBackbone) -> list[str]:
     return ["grey images are replicated to three channels"] if in_channels == 1 else []
 
 
-def _copy_into(
-    module: nn.Module, state: dict[str, Tensor], source: str, digest: str, notes: list[str]
-) -> WeightsReport:
+def _copy_into(module: nn.Module, state: dict[str, Tensor], source: Source, notes: list[str]) -> WeightsReport:
     own = module.state_dict()
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     wrong = [key for key in state if key not in fits and not key.startswith("head.")]
     missing = [key for key in own if key not in fits and not _may_be_new(key)]
     if wrong or missing:
         raise MedcoreError(
-            f"weights {source!r} do not fit this model: {len(missing)} of its tensors are missing ({_some(missing)}), "
-            f"{len(wrong)} others are unknown or of another shape ({_some(wrong)}); choose the matching architecture"
+            f"weights {source.name!r} do not fit this model: {len(missing)} of its tensors are missing "
+            f"({_some(missing)}), {len(wrong)} others are unknown or of another shape ({_some(wrong)}); "
+            "choose the matching architecture"
         )
     module.load_state_dict(fits, strict=False)
     new = tuple(key for key in own if key not in fits and key.startswith("head."))
     ignored = tuple(key for key in state if key not in fits)
     if new:
         notes = [*notes, "the head is new (another number of classes) and has to be trained"]
-    return WeightsReport(source, digest, len(fits), new, ignored, tuple(notes))
+    return WeightsReport(source.name, source.sha256, len(fits), new, ignored, tuple(notes), source.learnt_from)
 
 
 def _may_be_new(key: str) -> bool:

@@ -6,36 +6,43 @@
     checkpoints/best, checkpoints/last          relative links (copies where the file system has none)
 
 A checkpoint is written to a temporary folder, flushed to the disk and renamed: it is whole or not there. A changed
-byte in any of the three files is refused with the file's name.
+byte in any of the three files is refused with the file's name, and so is a manifest that cannot be right.
 
-    loaded = load("reports/run/06_patch_classification", which="best")
+    loaded = load_checkpoint("reports/run/06_patch_classification", which="best")
     loaded.model.eval()
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
 from medcore.models import build
+from medcore.models.sealed import (
+    ANOTHER,
+    HEADER,
+    MANIFEST,
+    MODEL,
+    STATE,
+    bytes_of,
+    jsonable,
+    put_weights,
+    read_sealed,
+    read_tensors,
+    seal,
+)
+from medcore.training.manifest import FORMAT, check_manifest
 
-FORMAT = 1
-MODEL, STATE, MANIFEST = "model.safetensors", "state.safetensors", "manifest.json"
-_BLANK = "0" * 64
-_SELF_HASH = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"')
+MOST_STATE = 4  # times the bytes of the weights: two moments, the raw weights, a step per tensor
 
 
 @dataclass
@@ -86,7 +93,7 @@ def write_checkpoint(
         payload = save_tensors({key: _plain(value) for key, value in tensors.items()})
         hashes[name] = hashlib.sha256(payload).hexdigest()
         _write_synced(temporary / name, payload)
-    _write_synced(temporary / MANIFEST, manifest_bytes({"format": FORMAT, **manifest, "sha256": hashes}))
+    _write_synced(temporary / MANIFEST, seal({"format": FORMAT, **manifest, "sha256": hashes}))
     _sync_folder(temporary)
     discard(target)
     os.rename(temporary, target)
@@ -115,50 +122,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def manifest_bytes(manifest: dict[str, Any]) -> bytes:
-    """The manifest as JSON text that carries the sha256 of itself (taken with zeros in its place)."""
-    body = {**{key: value for key, value in manifest.items() if key != "manifest_sha256"}, "manifest_sha256": _BLANK}
-    text = json.dumps(_without_nan(body), indent=1, ensure_ascii=False, allow_nan=False).encode()
-    digest = hashlib.sha256(text).hexdigest()
-    return text.replace(f'"manifest_sha256": "{_BLANK}"'.encode(), f'"manifest_sha256": "{digest}"'.encode())
-
-
-def jsonable(value: Any) -> Any:
-    """A value as it comes back from JSON: tuples as lists, arrays as lists, NaN as None."""
-    return json.loads(json.dumps(_without_nan(value)))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no NaN
-    if hasattr(value, "tolist"):
-        return _without_nan(value.tolist())
-    return str(value) if isinstance(value, Path) else value
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint, checked against its own hash.
+    """The manifest of a checkpoint, checked against its own hash and against what can be right.
 
     Raises:
-        MedcoreError: The file is missing, damaged, or of a newer format.
+        MedcoreError: The file is missing, damaged, of a newer format, or a field is wrong.
     """
-    path = folder / MANIFEST
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise MedcoreError(f"{path} cannot be read ({error.strerror}); is {folder} a checkpoint?") from error
-    found = _SELF_HASH.findall(text)
-    blank = _SELF_HASH.sub(f'"manifest_sha256": "{_BLANK}"'.encode(), text)
-    if len(found) != 1 or hashlib.sha256(blank).hexdigest().encode() != found[0]:
-        raise MedcoreError(f"{path} is damaged: it does not match its own sha256; use another epoch's checkpoint")
-    manifest = json.loads(text)
-    if manifest["format"] > FORMAT:
-        raise MedcoreError(f"{path} has format {manifest['format']}; this medcore reads up to {FORMAT}: update it")
-    return manifest
+    return check_manifest(read_sealed(folder), folder)
 
 
 def read_checkpoint(folder: Path, name: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -168,18 +138,10 @@ def read_checkpoint(folder: Path, name: str = MODEL) -> tuple[dict[str, Tensor],
         MedcoreError: A file is missing or a byte changed.
     """
     manifest = read_manifest(folder)
-    payload = _verified(folder / name, manifest["sha256"][name])
-    return load_tensors(payload), manifest
-
-
-def _verified(path: Path, expected: str) -> bytes:
-    try:
-        payload = path.read_bytes()
-    except OSError as error:
-        raise MedcoreError(f"{path} cannot be read ({error.strerror}); use another epoch's checkpoint") from error
-    if hashlib.sha256(payload).hexdigest() != expected:
-        raise MedcoreError(f"{path} is damaged: its sha256 differs from the manifest's; use another epoch's checkpoint")
-    return payload
+    most = 8 * manifest["weights"] + HEADER  # bytes: float64 at most, and the buffers
+    if name == STATE:
+        most *= MOST_STATE
+    return read_tensors(folder / name, manifest["sha256"][name], most), manifest
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -188,10 +150,8 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         MedcoreError: A file is missing or a byte changed; the message names it.
     """
-    manifest = read_manifest(folder)
-    for name, expected in manifest["sha256"].items():
-        _verified(folder / name, expected)
-    return manifest
+    read_checkpoint(folder, STATE)
+    return read_checkpoint(folder)[1]
 
 
 def annotate(path: str | Path, **extra: Any) -> None:
@@ -200,12 +160,16 @@ def annotate(path: str | Path, **extra: Any) -> None:
     Args:
         path: A checkpoint, or a run's folder (its best one).
         **extra: Plain JSON types; found again under ``manifest["extra"]``.
+
+    Raises:
+        MedcoreError: A known fact (temperature, threshold, …) is out of range.
     """
     folder = find(path)
     manifest = read_manifest(folder)
-    manifest["extra"] = {**manifest.get("extra", {}), **extra}
+    manifest["extra"] = jsonable({**manifest.get("extra", {}), **extra})
+    check_manifest(manifest, folder)
     temporary = folder / f".{MANIFEST}.{os.getpid()}"
-    _write_synced(temporary, manifest_bytes(manifest))
+    _write_synced(temporary, seal(manifest))
     os.replace(temporary, folder / MANIFEST)
 
 
@@ -220,18 +184,31 @@ def load_checkpoint(path: str | Path, which: str | int = "best") -> Loaded:
         MedcoreError: Nothing is there, a byte changed, or weights and architecture do not fit.
     """
     folder = find(path, which)
-    weights, manifest = read_checkpoint(folder)
-    model = build(manifest["architecture"])
+    manifest = read_manifest(folder)
+    model = build_like(manifest, folder)
+    weights, _ = read_checkpoint(folder)
     put_weights(model, weights, folder / MODEL)
+    model.learnt_from = manifest["data"]  # type: ignore[assignment]
     return Loaded(model.eval(), manifest, folder)
 
 
-def put_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Load weights into a model that must fit them exactly."""
+def build_like(manifest: dict[str, Any], folder: Path) -> nn.Module:
+    """The network of a manifest with random weights, once it is known to be as large as the file says.
+
+    Raises:
+        MedcoreError: There is no such network, or the file of weights has another size.
+    """
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise MedcoreError(f"{path} does not fit the model: {error}") from error
+        with torch.device("meta"):  # shapes without numbers: a lying size costs nothing
+            planned = bytes_of(build(manifest["architecture"]).state_dict())
+        size = (folder / MODEL).stat().st_size
+        if not planned <= size <= planned + HEADER:
+            raise MedcoreError(f"{folder / MODEL} has {size:,} bytes, but this network's weights take {planned:,}")
+        return build(manifest["architecture"])
+    except OSError as error:
+        raise MedcoreError(f"{folder / MODEL} cannot be read ({error.strerror}); {ANOTHER}") from error
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, MemoryError) as error:
+        raise MedcoreError(f"{folder / MANIFEST}: its architecture cannot be built ({error})") from error
 
 
 def epoch_name(epoch: int) -> str:

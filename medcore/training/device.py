@@ -154,6 +154,17 @@ def _cpu_flags() -> frozenset[str]:
         return frozenset()
 
 
+@contextmanager
+def fixed_threads(threads: int) -> Iterator[None]:
+    """Inside, torch's kernels run on so many threads: sums depend on it, and with them the last bits of the weights."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 # glibc's names for "blocks from this size on are mapped alone" and "free memory above this goes back"
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 WHILE_TRAINING = {MMAP_THRESHOLD: 1 << 30, TRIM_THRESHOLD: 1 << 30}

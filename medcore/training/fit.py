@@ -26,13 +26,13 @@ from medcore.errors import MedcoreError
 from medcore.training import distributed
 from medcore.training.batches import Batch, Batches
 from medcore.training.config import TrainConfig
-from medcore.training.device import kept_between_steps
+from medcore.training.device import fixed_threads, kept_between_steps
 from medcore.training.failures import explained, stop_if_bad
 from medcore.training.history import History
 from medcore.training.objectives import Objective
 from medcore.training.progress import Display
 from medcore.training.randomness import model_randomness
-from medcore.training.state import TrainState, evaluation_batches, prepare_run
+from medcore.training.state import TrainState, evaluation_batches, one_writer, prepare_run
 
 
 def fit(
@@ -67,15 +67,17 @@ def fit(
 
     Raises:
         TestDataRefused: Test images stand where the model learns or is chosen, or ``monitor`` names a test column.
-        MedcoreError: The data, config or folder cannot be used; a loss became NaN or infinite.
+        MedcoreError: The data, config or folder cannot be used; another process trains into ``out``; a loss became NaN
+            or infinite; memory or disk ran out.
     """
     config = config or TrainConfig()
-    with distributed.session(config.device) as device:
-        state = prepare_run(model, objective, train, validation, config, device, out, resume)
+    with distributed.session(config.device) as device, one_writer(out):
+        state = prepare_run(model, objective, (train, validation, test), config, device, out, resume)
         evaluated = {"val": validation} | ({"test": test} if test is not None else {})
         loaders = {name: evaluation_batches(patches, state) for name, patches in evaluated.items()}
         with (
             Display(state, tracker, show=progress) as display,
+            fixed_threads(state.facts["threads"]),
             distributed.deterministic(config.deterministic, device),
             distributed.synced_batch_norm(model),
             kept_between_steps(),

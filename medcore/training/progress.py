@@ -27,7 +27,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from medcore.errors import MedcoreError
-from medcore.training import checkpoint, distributed
+from medcore.models.sealed import jsonable
+from medcore.training import distributed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -248,7 +249,7 @@ class Display:
         if isinstance(self.tracker, str) and self.state.history.out is not None:
             self.tracker = make_tracker(self.tracker, self.state.history.out)
         if isinstance(self.tracker, Tracker):
-            self.tracker.start(checkpoint.jsonable(self.state.facts))
+            self.tracker.start(jsonable(self.state.facts))
         if self.show:
             self.bar = tqdm(
                 total=self.state.config.epochs * len(self.state.batches),

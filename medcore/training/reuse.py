@@ -30,6 +30,7 @@ from medcore.data.patchset import PatchSet
 from medcore.data.source import data_home
 from medcore.errors import MedcoreError
 from medcore.models import build
+from medcore.models.sealed import MODEL, put_weights
 from medcore.training import checkpoint
 from medcore.training.config import WITHOUT_EFFECT, TrainConfig
 from medcore.training.fit import fit
@@ -121,7 +122,7 @@ def model_key(
     facts = {
         "spec": dict(spec),
         "objective": objective.describe(),
-        "config": choices,
+        "config": choices | {"threads": config.threads or torch.get_num_threads()},
         "train": train.fingerprint,
         "validation": validation.fingerprint,
     }
@@ -160,9 +161,10 @@ def fine_tune(path: str | Path, classes: Sequence[str], *, which: str | int = "b
     state = model.state_dict()
     kept = {name: value for name, value in weights.items() if name.split(".")[0] not in HEADS}
     anew = sorted(set(state) - set(kept))
-    checkpoint.put_weights(model, {**{name: state[name] for name in anew}, **kept}, folder / checkpoint.MODEL)
+    put_weights(model, {**{name: state[name] for name in anew}, **kept}, folder / MODEL)
     note = (
         f"{len(kept)} tensors come from {folder}; the head was replaced and starts at random ({', '.join(anew)}): "
         f"{len(old)} classes ({', '.join(old)}) became {len(new)} ({', '.join(new)})"
     )
+    model.learnt_from = manifest["data"]  # type: ignore[assignment]
     return model.eval(), note

@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
+from medcore.models.sealed import put_weights
 from medcore.training import checkpoint, distributed
 from medcore.training.batches import Batch, Batches
 from medcore.training.config import TrainConfig
 from medcore.training.device import Precision, choose_precision
 from medcore.training.history import History
-from medcore.training.manifest import facts_of, refuse_other_run
+from medcore.training.manifest import facts_of, other_conditions, refuse_other_run
 from medcore.training.objectives import Objective
 from medcore.training.optim import Ema, Watch, make_optimiser, schedule_factor, set_learning_rate
+from medcore.training.seen import refuse_seen
 
 
 @dataclass
@@ -129,8 +132,14 @@ class TrainState:
             return
         with self.evaluating():
             weights = {name: value.detach().clone() for name, value in self.weights().items()}
-        checkpoint.save(self.folder, epoch, weights, self.tensors(), self.manifest(epoch))
-        self.show(epoch)
+        try:
+            checkpoint.save(self.folder, epoch, weights, self.tensors(), self.manifest(epoch))
+            self.show(epoch)
+        except OSError as error:
+            raise MedcoreError(
+                f"{self.folder}: epoch {epoch} cannot be written ({error.strerror}); every earlier checkpoint there is "
+                "whole. Make room, then go on with resume (--resume)"
+            ) from error
 
     def show(self, epoch: int) -> None:
         """Point ``last`` and ``best`` to their epochs and apply the retention policy."""
@@ -175,12 +184,12 @@ class TrainState:
         weights, manifest = checkpoint.read_checkpoint(folder)
         tensors, _ = checkpoint.read_checkpoint(folder, checkpoint.STATE)
         refuse_other_run(manifest, self.facts, folder)
-        checkpoint.put_weights(self.model, weights, folder / checkpoint.MODEL)
+        put_weights(self.model, weights, folder / checkpoint.MODEL)
         if self.ema:
             for average, name in zip(self.ema.average, self.model.state_dict(), strict=True):
                 average.copy_(weights[name])
             live = {name[5:]: value for name, value in tensors.items() if name.startswith("live/")}
-            checkpoint.put_weights(self.model, live, folder / checkpoint.STATE)
+            put_weights(self.model, live, folder / checkpoint.STATE)
         self._restore_optimiser(tensors)
         self.step = int(manifest["step"])
         self.history.rows = [dict(row) for row in manifest["history"]]
@@ -224,30 +233,61 @@ def _both(first: AbstractContextManager, second: AbstractContextManager) -> Iter
         yield
 
 
+@contextmanager
+def one_writer(out: str | Path | None) -> Iterator[None]:
+    """Hold a run's folder, so that two processes never write into one. The lock of a dead process holds nobody.
+
+    Raises:
+        MedcoreError: Another process trains into this folder, or it cannot be written.
+    """
+    if out is None or distributed.rank() != 0:
+        yield
+        return
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(Path(out) / ".training.lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise MedcoreError(f"out={out}: another process trains into this folder; wait, or choose another") from error
+    except OSError as error:
+        raise MedcoreError(f"out={out}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+Sides = tuple[PatchSet, PatchSet, PatchSet | None]  # train, validation, test
+
+
 def prepare_run(
     model: nn.Module,
     objective: Objective,
-    train: PatchSet,
-    validation: PatchSet,
+    sides: Sides,
     config: TrainConfig,
     device: torch.device,
     out: str | Path | None,
     resume: bool,
 ) -> TrainState:
     """Check the inputs, place everything on the device, and go back to the last checkpoint if asked to."""
+    train, validation, test = sides
     monitor = config.monitor or objective.monitor
-    refuse_test_data(train, validation, monitor)
-    warn_of_shared_patients(train, validation)
+    check_sides(train, validation, monitor)
+    notes = refuse_seen(model, validation, test, config.seen)
     objective.begin(train, device)
     precision = choose_precision(config.precision, device, model)
     folder, last = Path(out) if out is not None else None, None
     if folder is not None:
-        last = last_checkpoint(folder, resume)
-    if last is not None and config.precision == "auto":  # a resume repeats the choice
-        precision = Precision(**checkpoint.read_manifest(last)["precision"])
-    history = History(monitor, direction(monitor, objective), out=folder, precision=precision.to_dict())
+        last = last_checkpoint(folder, resume, notes)
+    manifest = None if last is None else checkpoint.read_manifest(last)
+    if manifest is not None and config.precision == "auto":  # a resume repeats the choice
+        precision = Precision(**manifest["precision"])
+    history = History(monitor, direction(monitor, objective), out=folder, precision=precision.to_dict(), notes=notes)
     batches = training_batches(train, config, device)
     facts = facts_of(model, objective, config, precision, train, validation)
+    if manifest is not None:
+        notes += other_conditions(manifest, facts)
+        facts["threads"] = config.threads or manifest.get("threads") or facts["threads"]
     state = TrainState(model, objective, config, device, precision, batches, history, facts)
     if last is not None:
         state.restore(last)
@@ -262,18 +302,14 @@ def direction(monitor: str, objective: Objective) -> str:
     return "min" if monitor.removeprefix("val_") in objective.parts else "max"
 
 
-def refuse_test_data(train: PatchSet, validation: PatchSet, monitor: str) -> None:
-    """Raise when anything from a test set could be learnt from or choose."""
+def check_sides(train: PatchSet, validation: PatchSet, monitor: str) -> None:
+    """Raise when anything from a test set could be learnt from or choose; warn of patients on both sides."""
     for name, patches in (("train", train), ("validation", validation)):
         if (patches.splits == "test").any():
             count = int((patches.splits == "test").sum())
             raise TestDataRefused(f"{name}: {count} images are marked 'test'; pass them as test= for the curve only")
     if not monitor.startswith("val_"):
         raise TestDataRefused(f"monitor={monitor!r}: only a column of the validation set (val_…) may pick an epoch")
-
-
-def warn_of_shared_patients(train: PatchSet, validation: PatchSet) -> None:
-    """Say so when patients stand on both sides: the chosen epoch then knows the patients already."""
     shared = set(train.patients.tolist()) & set(validation.patients.tolist())
     if shared:
         warnings.warn(
@@ -283,17 +319,36 @@ def warn_of_shared_patients(train: PatchSet, validation: PatchSet) -> None:
         )
 
 
-def last_checkpoint(out: Path, resume: bool) -> Path | None:
-    """Where to continue: the latest complete epoch. A folder with a run in it is not overwritten unasked."""
+def last_checkpoint(out: Path, resume: bool, notes: list[str]) -> Path | None:
+    """Where to continue: the latest epoch that is whole, as is the best one it names. None for a new run.
+
+    Raises:
+        MedcoreError: There is a run and ``resume`` was not asked for, or no checkpoint of it can be read.
+    """
     folder = out / "checkpoints"
-    out.mkdir(parents=True, exist_ok=True)
     distributed.barrier()
     if distributed.rank() == 0:
         checkpoint.clear_leftovers(folder)
     epochs = checkpoint.epochs_in(folder)
     if epochs and not resume:
         raise MedcoreError(f"out={out}: there is a run of {epochs[-1]} epochs; pass resume=True, or another folder")
-    return folder / checkpoint.epoch_name(epochs[-1]) if epochs else None
+    reasons: list[str] = []
+    for epoch in reversed(epochs):
+        path = folder / checkpoint.epoch_name(epoch)
+        try:
+            best = checkpoint.verify(path)["monitor"]["best_epoch"]
+            if best != epoch:
+                checkpoint.verify(folder / checkpoint.epoch_name(best))
+        except MedcoreError as error:
+            reasons.append(str(error))
+            continue
+        if reasons:
+            notes.append(f"resumed from epoch {epoch}, because {reasons[0]}")
+            warnings.warn(notes[-1], stacklevel=5)
+        return path
+    if reasons:
+        raise MedcoreError(f"resume: no checkpoint in {folder} can be read; {reasons[0]}")
+    return None
 
 
 def training_batches(train: PatchSet, config: TrainConfig, device: torch.device) -> Batches:

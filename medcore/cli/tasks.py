@@ -59,6 +59,9 @@ def make_task(
     codes: int = 120,
     normal: Sequence[str] = (),
     class_weights: str | None = None,
+    loss: str | None = None,
+    beta: float = 1.0,
+    kl_warmup: float = 5.0,
 ) -> Task:
     """Choose model, objective and parts for a task.
 
@@ -71,6 +74,9 @@ def make_task(
         codes: Bottleneck of an autoencoder, latent size of a VAE.
         normal: Classes that an autoencoder or VAE learns; none named takes all that the card does not call abnormal.
         class_weights: ``balanced`` or None (classifier, segmenter).
+        loss: As for the task's objective; None takes ``mse``, of a segmenter ``ce+dice``.
+        beta: Weight of a VAE's KL term.
+        kl_warmup: Epochs over which beta rises from 0.
 
     Raises:
         MedcoreError: Something is unknown or does not fit the set.
@@ -83,36 +89,37 @@ def make_task(
     generative = kind in ("autoencoder", "vae")
     if weights is not None and generative:
         raise MedcoreError(f"weights={weights!r}: there are no pretrained weights for a {kind}; leave it out")
+    if loss is not None and kind == "classifier":
+        raise MedcoreError(f"loss={loss!r}: a classifier always learns by cross-entropy; leave it out")
     used = normal_only(patches, normal) if generative else labelled(patches, kind)
     train, validation, test = (used.where(split=side) for side in ("train", "val", "test"))
     if not len(train) or not len(validation):
         raise MedcoreError(f"set {patches.card.name!r}: {len(train)} images to train on, {len(validation)} to validate")
     torch.manual_seed(seed)
-    network, objective = _network(kind, model, patches, weights, codes, class_weights)
+    network = _network(kind, model, patches, weights, codes)
+    objective: Objective = {
+        "classifier": lambda: Classification(patches.classes, class_weights=class_weights),
+        "segmenter": lambda: Segmentation(patches.classes, loss=loss or "ce+dice", class_weights=class_weights),
+        "vae": lambda: ELBO(beta, kl_warmup, loss or "mse"),
+        "autoencoder": lambda: Reconstruction(loss or "mse"),
+    }[kind]()
     return Task(network, objective, train, validation, test if len(test) else None)
 
 
-def _network(
-    kind: str, model: str, patches: PatchSet, weights: str | None, codes: int, class_weights: str | None
-) -> tuple[nn.Module, Objective]:
+def _network(kind: str, model: str, patches: PatchSet, weights: str | None, codes: int) -> nn.Module:
     height, width, channels = patches.shape
     count = len(patches.classes)
     if kind == "classifier":
-        network = build_classifier(
-            model, count, in_channels=channels, weights=weights, image_size=(height + width) // 2
-        )
-        return network, Classification(patches.classes, class_weights=class_weights)
+        side = (height + width) // 2
+        return build_classifier(model, count, in_channels=channels, weights=weights, image_size=side)
     if kind == "segmenter":
-        segmenter = (
-            SmallUNet(count, in_channels=channels)
-            if model == "small_unet"
-            else build_unet(model, count, in_channels=channels, weights=weights)
-        )
-        return segmenter, Segmentation(patches.classes, class_weights=class_weights)
+        if model == "small_unet":
+            return SmallUNet(count, in_channels=channels)
+        return build_unet(model, count, in_channels=channels, weights=weights)
     if kind == "vae":
-        return VAE((height, width), channels, codes), ELBO(beta=1.0, warmup_epochs=5)
+        return VAE((height, width), channels, codes)
     maker = ConvAutoencoder if model == "conv" else DenseAutoencoder
-    return maker((height, width), channels, codes), Reconstruction("mse")
+    return maker((height, width), channels, codes)
 
 
 def labelled(patches: PatchSet, kind: str) -> PatchSet:
