@@ -19,10 +19,10 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import assign_splits
 from medcore.errors import MedcoreError
-from medcore.evaluation.calibration import calibration_error
 from medcore.evaluation.curves import decision_curve
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.scores import Scores
+from medcore.metrics.calibration import calibration_error
 from medcore.plots import (
     architecture,
     calibration,

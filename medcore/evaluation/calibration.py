@@ -11,19 +11,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from scipy.special import expit, log_softmax, logit, softmax
+from scipy.stats import f, ncf
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate, not_estimable
-from medcore.evaluation.intervals import mean_interval, statistic_interval
-from medcore.evaluation.proportions import wilson_limits
+from medcore.evaluation.intervals import mean_interval
+from medcore.evaluation.proportions import clustered_limits, tables_of_patients, wilson_limits
+from medcore.evaluation.resampling import group_index, jackknife_limits
 from medcore.evaluation.scores import Scores, refuse_test_data
-from medcore.metrics.calibration import BINS, calibration_error, checked_probabilities, equal_mass_bins
+from medcore.metrics.calibration import (
+    BINS,
+    SquaredError,
+    calibration_line,
+    checked_probabilities,
+    equal_mass_bins,
+    squared_calibration_error,
+)
+from medcore.metrics.confusion import ratio
 
+CALIBRATION = ("brier", "calibration_error", "calibration_slope", "calibration_intercept")
+STEEPEST = 50.0  # slopes beyond mean that the regression has no end
 HOTTEST = 50.0  # temperatures outside 1/50…50 mean that no temperature helps
 
 
@@ -37,7 +49,9 @@ class Reliability(NamedTuple):
     n: np.ndarray
 
 
-def reliability(probability: np.ndarray, outcome: np.ndarray, *, bins: int = BINS) -> Reliability:
+def reliability(
+    probability: np.ndarray, outcome: np.ndarray, patient: np.ndarray | None = None, *, bins: int = BINS
+) -> Reliability:
     """How often it happened where the model said 10, 20, … per cent.
 
     Cases with the same stated probability stay in one bin.
@@ -45,6 +59,8 @@ def reliability(probability: np.ndarray, outcome: np.ndarray, *, bins: int = BIN
     Args:
         probability: Stated, 0 to 1. **Shape** ``(N,)``.
         outcome: Whether it was so. **Shape** ``(N,)``.
+        patient: Whose case it is, so that the bars speak of patients; without it every case counts as independent.
+            **Shape** ``(N,)``.
         bins: At most this many, of about equal size.
 
     Raises:
@@ -52,10 +68,23 @@ def reliability(probability: np.ndarray, outcome: np.ndarray, *, bins: int = BIN
     """
     probability, outcome = checked_probabilities(probability, outcome)
     index = equal_mass_bins(probability, bins)
+    patient = np.arange(len(index)) if patient is None else np.asarray(patient)
     n = np.bincount(index)
     stated, observed = np.bincount(index, probability) / n, np.bincount(index, outcome) / n
-    limits = np.array([wilson_limits(round(share * size), size) for share, size in zip(observed, n, strict=True)])
+    limits = np.array([_limits_of_share(outcome[index == b], patient[index == b]) for b in range(len(n))])
     return Reliability(stated, observed, limits[:, 0], limits[:, 1], n)
+
+
+def _limits_of_share(outcome: np.ndarray, patient: np.ndarray) -> tuple[float, float]:
+    group, patients = group_index(patient)
+    if patients == len(group):
+        return wilson_limits(float(outcome.sum()), len(outcome))
+    zeros = np.zeros(len(group), dtype=np.int64)
+    return clustered_limits(tables_of_patients(zeros, outcome.astype(np.int64), group, patients, 2), _share_of_second)
+
+
+def _share_of_second(confusion: np.ndarray) -> np.ndarray:
+    return ratio(confusion[..., 0, 1], confusion[..., 0, :].sum(-1))
 
 
 def stated_and_observed(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
@@ -81,10 +110,9 @@ def stated_and_observed(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
 
 
 def calibration_estimates(scores: Scores, *, bins: int = BINS, level: float = 0.95) -> list[Estimate]:
-    """Brier score and calibration error with patient-level intervals.
+    """Brier score, calibration error, calibration slope and intercept, with patient-level intervals.
 
-    With more than two classes the Brier score sums over classes (0 to 2), the calibration error speaks of the
-    predicted class.
+    With more than two classes the Brier score sums over classes (0 to 2), the others speak of the predicted class.
 
     Args:
         scores: Probabilities, cases of one side.
@@ -95,21 +123,93 @@ def calibration_estimates(scores: Scores, *, bins: int = BINS, level: float = 0.
         MedcoreError: The scores are no probabilities.
     """
     probability, outcome = stated_and_observed(scores)
+    outcome = outcome.astype(float)
+    about: dict[str, Any] = {"unit": scores.unit, "split": scores.side, "level": level}
     if not len(scores):
-        about = {"n": 0, "unit": scores.unit, "split": scores.side, "level": level}
-        return [not_estimable(name, "there are no cases", **about) for name in ("brier", "calibration_error")]  # type: ignore[arg-type]
+        return [not_estimable(name, "there are no cases", n=0, **about) for name in CALIBRATION]
     many = len(scores.classes) > 2
     truth = np.eye(len(scores.classes))[scores.truth]
     losses = ((scores.score - truth) ** 2).sum(axis=1) if many else (probability - outcome) ** 2
-    error = mean_interval(
-        losses, scores.patient, name="brier", unit=scores.unit, split=scores.side,
-        bounds=(0.0, 2.0) if many else (0.0, 1.0), level=level,
+    brier = mean_interval(losses, scores.patient, name="brier", bounds=(0.0, 2.0 if many else 1.0), **about)
+    group, patients = group_index(scores.patient)
+    about["n"] = len(scores)
+    if patients < 2:
+        why = "one patient only: nothing shows how much patients differ"
+        return [brier, *(not_estimable(name, why, **about) for name in CALIBRATION[1:])]
+    error = _error_estimate(squared_calibration_error(probability, outcome, group, bins=bins), patients, about)
+    return [brier, error, *_line_estimates(probability, outcome, group, about)]
+
+
+def _error_estimate(found: SquaredError, patients: int, about: dict[str, Any]) -> Estimate:
+    """Limits of the mean squared gap by inverting its distribution, a scaled noncentral F; all as roots.
+
+    **Reference** Satterthwaite 1946, doi:10.2307/3002019 (degrees of freedom of a sum of squares).
+    """
+    name, value = CALIBRATION[1], float(np.sqrt(max(0.0, found.plain - found.chance)))
+    if found.chance <= 1e-15:
+        return not_estimable(name, "no spread between patients", value=value, **about)
+    freedom, unit = found.chance**2 / found.spread, found.spread / found.chance
+    seen, rest = found.plain / found.chance, patients - 1.0
+
+    def beyond(shift: float, share: float) -> float:
+        return float(ncf.cdf(seen, freedom, rest, shift) if shift > 0 else f.cdf(seen, freedom, rest)) - share
+
+    limits = []
+    for share in (0.5 + about["level"] / 2, 0.5 - about["level"] / 2):
+        far = 10.0 + 4 * freedom * seen
+        while beyond(far, share) > 0:
+            far *= 2
+        limits.append(brentq(beyond, 0.0, far, args=(share,)) if beyond(0.0, share) > 0 else 0.0)
+    low, high = (float(np.sqrt(shift * unit)) for shift in limits)
+    note = "" if low > 0 else "no more than chance"
+    method = f"noncentral F over {patients} patients"
+    return Estimate(name, value, low, min(1.0, high), method=method, note=note, **about)
+
+
+def _line_estimates(
+    probability: np.ndarray, outcome: np.ndarray, group: np.ndarray, about: dict[str, Any]
+) -> list[Estimate]:
+    names, found = CALIBRATION[2:], []
+    if outcome.min() == outcome.max() or np.ptp(probability) == 0:
+        why = "every answer was right, or none" if outcome.min() == outcome.max() else "one probability for all"
+        return [not_estimable(name, why, **about) for name in names]
+    for name, slope in zip(names, (True, False), strict=True):
+        line = calibration_line(probability, outcome, group, slope=slope)
+        value = float(line.value[-1])
+        limits = jackknife_limits(value, line.left_out[:, -1], bounds=None, level=about["level"])
+        method = f"jackknife over {len(line.left_out)} patients, t"
+        if limits is None or abs(value) > STEEPEST:
+            found.append(not_estimable(name, "the stated probabilities separate right from wrong", **about))
+        else:
+            found.append(Estimate(name, value, *limits, method=method, **about))
+    return found
+
+
+def brier_change(before: Scores, after: Scores, *, level: float = 0.95) -> Estimate:
+    """How much lower the Brier score is after a recalibration of the same cases: whether it helps, by its interval.
+
+    A temperature leaves the order of cases alone, so a change of the Brier score is one of calibration.
+
+    Args:
+        before: Probabilities.
+        after: Others for the same cases in the same order.
+        level: Confidence level.
+
+    Raises:
+        MedcoreError: The two do not speak of the same cases, or hold no probabilities.
+    """
+    losses = []
+    for scores in (after, before):
+        probability, outcome = stated_and_observed(scores)
+        truth = np.eye(len(scores.classes))[scores.truth]
+        many = len(scores.classes) > 2
+        losses.append(((scores.score - truth) ** 2).sum(axis=1) if many else (probability - outcome) ** 2)
+    if not np.array_equal(before.truth, after.truth) or not np.array_equal(before.patient, after.patient):
+        raise MedcoreError("brier_change: both must list the same cases")
+    return mean_interval(
+        losses[0] - losses[1], after.patient, name="brier_difference", unit=after.unit, split=after.side,
+        bounds=None, level=level,
     )  # fmt: skip
-    gap = statistic_interval(
-        lambda weights: calibration_error(probability, outcome, bins=bins, weights=weights), scores.patient,
-        name="calibration_error", unit=scores.unit, split=scores.side, level=level, method="percentile",
-    )  # fmt: skip
-    return [error, gap]
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,113 @@
-"""Is a stated probability true? Calibration error of one column of probabilities."""
+"""Is a stated probability true? Calibration error without the part that chance alone makes, slope and intercept.
+
+The plain expected calibration error is above zero for the best calibrated model: with few cases a bin's share of hits
+strays from its truth. Here the squares of the gaps are freed of their own variance, which cases of one patient share.
+
+**Reference** Bröcker 2012, doi:10.1007/s00382-011-1191-1; Kumar, Liang & Ma 2019, arXiv:1909.10155 (debiasing);
+Nixon et al. 2019, arXiv:1904.01685 (bins of equal mass).
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from scipy.special import expit, logit
 
 from medcore.errors import MedcoreError
 
 BINS = 10
+SUREST = 1e-6  # stated probabilities are kept so far from 0 and 1 where their logit is needed
 
 
-def calibration_error(
-    probability: np.ndarray, outcome: np.ndarray, *, bins: int = BINS, weights: np.ndarray | None = None
-) -> float:
-    """Expected calibration error: mean distance of stated and observed over bins of equal mass, 0 to 1.
+class SquaredError(NamedTuple):
+    """Mean squared gap between stated and observed shares over bins, and what chance alone would make of it.
+
+    ``plain`` holds the chance part, ``chance`` is its expectation and ``spread`` the sum of squares of its parts
+    (eigenvalues), so that ``plain - chance`` is unbiased.
+    """
+
+    plain: float
+    chance: float
+    spread: float
+
+
+def squared_calibration_error(
+    probability: np.ndarray, outcome: np.ndarray, group: np.ndarray | None = None, *, bins: int = BINS
+) -> SquaredError:
+    """Squared gaps over bins of equal mass, with their variance between patients.
 
     Args:
         probability: Stated, 0 to 1. **Shape** ``(N,)``.
         outcome: Whether it was so. **Shape** ``(N,)``.
+        group: Patient index of each case; each case its own by default. **Shape** ``(N,)``.
         bins: At most this many.
-        weights: Weights of the cases (for resampling). **Shape** ``(N,)``.
-
-    **Reference** Nixon et al. 2019 (equal-mass bins), arXiv:1904.01685.
     """
     probability, outcome = checked_probabilities(probability, outcome)
     index = equal_mass_bins(probability, bins)
-    mass = np.ones(len(index)) if weights is None else np.asarray(weights, dtype=float)
-    gap = np.bincount(index, mass * (probability - outcome))
-    return float(np.abs(gap).sum() / mass.sum())
+    group = np.arange(len(index)) if group is None else group
+    cases, patients = np.bincount(index), int(group.max()) + 1
+    gap = np.bincount(index, outcome - probability) / cases
+    rest = outcome - probability - gap[index]
+    cell = group * len(cases) + index
+    sums = np.bincount(cell, rest, patients * len(cases)).reshape(patients, len(cases)) / cases
+    scaled = sums * np.sqrt(cases / len(index))  # so that the squares of a patient's row add up to its share
+    covariance = scaled.T @ scaled * patients / max(patients - 1, 1)
+    return SquaredError(
+        float((cases * gap**2).sum() / len(index)), float(np.trace(covariance)), float((covariance**2).sum())
+    )
+
+
+def calibration_error(
+    probability: np.ndarray, outcome: np.ndarray, group: np.ndarray | None = None, *, bins: int = BINS
+) -> float:
+    """Root mean squared gap between stated and observed beyond chance, 0 to 1; arguments as above."""
+    found = squared_calibration_error(probability, outcome, group, bins=bins)
+    return float(np.sqrt(max(0.0, found.plain - found.chance)))
+
+
+class Line(NamedTuple):
+    """A logistic recalibration: its coefficients, and the coefficients without each patient ``(P, ...)``."""
+
+    value: np.ndarray
+    left_out: np.ndarray
+
+
+def calibration_line(probability: np.ndarray, outcome: np.ndarray, group: np.ndarray, *, slope: bool) -> Line:
+    """Logistic regression of what happened on the logit of what was stated.
+
+    Args:
+        probability: Stated, 0 to 1. **Shape** ``(N,)``.
+        outcome: Whether it was so, both kinds. **Shape** ``(N,)``.
+        group: Patient index of each case. **Shape** ``(N,)``.
+        slope: Fit intercept and slope (1 is right, below is overconfident); else the intercept at slope 1 (0 is right,
+            below means that stated probabilities are too high).
+
+    Returns:
+        Intercept, or intercept and slope; without each patient by one Newton step.
+
+    **Reference** Cox 1958, doi:10.1093/biomet/45.3-4.562; Van Calster et al. 2019, doi:10.1186/s12916-019-1466-7.
+    """
+    probability, outcome = checked_probabilities(probability, outcome)
+    stated = logit(np.clip(probability, SUREST, 1 - SUREST))
+    design = np.stack([np.ones_like(stated), stated], 1) if slope else np.ones((len(stated), 1))
+    offset = np.zeros_like(stated) if slope else stated
+    value, patients = np.zeros(design.shape[1]), int(group.max()) + 1
+    for _ in range(50):
+        likely = expit(offset + design @ value)
+        hessian = (design * (likely * (1 - likely))[:, None]).T @ design
+        step = np.linalg.lstsq(hessian, design.T @ (outcome - likely), rcond=None)[0]
+        value = value + np.clip(step, -5, 5)
+        if np.abs(step).max() < 1e-10:
+            break
+    likely = expit(offset + design @ value)
+    weight, miss = likely * (1 - likely), outcome - likely
+    score = np.stack([np.bincount(group, miss * column, patients) for column in design.T], 1)  # (P, k)
+    pairs = [[np.bincount(group, weight * a * b, patients) for a in design.T] for b in design.T]
+    own = np.moveaxis(np.array(pairs), -1, 0)  # (P, k, k)
+    remaining = own.sum(0) - own
+    left_out = value - (np.linalg.pinv(remaining) @ score[..., None])[..., 0]
+    return Line(value, left_out)
 
 
 def checked_probabilities(probability: np.ndarray, outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

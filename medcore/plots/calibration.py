@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from medcore.errors import MedcoreError
 from medcore.evaluation.calibration import reliability
 from medcore.evaluation.curves import DecisionCurve
+from medcore.evaluation.resampling import group_index
+from medcore.metrics.calibration import calibration_error
 from medcore.plots import style
 
 TREAT_ALL, TREAT_NONE = "#555555", "#999999"
@@ -19,6 +21,7 @@ TREAT_ALL, TREAT_NONE = "#555555", "#999999"
 def reliability_diagram(
     probability: np.ndarray,
     outcome: np.ndarray,
+    patient: np.ndarray | None = None,
     *,
     bins: int = 10,
     label: str | None = None,
@@ -30,6 +33,7 @@ def reliability_diagram(
     Args:
         probability: (N,) stated probabilities, 0…1 (of the positive class, or of the predicted class).
         outcome: (N,) whether it was so (positive, or predicted correctly).
+        patient: (N,) whose case it is; the bars then speak of patients, not of cases.
         bins: number of bins, each with about the same number of cases.
         label: name of this curve, written beside it.
         ax: where to draw; call again on the same Axes to compare.
@@ -37,7 +41,8 @@ def reliability_diagram(
     Raises:
         MedcoreError: when a probability lies outside 0…1.
     """
-    found = reliability(probability, outcome, bins=bins)
+    found = reliability(probability, outcome, patient, bins=bins)
+    group = None if patient is None else group_index(patient)[0]
     ax = style.new_axes(ax, width=4.2, height=3.9)
     fresh = not ax.lines
     if fresh:
@@ -48,7 +53,7 @@ def reliability_diagram(
     ax.plot(found.stated, found.observed, "o-", color=colour, lw=1.2, ms=5, mec="white", mew=0.7, label=label)
     shown = np.asarray(probability)[:: max(1, len(probability) // 400)]
     ax.plot(shown, np.full(len(shown), -0.035 if fresh else -0.06), "|", color=colour, ms=4, alpha=0.25, clip_on=False)
-    error = float(np.average(np.abs(found.stated - found.observed), weights=found.n))
+    error = calibration_error(probability, outcome, group, bins=bins)
     row = len([text for text in ax.texts if text.get_gid() == "calibration error"])
     ax.annotate(
         f"{label + ': ' if label else ''}calibration error {error:.3f}",
@@ -70,6 +75,7 @@ def calibration_before_after(
     before: np.ndarray,
     after: np.ndarray,
     outcome: np.ndarray,
+    patient: np.ndarray | None = None,
     *,
     names: tuple[str, str] = ("before", "after"),
     bins: int = 10,
@@ -83,8 +89,8 @@ def calibration_before_after(
         outcome: (N,) what happened, for both.
         names: what the two are called.
     """
-    ax = reliability_diagram(before, outcome, bins=bins, label=names[0], colour=style.PALETTE[1], ax=ax)
-    return reliability_diagram(after, outcome, bins=bins, label=names[1], colour=style.PALETTE[0], ax=ax)
+    ax = reliability_diagram(before, outcome, patient, bins=bins, label=names[0], colour=style.PALETTE[1], ax=ax)
+    return reliability_diagram(after, outcome, patient, bins=bins, label=names[1], colour=style.PALETTE[0], ax=ax)
 
 
 @style.styled

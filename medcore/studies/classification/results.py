@@ -10,6 +10,7 @@ from medcore.data.patchset import PatchSet
 from medcore.evaluation import calibration
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.scores import Scores
+from medcore.metrics.calibration import calibration_error
 from medcore.training.augment.apply import augmented_examples
 
 
@@ -45,8 +46,8 @@ class Calibrated:
 
     @property
     def errors(self) -> tuple[float, float]:
-        """Expected calibration error before and after."""
-        before, after = (calibration.calibration_error(stated, self.right) for stated in (self.before, self.after))
+        """Calibration error before and after."""
+        before, after = (calibration_error(stated, self.right) for stated in (self.before, self.after))
         return before, after
 
     def estimates(self) -> list[Estimate]:
