@@ -166,7 +166,7 @@ def _grey(
 
 GREY_RULES = {
     "soft tissue": f"CT at soft tissue, {SOFT_TISSUE[0]:g}/{SOFT_TISSUE[1]:g}",
-    "series": "0.5 and 99.5 % of the values of the series are black and white",
+    "series": "0.5 and 99.5 % of the values of the series (of all files that name none) are black and white",
     "image": "0.5 and 99.5 % of the values of the image are black and white",
 }
 

@@ -19,7 +19,9 @@ from medcore.errors import MedcoreError
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
-_HEADER_BYTES = 64 << 20  # of a deflated file; a header is a few thousand
+_HEADER_BYTES = 16 << 20  # of a deflated file; a header is a few thousand
+_MOST_ELEMENTS = 20_000
+_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 
 @cache
@@ -41,21 +43,36 @@ def open_dataset(path: Path, max_pixels: int, *, header_only: bool) -> Any:
         MedcoreError: The extra is missing, the file is broken or holds no image.
     """
     try:
-        dcmread = _pydicom().dcmread
+        pydicom = _pydicom()
     except ImportError as error:
         raise MedcoreError(f"image '{path}' is DICOM, which needs the extra: pip install 'medcore[dicom]'") from error
     try:
         source = _inflated(path, _HEADER_BYTES if header_only else 16 * max_pixels + _HEADER_BYTES) or path
-        dataset = dcmread(source, stop_before_pixels=header_only, force=True)
+        dataset = _read(pydicom, source, header_only)
     except MedcoreError:
         raise
     except Exception as error:
         raise MedcoreError(f"image '{path}' is not a readable DICOM file ({error}); copy it again") from error
-    if not len(dataset):
+    if not dataset.preamble and "SOPClassUID" not in dataset and "Rows" not in dataset:
         raise MedcoreError(f"image '{path}' is not a readable DICOM file; copy it again")
     if not dataset.get("Rows") or not dataset.get("Columns"):
         raise MedcoreError(f"image '{path}' is a DICOM file without an image; leave it out")
     return dataset
+
+
+def _read(pydicom: Any, source: Path | io.BytesIO, header_only: bool) -> Any:
+    """All elements up to the pixels, or with them; what follows the pixels is padding, or an attack."""
+    seen = 0
+
+    def enough(tag: int, _: str | None, __: int) -> bool:
+        nonlocal seen
+        pixels = tag in _PIXEL_TAGS
+        stop = seen > _MOST_ELEMENTS or (pixels and header_only)
+        seen = _MOST_ELEMENTS + 1 if pixels else seen + 1
+        return stop
+
+    with open(source, "rb") if isinstance(source, Path) else source as file:
+        return pydicom.filereader.read_partial(file, enough, force=True)
 
 
 def _inflated(path: Path, most_bytes: int) -> io.BytesIO | None:

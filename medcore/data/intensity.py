@@ -103,6 +103,8 @@ def robust_range(samples: Iterable[np.ndarray]) -> Range:
 
 
 def shows_soft_tissue(samples: Iterable[np.ndarray]) -> bool:
-    """Whether the soft-tissue window shows anything: 2 % of the values of some image lie inside it."""
+    """Whether values are Hounsfield units of a body: there is air, and 2 % of some image are soft tissue."""
+    samples = list(samples)
     centre, width = SOFT_TISSUE
-    return any(np.mean(np.abs(values - centre) < width / 2) >= 0.02 for values in samples)
+    air = any(values.min(initial=0) < -200 for values in samples)
+    return air and any(np.mean(np.abs(values - centre) < width / 2) >= 0.02 for values in samples)

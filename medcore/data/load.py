@@ -19,16 +19,17 @@ import pandas as pd
 from filelock import FileLock
 
 from medcore.data import readers, sizes
+from medcore.data.card import Card
 from medcore.data.images import DecodeOptions
 from medcore.data.patchset import PatchSet
-from medcore.data.prepare import prepare_set
+from medcore.data.prepare import write_set
 from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.listing import Listing, Problems
 from medcore.data.source import data_home, find_source, is_phantom
 from medcore.errors import MedcoreError
 
-_DECODING = ("value_range", "window", "max_pixels", "fast_jpeg")
-_CODE = ("images", "tiff", "dicom", "sizes", "prepare")
+_DECODING = ("value_range", "window", "max_pixels", "fast_jpeg", "bands", "slices")
+_CODE = ("images", "tiff", "dicom", "dicom_file", "formats", "intensity", "options", "sizes", "prepare")
 _CARD_FIELDS = ("title", "licence", "citation", "homepage", "pixel_size_um", "abnormal", "task")
 
 
@@ -43,6 +44,7 @@ def read_set(
     channels: int | None = None,
     overlap: int = 0,
     card: dict[str, Any] | None = None,
+    keep_ids: bool = False,
     **options: Any,
 ) -> PatchSet:
     """Open a data set; the first time, read and prepare it under ``data_home()/prepared``.
@@ -59,7 +61,8 @@ def read_set(
         channels: 1 or 3; None: 1 when every image is grey, else 3.
         overlap: Pixels that neighbouring tiles share (policy ``tile``).
         card: Facts about your own set for its card: title, licence, citation, homepage, pixel_size_um, abnormal, task.
-        **options: Decoding (``value_range``, ``window``, ``max_pixels``, ``fast_jpeg``), or options of the reader or
+        keep_ids: Let patient identifiers and file names of DICOM reach the set; else hashes stand in their place.
+        **options: Decoding (the fields of ``medcore.data.options.DecodeOptions``), or options of the reader or
             the phantom (``encoding``, ``classes``, ``patient_pattern``, ``mask_map``, ``patients``, ...).
 
     Returns:
@@ -68,40 +71,71 @@ def read_set(
     Raises:
         MedcoreError: The source does not exist or is bad; the message names file, row and remedy.
     """
-    options = {name: value for name, value in options.items() if value is not None or name not in _DECODING}
+    options = {name: value for name, value in options.items() if value is not None}
     sizes.parse_size(size) if size is not None else None
     _check_choice("policy", policy, sizes.POLICIES)
     _check_choice("channels", channels, (None, 1, 3))
-    Problems(on_error)
+    problems = Problems(on_error, keep_ids=keep_ids)
     if is_phantom(source):
         return _load_phantom(str(source), size, seed, options)
     path = find_source(source)
     if path.suffix.lower() == ".npz" and path.is_file() and is_patchset(path):
         return _open_own(path, size, policy, options)
-    decoding = DecodeOptions(**{name: options.pop(name) for name in _DECODING if name in options})
-    listing = readers.list_images(path, Problems(on_error), options)
-    listing.card = _with_facts(listing.card, card)
-    given = {name: list(value) for name in ("value_range", "window") if (value := getattr(decoding, name))}
-    listing.card = replace(listing.card, recipe={**listing.card.recipe, **given})
-    settings = {"policy": policy, "size": size, "channels": channels, "overlap": overlap, "decoding": vars(decoding),
-                "on_error": on_error, "options": options, "card": card}  # fmt: skip
+    listing, decoding = _list_with_card(path, problems, options, card)
+    how = {"policy": policy, "size": size, "channels": channels, "overlap": overlap}
+    settings = how | {"decoding": vars(decoding), "on_error": on_error, "options": options, "card": card,
+                      "keep_ids": keep_ids}  # fmt: skip
     target = data_home() / "prepared" / f"{_safe(listing.card.name)}-{_key(listing, settings)}.npz"
-    if listing.rows is not None and decoding != DecodeOptions():
-        raise MedcoreError(f"'{path}' holds arrays, not image files: {', '.join(_DECODING)} have no meaning for it")
     with _lock(target):
         cached = _cached(target)
         if cached is not None:
             return cached
-        return prepare_set(
-            listing,
-            target,
-            policy=policy,
-            size=size,
-            channels=channels,
-            overlap=overlap,
-            decoding=decoding,
-            progress=progress,
-        )
+        write_set(listing, target, decoding=decoding, progress=progress, **how)
+        return PatchSet.open(target)
+
+
+def report_reading(
+    source: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    policy: str = "resize",
+    on_error: str = "raise",
+    channels: int | None = None,
+    keep_ids: bool = False,
+    **options: Any,
+) -> Card:
+    """What :func:`read_set` would understand of files: everything is read and checked, nothing is written.
+
+    Args: as in :func:`read_set`.
+
+    Returns:
+        The card: its ``reading``, ``warnings``, ``excluded`` and ``conversions`` say what was understood.
+
+    Raises:
+        MedcoreError: As :func:`read_set` would; also for a phantom or a prepared set, which are not read from files.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    path = None if is_phantom(source) else find_source(source)
+    if path is None or (path.suffix.lower() == ".npz" and is_patchset(path)):
+        raise MedcoreError(f"'{source}' is not read from files: there is nothing to try")
+    listing, decoding = _list_with_card(path, Problems(on_error, keep_ids=keep_ids), options, None)
+    return write_set(listing, None, policy=policy, size=size, channels=channels, overlap=0, decoding=decoding,
+                     progress=True)  # fmt: skip
+
+
+def _list_with_card(
+    path: Path, problems: Problems, options: dict[str, Any], facts: dict[str, Any] | None
+) -> tuple[Listing, DecodeOptions]:
+    """The images of a source, and how to decode them; takes the options of decoding out of ``options``."""
+    decoding = DecodeOptions(**{name: options.pop(name) for name in _DECODING if name in options})
+    listing = readers.list_images(path, problems, options)
+    if listing.rows is not None and decoding != DecodeOptions():
+        raise MedcoreError(f"'{path}' holds arrays, not image files: {', '.join(_DECODING)} have no meaning for it")
+    given = {name: list(value) for name in ("value_range", "window") if (value := getattr(decoding, name))}
+    given |= {"decoding": decoding.to_dict()} if decoding != DecodeOptions() else {}
+    made = _with_facts(listing.card, facts)
+    listing.card = replace(made, recipe={**made.recipe, **given})
+    return listing, decoding
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from medcore.data import sizes
+from medcore.data.card import Card
 from medcore.data.images import Decoded, DecodeOptions, Header, as_channels, decode, probe
 from medcore.data.npzfile import PatchSetWriter
-from medcore.data.patchset import PatchSet
 from medcore.data.readers import masks as mask_rules
 from medcore.data.readers.listing import ImageRow, Listing, listed
 from medcore.data.readers.mask_files import decode_mask
@@ -39,9 +39,9 @@ class Plan:
     overlap: int = 0
 
 
-def prepare_set(
+def write_set(
     listing: Listing,
-    target: Path,
+    target: Path | None,
     *,
     policy: str,
     size: Any,
@@ -49,8 +49,11 @@ def prepare_set(
     overlap: int,
     decoding: DecodeOptions,
     progress: bool,
-) -> PatchSet:
-    """Decode everything in a listing into ``target`` and open it.
+) -> Card:
+    """Decode everything in a listing into ``target``; None does all of it but the writing.
+
+    Returns:
+        The card, with conversions, exclusions, warnings and the report of the reading.
 
     Raises:
         MedcoreError: An image is bad (and ``on_error`` is ``raise``), nothing is left, or the disk is too small.
@@ -65,7 +68,8 @@ def prepare_set(
     _note_sizes(listing, extents, plan, size, headers)
     if listing.mask_rule is not None:
         listing.mask_rule = _settle_masks(listing, decoding, progress)
-    _check_disk(target.parent, len(headers), plan, masks=listing.mask_rule is not None)
+    if target is not None:
+        _check_disk(target.parent, len(headers), plan, masks=listing.mask_rule is not None)
     return _write(listing, target, plan, decoding, progress, varied=bool((extents != extents[0]).any()))
 
 
@@ -210,12 +214,12 @@ def _check_disk(folder: Path, count: int, plan: Plan, *, masks: bool) -> None:
 
 
 def _write(
-    listing: Listing, target: Path, plan: Plan, decoding: DecodeOptions, progress: bool, *, varied: bool
-) -> PatchSet:
+    listing: Listing, target: Path | None, plan: Plan, decoding: DecodeOptions, progress: bool, *, varied: bool
+) -> Card:
     masked = listing.mask_rule is not None
     counts: Counter[str] = Counter()
     notes = _Notes()
-    writer = PatchSetWriter(target, shape=(*plan.size, plan.channels), card=listing.card, masks=masked)
+    writer = _writer(listing, target, (*plan.size, plan.channels), masks=masked)
     results = map_threads(
         _attempt(lambda item: _load_item(item, listing.mask_rule, plan, decoding, varied)), listing.items
     )
@@ -235,7 +239,7 @@ def _write(
         _flush(writer, batch)
         notes.add_to(listing, masked)
         writer.card = complete_card(listing, counts)
-    return PatchSet.open(target)
+    return writer.card
 
 
 def _load_item(
@@ -272,7 +276,28 @@ def _load_mask(item: ImageRow, rule: mask_rules.MaskRule, size: tuple[int, int],
     return mask_rules.to_classes(rule, values, item.mask, item.mask_label)
 
 
-def _flush(writer: PatchSetWriter, batch: list[sizes.Piece]) -> None:
+class _Nowhere:
+    """Takes what a writer takes and keeps nothing: for a dry run."""
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+
+    def __enter__(self) -> _Nowhere:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def add(self, images: np.ndarray, rows: object, masks: np.ndarray | None = None) -> None:
+        """Drop a batch."""
+
+
+def _writer(
+    listing: Listing, target: Path | None, shape: tuple[int, int, int], *, masks: bool
+) -> PatchSetWriter | _Nowhere:
+    return PatchSetWriter(target, shape=shape, card=listing.card, masks=masks) if target else _Nowhere(listing.card)
+
+
+def _flush(writer: PatchSetWriter | _Nowhere, batch: list[sizes.Piece]) -> None:
     if not batch:
         return
     masks = None if batch[0][1] is None else np.stack([mask for _, mask, _ in batch if mask is not None])
@@ -280,7 +305,7 @@ def _flush(writer: PatchSetWriter, batch: list[sizes.Piece]) -> None:
     batch.clear()
 
 
-def complete_card(listing: Listing, counts: Counter[str]) -> Any:
+def complete_card(listing: Listing, counts: Counter[str]) -> Card:
     """The card with what happened on the way: conversions, exclusions, warnings."""
     excluded, warnings = listing.problems.excluded, list(listing.problems.warnings)
     if excluded:
@@ -290,7 +315,10 @@ def complete_card(listing: Listing, counts: Counter[str]) -> Any:
         conversions=dict(sorted(counts.items())),
         excluded=excluded,
         warnings=[*listing.card.warnings, *warnings],
-        reading=[*listing.problems.reading, *(f"converted: {what} ({count})" for what, count in sorted(counts.items()))],
+        reading=[
+            *listing.problems.reading,
+            *(f"converted: {what} ({n})" for what, n in sorted(counts.items())),
+        ],
     )
 
 
@@ -333,8 +361,8 @@ class _Notes:
 
 
 def _prepare_arrays(
-    listing: Listing, target: Path, policy: str, size: Any, channels: int | None, progress: bool
-) -> PatchSet:
+    listing: Listing, target: Path | None, policy: str, size: Any, channels: int | None, progress: bool
+) -> Card:
     rows = listing.rows
     assert rows is not None
     goal = rows.shape[:2] if size is None else sizes.parse_size(size)
@@ -349,7 +377,7 @@ def _prepare_arrays(
     listing.card = replace(listing.card, recipe={**listing.card.recipe, **recipe})
     count, done = len(rows.columns["label"]), 0
     counts: Counter[str] = Counter()
-    writer = PatchSetWriter(target, shape=(*goal, depth), card=listing.card, masks=rows.masks is not None)
+    writer = _writer(listing, target, (*goal, depth), masks=rows.masks is not None)
     with writer, tqdm(total=count, desc=f"{listing.card.name}: images", disable=not progress) as bar:
         for chunk in rows.chunks():
             batch: list[sizes.Piece] = []
@@ -366,4 +394,4 @@ def _prepare_arrays(
         if done != count:
             raise MedcoreError(f"'{listing.root}' holds {done} images for {count} rows of its table")
         writer.card = complete_card(listing, counts)
-    return PatchSet.open(target)
+    return writer.card

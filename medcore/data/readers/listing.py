@@ -97,7 +97,7 @@ class Problems:
     def bad(self, message: str, *, file: str, row: int | None = None) -> None:
         """A bad input: raise, or exclude it."""
         if self.on_error == "raise":
-            raise MedcoreError(f"{message} (or leave such images out with on_error='skip')")
+            raise MedcoreError(f"{message} (or leave such images out: --on-error skip, on_error='skip')")
         self.exclude(message, file=file, row=row)
 
     def exclude(self, reason: str, *, file: str, row: int | None = None) -> None:
