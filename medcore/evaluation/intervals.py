@@ -33,6 +33,7 @@ METHODS = ("auto", "jackknife", "percentile")
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
 MOST_WEIGHTS = 300_000_000  # patients × cases up to which each patient is left out once; above, resamples are enough
 NO_SPREAD = "no spread between patients"
+MANY_PATIENTS = 30  # from here on the mean of Dice scores with failures is covered (benchmarks/INTERVALS.md)
 FEW_PATIENTS = 5  # of a class: with fewer, coverage fell below 0.93 in benchmarks/INTERVALS.md
 
 
@@ -285,8 +286,19 @@ def mean_interval(
     if by == "patient":
         values = np.bincount(group, values, patients) / np.bincount(group, minlength=patients)
         group, unit = np.arange(patients), "patient"
+    note = "; ".join(text for text in (note, _unseen_failures(values, patients, bounds)) if text)
     one = Measure(name, mean_statistic(values, group, patients), group, patients, bounds, n=len(values), note=note)
     return estimate(one, Construction(level, method), unit, split)
+
+
+def _unseen_failures(values: np.ndarray, patients: int, bounds: tuple[float, float] | None) -> str:
+    """What no interval from few good patients can hold: a rare failure that none of them had."""
+    if bounds is None or not 2 <= patients < MANY_PATIENTS:
+        return ""
+    share = (values.mean() - bounds[0]) / (bounds[1] - bounds[0])
+    missed = 1 - 0.05 ** (1 / patients)
+    text = f"{patients} patients can miss a failure that hits {missed:.0%} of patients; the interval does not hold it"
+    return text if share > 0.8 else ""
 
 
 def statistic_interval(
