@@ -45,10 +45,11 @@ DELIBERATE |= {
     for name in ("foreground_nsd", "foreground_hd95_um", "foreground_dice_difference", "foreground_nsd_difference",
                  "foreground_hd95_um_difference")
 }  # fmt: skip
+# only the value is compared: limits are Wilson's with an effective number of cases, which cover near 0 and 1 too
 LIMITS = (
     "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "macro_f1", "mcc", "kappa",
     "quadratic_kappa",
-)  # only the value is compared: limits are Wilson's with an effective number of cases, which cover near 0 and 1 too  # fmt: skip
+)  # fmt: skip
 SPLITS = {("01_preprocessing", "val"): "folds"}  # its images were predicted in folds, not a validation part
 IMAGES = ("image", "patch", "window")  # the set's card says which; a photograph was called a patch
 NEARLY = 1e-9
