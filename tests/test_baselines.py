@@ -5,7 +5,7 @@ import pytest
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
-from medcore.errors import MedcoreError
+from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation import baselines as bl
 
 
@@ -64,6 +64,13 @@ def coloured():
     images = np.clip(rng.integers(40, 160, (300, 12, 12, 3)) + shift, 0, 255)
     whole = make(labels, images, "abc")
     return whole.select(np.arange(200)), whole.select(np.arange(200, 300))
+
+
+def test_test_images_are_refused_as_training_images(coloured):
+    train, held_out = coloured
+    marked = train.with_columns(split=np.where(np.arange(len(train)) == 3, "test", "train"))
+    with pytest.raises(TestDataRefused, match="1 are"):
+        bl.run_baselines(marked, held_out)
 
 
 def test_they_learn_colour_and_repeat_exactly(coloured):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from medcore.data.patchset import PatchSet
 from medcore.evaluation.predict import stream
+from medcore.evaluation.scores import refuse_test_images
 from medcore.models.classifier import Classifier
 
 TYPICAL = 0.99  # share of the validation images that counts as usual
@@ -65,7 +66,9 @@ class Familiarity:
 
     @classmethod
     def learn(cls, model: Classifier, train: PatchSet, validation: PatchSet) -> Familiarity:
-        """From labelled training images; validation images say how far usual ones lie."""
+        """From labelled training images; validation images say how far usual ones lie. Neither may be marked test."""
+        for images in (train, validation):
+            refuse_test_images(images, "what is familiar")
         spaces = [
             Space.learn(stream(function, train, model=model), train.labels, stream(function, validation, model=model))
             for function in (model.features, pixel_features)

@@ -1,11 +1,11 @@
 """Cases of a segmentation set: images at their original size, what a network says of them, and rules that need none.
 
     predicted = predict_cases(model, test, factor=0.5, window=Window(turns=8))    # a list of (h, w) uint8
-    table = score_set(test, predicted)
+    table = score_predictions(test, predicted)
 
 - A set pads its images to one size; ``height`` and ``width`` keep each one's own. Only that part is predicted and
   judged.
-- Baselines: everything is the foreground; Otsu's threshold on blurred haematoxylin, one threshold per image.
+- Baselines: everything is the foreground; Otsu's threshold on blurred haematoxylin (or darkness), one per image.
 
 **Reference** Otsu 1979, doi:10.1109/TSMC.1979.4310076.
 """
@@ -21,14 +21,18 @@ from skimage.filters import threshold_otsu
 from tqdm.auto import tqdm
 
 from medcore.data.patchset import PatchSet
+from medcore.data.splits import group_names, unit_of
 from medcore.data.stain import HAEMATOXYLIN_EOSIN, separate_stains
 from medcore.errors import MedcoreError
+from medcore.evaluation.scores import refuse_test_images
 from medcore.evaluation.sliding import Window, at_scale, predict_image
 from medcore.models.normalise import channel_statistics
 from medcore.models.unet import SegmentationModel
+from medcore.studies.preprocessing import is_stained
 from medcore.studies.segmentation.scoring import score_cases
 
 BLUR = 0.006  # of the longer side: about half a nucleus in a field of a millimetre
+IN_ONE = 2**20  # pixels up to which an image goes through the network in one piece
 
 
 def valid_areas(ps: PatchSet) -> tuple[np.ndarray, np.ndarray]:
@@ -60,6 +64,7 @@ def predict_cases(
     factor: float = 1.0,
     window: Window | None = None,
     whole: bool | None = None,
+    in_one_up_to: int = IN_ONE,
     progress: bool = False,
 ) -> list[np.ndarray]:
     """Classes of every image at its original size.
@@ -69,7 +74,8 @@ def predict_cases(
         ps: The images.
         factor: Size that the network sees as a share of the original, as in training.
         window: How to cut, and how many turns.
-        whole: Send images through in one piece; None does so up to a megapixel (as the network sees them).
+        whole: Send images through in one piece; None does so up to ``in_one_up_to``.
+        in_one_up_to: Pixels of an image as the network sees it.
         progress: Show a bar.
 
     Returns:
@@ -78,33 +84,36 @@ def predict_cases(
     window = window or Window()
 
     def answer(pixels: np.ndarray) -> np.ndarray:
-        in_one = pixels.shape[0] * pixels.shape[1] <= 2**20 if whole is None else whole
+        in_one = pixels.shape[0] * pixels.shape[1] <= in_one_up_to if whole is None else whole
         return predict_image(model, pixels, window, whole=in_one)
 
     images = tqdm(case_images(ps), total=len(ps), unit="image", leave=False, disable=not progress)
     return [at_scale(answer, image, factor).argmax(0).astype(np.uint8) for image in images]
 
 
-def score_set(ps: PatchSet, predicted: list[np.ndarray], **options: object) -> pd.DataFrame:
+def score_predictions(ps: PatchSet, predicted: list[np.ndarray], **options: object) -> pd.DataFrame:
     """``score_cases`` for a set: truth, names, patients, classes and pixel size come from it.
 
     Raises:
         MedcoreError: There is not one prediction per image.
     """
     if len(predicted) != len(ps):
-        raise MedcoreError(f"score_set: {len(predicted)} predictions for {len(ps)} images")
-    from medcore.data.splits import group_names
-
+        raise MedcoreError(f"score_predictions: {len(predicted)} predictions for {len(ps)} images")
     names = ps.column("image") if "image" in ps.columns else ps.column("source")
     cases = names if len(set(names)) == len(ps) else [f"{name} #{row}" for row, name in enumerate(names)]
     return score_cases(
         case_masks(ps), predicted, list(cases), list(group_names(ps)), classes=ps.classes,
-        pixel_size_um=ps.card.pixel_size_um, **options,  # type: ignore[arg-type]
+        pixel_size_um=ps.card.pixel_size_um, group=unit_of(ps), **options,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
 def case_statistics(ps: PatchSet) -> tuple[list[float], list[float]]:
-    """``channel_statistics`` of all pixels that are no padding; give it the training images only."""
+    """``channel_statistics`` of all pixels of training images that are no padding.
+
+    Raises:
+        TestDataRefused: An image is marked ``test``.
+    """
+    refuse_test_images(ps, "channel statistics")
     return channel_statistics(case_images(ps))
 
 
@@ -129,24 +138,28 @@ def all_foreground(train: PatchSet) -> Callable[[np.ndarray], np.ndarray]:
     return lambda image: np.full(image.shape[:2], foreground, np.uint8)
 
 
-def otsu_haematoxylin(train: PatchSet) -> Callable[[np.ndarray], np.ndarray]:
-    """The rule that what holds much haematoxylin (in grey images: what is dark) is the commonest foreground class.
+def otsu_rule(train: PatchSet, *, stained: bool, blur: float = BLUR) -> Callable[[np.ndarray], np.ndarray]:
+    """The rule that what holds much haematoxylin (without a stain: what is dark) is the commonest foreground class.
+
+    ``blur`` is the standard deviation of a Gaussian before the threshold, as a share of the longer side.
 
     **Reference** Otsu 1979, doi:10.1109/TSMC.1979.4310076.
     """
-    paint = all_foreground(train)
+    everywhere = all_foreground(train)
 
     def rule(image: np.ndarray) -> np.ndarray:
-        amount = separate_stains(image, HAEMATOXYLIN_EOSIN)[..., 0] if image.shape[2] == 3 else 255.0 - image[..., 0]
-        smooth = ndimage.gaussian_filter(amount, BLUR * max(image.shape[:2]))
-        return np.where(smooth > threshold_otsu(smooth), paint(image), 0).astype(np.uint8)
+        amount = separate_stains(image, HAEMATOXYLIN_EOSIN)[..., 0] if stained else 255.0 - image.mean(axis=2)
+        smooth = ndimage.gaussian_filter(amount, blur * max(image.shape[:2]))
+        return np.where(smooth > threshold_otsu(smooth), everywhere(image), 0).astype(np.uint8)
 
     return rule
 
 
-def baseline_cases(train: PatchSet, ps: PatchSet) -> dict[str, list[np.ndarray]]:
+def baseline_cases(train: PatchSet, ps: PatchSet, *, blur: float = BLUR) -> dict[str, list[np.ndarray]]:
     """What the rules say of every image: name to one ``(h, w)`` uint8 per image."""
-    rules = {"everything is foreground": all_foreground(train), "Otsu on haematoxylin": otsu_haematoxylin(train)}
+    stained = is_stained(train)
+    otsu = "Otsu on haematoxylin" if stained else "Otsu on darkness"
+    rules = {"everything is foreground": all_foreground(train), otsu: otsu_rule(train, stained=stained, blur=blur)}
     return {name: [rule(image) for image in case_images(ps)] for name, rule in rules.items()}
 
 
