@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_toys import toy_set
+from training_toys import ended, toy_set
 
 import medcore
-from medcore.cli import main
 from medcore.evaluation.predictor import equip
 from medcore.models.classifier import build_classifier
 from medcore.training.config import TrainConfig
@@ -47,15 +46,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit(model, Classification(patches.classes), *sides, config, out=folder, progress=False)
     equip(folder, model, *sides, temperature=1.7)
     return folder / "checkpoints" / "best"
-
-
-def ended(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, list[str]]:
-    """Exit code and the lines on the terminal, without progress bars."""
-    with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    lines = (captured.out + captured.err.replace("\r", "\n")).splitlines()
-    return int(end.value.code or 0), [line for line in lines if line.strip() and "image/s" not in line]
 
 
 def picture(path: Path, side: int = 16) -> Path:

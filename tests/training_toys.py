@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from medcore.cli import main
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.training import checkpoint, fit, state
@@ -170,3 +174,57 @@ def final_tensors(out: Path) -> dict[str, Tensor]:
     """Weights and optimiser state of the last checkpoint of a run."""
     folder = checkpoint.find(out, "last")
     return checkpoint.read_checkpoint(folder)[0] | checkpoint.read_checkpoint(folder, checkpoint.STATE)[0]
+
+
+def ended(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, list[str]]:
+    """Exit code of a command and the lines on the terminal, without progress bars."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    lines = (captured.out + captured.err.replace("\r", "\n")).splitlines()
+    return int(end.value.code or 0), [line for line in lines if line.strip() and not re.search(r"[a-z]+/s\b", line)]
+
+
+def write_table(
+    folder: Path, patients: int, seed: int = 0, prefix: str = "p", classes: tuple[str, str] = ("a", "b")
+) -> None:
+    """Two images a patient, 16 pixels a side, and a ``metadata.csv``; red tells the class."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    rows = ["image,label,patient"]
+    for patient in range(patients):
+        for n in range(2):
+            pixels = rng.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+            pixels[..., 0] += np.uint8(100 * (patient % 2))
+            name = f"images/{prefix}{patient:03d}-{n}.png"
+            Image.fromarray(pixels).save(folder / name)
+            rows.append(f"{name},{classes[patient % 2]},{prefix}{patient:03d}")
+    (folder / "metadata.csv").write_text("\n".join(rows))
+
+
+def write_ct(folder: Path, per_class: int) -> None:
+    """CT slices in which only a window of soft tissue shows the lesion; two slices a patient."""
+    import pydicom
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:32, :32]
+    for k, name in enumerate(("well", "ill")):
+        (folder / name).mkdir(parents=True)
+        for n in range(per_class):
+            values = rng.integers(-30, 30, (32, 32)).astype(float)
+            values[(y - 16) ** 2 + (x - 16) ** 2 < 50] += 40 + 120 * k
+            values[:3] = -1000
+            meta = FileMetaDataset()
+            meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
+            meta.MediaStorageSOPInstanceUID = generate_uid()
+            image = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+            image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+            image.PatientID, image.RescaleSlope, image.RescaleIntercept = f"P{k}-{n // 2}", "1", "-1024"
+            image.Rows = image.Columns = 32
+            image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+            image.BitsAllocated = image.BitsStored = 16
+            image.HighBit, image.PixelRepresentation = 15, 1
+            image.PixelData = (values + 1024).astype(np.int16).tobytes()
+            pydicom.dcmwrite(folder / name / f"{n}.dcm", image, enforce_file_format=True)
