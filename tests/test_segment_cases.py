@@ -1,6 +1,7 @@
 """Cases of a set at their original size, rules without learning, splits by patients, and label images on disk."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from medcore.errors import MedcoreError
 from medcore.evaluation.segmenter import load_segmenter, object_numbers, segment_files
 from medcore.evaluation.sliding import Window
 from medcore.models.unet import SmallUNet, build_unet
-from medcore.studies.segmentation import cases
-from medcore.studies.segmentation.ablation import segmentation_ablation
+from medcore.studies.segmentation import SegmentationStudy, cases
 from medcore.training import checkpoint
+from medcore.training.augment.recipe import Augment
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
 from medcore.training.objectives import Segmentation
@@ -66,7 +67,7 @@ def test_statistics_and_class_counts_ignore_padding() -> None:
 def test_baselines_are_scored_and_the_dark_disc_is_found() -> None:
     ps = glands()
     said = cases.baseline_cases(ps, ps)
-    tables = {name: cases.score_set(ps, answer, borders=False, objects=False) for name, answer in said.items()}
+    tables = {name: cases.score_predictions(ps, answer, borders=False, objects=False) for name, answer in said.items()}
     dice = {name: table[table["class"] == "gland"]["dice"].mean() for name, table in tables.items()}
     assert dice["Otsu on haematoxylin"] > 0.9 > dice["everything is foreground"] > 0
 
@@ -75,10 +76,10 @@ def test_a_network_is_judged_at_the_original_size() -> None:
     ps, model = glands(), SmallUNet(2, widths=(4, 6, 8))
     predicted = cases.predict_cases(model, ps, factor=0.5, window=Window(tile=32, turns=2))
     assert [mask.shape for mask in predicted] == [(48, 48), (40, 48)] * 4
-    table = cases.score_set(ps, predicted)
+    table = cases.score_predictions(ps, predicted)
     assert len(table) == 2 * len(ps) and set(table["patient"]) == {"p0", "p1", "p2", "p3"}
     with pytest.raises(MedcoreError, match="3 predictions for 8 images"):
-        cases.score_set(ps, predicted[:3])
+        cases.score_predictions(ps, predicted[:3])
 
 
 def test_nothing_to_learn_is_refused_and_empty_images_are_named() -> None:
@@ -117,15 +118,6 @@ def test_split_counts_patients_and_keeps_a_published_split() -> None:
     assert not sides["train"] & sides["val"] and not sides["test"] & (sides["train"] | sides["val"])
     published = ps.with_split(["train", "val", "test", *["train"] * (rows - 3)])
     assert split_cases(published).splits.tolist() == published.splits.tolist()
-
-
-def test_ablation_has_four_rows_and_repeats() -> None:
-    ps = glands()
-    train, validation = ps.where(split="train"), ps.where(split="val")
-    config = TrainConfig(epochs=1, batch_size=4, device="cpu")
-    first = segmentation_ablation("small", train, validation, config)
-    assert len(first) == 4 and first["validation Dice"].between(0, 1).all()
-    assert first.equals(segmentation_ablation("small", train, validation, config))
 
 
 def test_the_full_network_learns_from_a_file_of_encoder_weights(tmp_path: Path) -> None:
@@ -224,3 +216,59 @@ def test_a_large_image_goes_strip_by_strip_to_the_disk(
     np.save(tmp_path / "odd.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(MedcoreError, match="odd.npy"):
         segment_files(segmenter, [tmp_path / "odd.npy"], tmp_path / "again")
+
+
+def study(**options: object) -> SegmentationStudy:
+    ps = glands(12, patients=6)
+    ps = ps.with_split([("train", "train", "val", "test", "train", "test")[n % 6] for n in range(12)])
+    return SegmentationStudy(ps, crop=32, turns=1, device="cpu", **options)  # type: ignore[arg-type]
+
+
+def test_the_study_judges_a_network_beside_rules_and_the_reference_is_chosen_on_validation_cases() -> None:
+    done = study()
+    with pytest.raises(MedcoreError, match="judge"):
+        done.seams(0)
+    compared = done.judge(done.build("small"))
+    validation = done.tables_of_rules(done.validation)
+    means = {name: table[table["class"] == "gland"]["dice"].mean() for name, table in validation.items()}
+    assert compared.reference == done.reference == max(means, key=means.get)
+    assert [e.name for e in compared.metrics[:3]] == ["dice", "nsd", "hd95_pixels"]
+    for own, other, gap in zip(
+        compared.metrics[:3], compared.baselines[done.reference], compared.against_reference, strict=False
+    ):
+        assert gap.value == pytest.approx(own.value - other.value), own.name
+    assert {e.unit for e in compared.metrics} == {"patient", "image"} and compared.metrics[0].n == 2
+    assert len(done.dice) == len(done.test) and sorted(done.extremes(2)) == [0, 1, 2, 3]
+    assert list(done.seams(0).table().index) == ["tiles side by side", "overlapping, Gaussian"]
+
+
+def test_without_patients_the_cases_are_images_not_patients() -> None:
+    ps = study().patches
+    card = replace(ps.card, patients_known=False, group="image")
+    done = SegmentationStudy(ps.with_card(card), crop=32, turns=1, device="cpu")
+    assert {e.unit for e in done.judge(done.build("small")).metrics} == {"image"}
+
+
+def test_an_ablation_holds_every_variant_against_another_seed_and_repeats() -> None:
+    done = study()
+    config = TrainConfig(epochs=1, batch_size=4, device="cpu", augment=Augment(crop=32))
+    first = done.ablation("small", None, config, loss="ce+dice")
+    assert list(first.values) == ["both", "no deep supervision", "no class weights", "both, another seed"]
+    assert first.noise == pytest.approx(abs(first.values["both, another seed"] - first.values["both"]))
+    assert first.values == done.ablation("small", None, config, loss="ce+dice").values
+
+
+def test_a_given_test_side_is_kept_where_only_validation_is_missing() -> None:
+    ps = glands(12, patients=6)
+    given = ps.with_split([("train", "test")[n % 6 > 3] for n in range(12)])
+    sides = split_cases(given)
+    assert (sides.splits[given.splits == "test"] == "test").all() and set(sides.splits) == {"train", "val", "test"}
+    assert (given.splits[sides.splits == "val"] == "train").all()
+
+
+def test_unstained_images_have_no_haematoxylin() -> None:
+    ps = glands()
+    grey = PatchSet.from_arrays(ps.take().mean(3).astype(np.uint8), ps.table, ps.card, ps.take_masks())
+    stored = PatchSet.from_arrays(np.repeat(grey.take(), 3, axis=3), ps.table, ps.card, ps.take_masks())
+    for images in (grey, stored):
+        assert list(cases.baseline_cases(images, images)) == ["everything is foreground", "Otsu on darkness"]

@@ -10,6 +10,7 @@ from medcore.studies.segmentation.scoring import (
     absent_but_drawn,
     case_estimates,
     class_estimates,
+    compare_cases,
     per_case,
     score_case,
     score_cases,
@@ -196,3 +197,35 @@ def test_what_does_not_fit_is_named(truth: np.ndarray, predicted: np.ndarray, wo
 def test_a_missing_prediction_is_refused() -> None:
     with pytest.raises(MedcoreError, match="not one truth"):
         score_cases([np.zeros((4, 4))], [], ["a"], ["p"], classes=["b", "g"])
+
+
+def test_the_foreground_leads_and_stray_pixels_of_an_absent_class_do_not_halve_it() -> None:
+    """Ten of 400 pixels are called y where there is no y: the class mean halves, the foreground is judged as it is."""
+    truth = np.zeros((20, 20), np.uint8)
+    truth[:, 10:] = 1
+    said = truth.copy()
+    said[:10, 10] = 2
+    table = score_cases([truth] * 3, [said] * 3, list("uvw"), list("abc"), classes=["b", "x", "y"])
+    found = [(e.name, e.value) for e in case_estimates(table, split="test")]
+    expected = [("foreground_dice", 1.0), ("foreground_nsd", 1.0), ("foreground_hd95_pixels", 0.0)]
+    assert found[:3] == [(name, pytest.approx(value)) for name, value in expected]
+    assert dict(found)["dice"] == pytest.approx(f1_score(truth.ravel() == 1, said.ravel() == 1) / 2)
+
+
+def test_differences_are_paired_by_case_and_a_larger_distance_is_a_loss() -> None:
+    truth = np.zeros((40, 40), np.uint8)
+    truth[10:30, 10:30] = 1
+    shifts = [(1, 3), (2, 5), (1, 4), (3, 6)]
+    tables = [
+        score_cases([truth] * 4, [np.roll(truth, shift[side], 1) for shift in shifts], list("abcd"), list("pqrs"),
+                    classes=["b", "g"], tolerance=2)
+        for side in (0, 1)
+    ]  # fmt: skip
+    found = compare_cases(tables[0], {"moved more": tables[1]}, split="test")
+    hand = np.mean([a - b for a, b in shifts])
+    gap = {e.name: e for e in found.against_reference}["hd95_pixels_difference"]
+    assert gap.value == pytest.approx(hand) and found.verdict()["hd95_pixels"] == "gain"
+    back = compare_cases(tables[1], {"moved less": tables[0]}, split="test")
+    assert back.verdict()["hd95_pixels"] == back.verdict()["dice"] == "loss"
+    with pytest.raises(MedcoreError, match="same cases"):
+        compare_cases(tables[0], {"other": tables[1].iloc[2:]}, split="test")

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.estimate import Estimate, gain_in_words
 from medcore.evaluation.intervals import interval, paired_difference
 from medcore.evaluation.scores import Scores
 
@@ -29,7 +29,7 @@ class Comparison:
         metrics: The method's estimates, headline first.
         baselines: Trivial methods by name: the same metrics, in the same order.
         rivals: Methods that are not trivial, alike.
-        differences: Method minus other, paired, one per metric; for every baseline and rival.
+        differences: Method minus other, paired, for each metric or the first few; for every baseline and rival.
         reference: The baseline that the headline is set against; empty where there is none.
     """
 
@@ -71,9 +71,7 @@ class Comparison:
 
 def judged(difference: Estimate) -> str:
     """``gain`` or ``loss`` where the interval of a difference leaves zero out, else ``open``."""
-    if difference.low is None or difference.high is None:
-        return "open"
-    return "gain" if difference.low > 0 else "loss" if difference.high < 0 else "open"
+    return {"a gain": "gain", "a loss": "loss"}.get(gain_in_words(difference), "open")
 
 
 def strongest(methods: Mapping[str, Sequence[Estimate]]) -> str:

@@ -16,9 +16,13 @@ from medcore.errors import MedcoreError
 METRICS = {
     "auroc": "AUROC", "auc": "AUC", "ap": "average precision", "auprc": "AUPRC", "f1": "F1", "macro_f1": "macro F1",
     "mcc": "MCC", "iou": "IoU", "miou": "mIoU", "dice": "Dice", "mean_dice": "mean Dice", "nsd": "NSD", "hd95": "HD95",
-    "hd95_um": "HD95 (µm)", "hd95_pixels": "HD95 (pixels)", "mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR",
+    "hd95_um": "HD95 (µm)", "hd95_pixels": "HD95 (pixels)", "foreground_hd95_um": "foreground HD95 (µm)",
+    "foreground_hd95_pixels": "foreground HD95 (pixels)", "mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR",
     "ece": "ECE", "elbo": "ELBO", "kl": "KL", "fpr": "FPR", "tpr": "TPR", "ppv": "PPV", "npv": "NPV",
 }  # fmt: skip
+
+
+LOWER_IS_BETTER = ("hd95", "foreground_hd95", "brier", "calibration_error", "ece", "mse", "mae")
 
 
 def metric_name(name: str) -> str:
@@ -153,12 +157,15 @@ def printed_p(p: float) -> str:
 
 
 def gain_in_words(difference: Estimate) -> str:
-    """What a paired difference shows: the interval decides, not the value."""
+    """What a paired difference shows: the interval decides, not the value; of distances and errors, less is a gain."""
     if difference.low is None or difference.high is None:
         return "not known to be a gain, there is no interval"
+    below = difference.name.startswith(LOWER_IS_BETTER)
     if difference.low > 0:
-        return "a gain"
-    return "a loss" if difference.high < 0 else "no gain shown, the interval includes zero"
+        return "a loss" if below else "a gain"
+    if difference.high < 0:
+        return "a gain" if below else "a loss"
+    return "no gain shown, the interval includes zero"
 
 
 def printed_decimals(low: float | None, high: float | None, *, value: float | None = None, name: str = "") -> int:

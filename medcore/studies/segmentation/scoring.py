@@ -8,28 +8,36 @@
 - **Absent classes.** A class that is neither in truth nor prediction has no value in that case: it is left out, and
   the estimate says of how many cases. When it is in only one of the two, overlap metrics and NSD are 0 and HD95 is the
   image's diagonal (the largest distance there could be), as Metrics Reloaded recommends.
+- **The foreground** is everything but the background as one class: with several classes it has rows of its own and
+  leads (``foreground_dice``, ``foreground_nsd``, ``foreground_hd95``), for it asks for the outline, whatever class is
+  written into it; a few stray pixels of a class that is not there cannot halve it.
 - **Which mean.** ``dice``, ``iou``, … are means over the classes but the background, within a case; ``miou`` is the
   mean of the case's IoU over all classes, background included; ``miou_pooled`` is that of all pixels of all cases in
-  one confusion matrix, which is what many papers print; ``foreground_dice`` (where there are several classes) asks for
-  the outline alone, whatever class is written into it. Cases are averaged within a patient, then patients are averaged:
-  a patient with many images counts once.
+  one confusion matrix, which is what many papers print. Cases are averaged within a patient, then patients are
+  averaged: a patient with many images counts once.
 
 **Reference** Maier-Hein et al. 2024, doi:10.1038/s41592-023-02151-z (Metrics Reloaded).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.intervals import Estimate, mean_interval, statistic_interval
+from medcore.evaluation.comparison import Comparison, strongest
+from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.intervals import mean_interval, statistic_interval
 from medcore.metrics.objects import object_metrics
 from medcore.metrics.overlap import IGNORE, OVERLAP, border_metrics, overlap_metrics, pixel_confusion
 
 TOLERANCE_PIXELS = 5.0  # about the spread of two people's outlines of a gland at 20×
+FOREGROUND = "(foreground)"  # everything but the background, as one class
+LEADING = ("dice", "nsd", "hd95")
+METRICS = (*OVERLAP, "nsd", "hd95", "object_f1", "object_dice")
 
 
 def score_case(
@@ -53,7 +61,7 @@ def score_case(
 
     Returns:
         A dict per class: ``class``, the metrics (NaN where there is none), ``true_pixels``, and one ``pixels_<k>`` per
-        class: how many of this class's pixels were called k.
+        class: how many of this class's pixels were called k. With several classes a last one for the foreground.
     """
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     confusion = pixel_confusion(truth, predicted, len(classes))
@@ -69,6 +77,11 @@ def score_case(
         if objects and k > 0:
             row |= object_metrics(true, said)
         rows.append(row | {f"pixels_{j}": int(confusion[k, j]) for j in range(len(classes))})
+    if len(classes) > 2:
+        both = [np.where(mask == IGNORE, IGNORE, mask > 0) for mask in (truth, predicted)]
+        two = [classes[0], FOREGROUND]
+        one = score_case(both[0], both[1], two, tolerance=tolerance, borders=borders, objects=objects)[1]
+        rows.append({name: value for name, value in one.items() if not name.startswith("pixels_")})
     return rows
 
 
@@ -83,6 +96,7 @@ def score_cases(
     tolerance: float | None = None,
     borders: bool = True,
     objects: bool = True,
+    group: str = "patient",
 ) -> pd.DataFrame:
     """Metrics of many cases; ``truths`` and ``predictions`` may be generators, one case is in memory at a time.
 
@@ -96,10 +110,11 @@ def score_cases(
         tolerance: Of NSD, in the same unit; default ``TOLERANCE_PIXELS`` pixels.
         borders: Also NSD and HD95.
         objects: Also object F1 and object Dice.
+        group: What the patients are: ``patient``, ``lesion`` or, where none are known, ``image``.
 
     Returns:
-        One row per case and class; ``attrs`` hold ``classes``, ``unit`` (``µm`` or ``pixel``), ``tolerance`` and
-        ``diagonal`` (of the largest case).
+        One row per case and class (and foreground); ``attrs`` hold ``classes``, ``unit`` (``µm`` or ``pixel``),
+        ``tolerance``, ``group`` and ``diagonal`` (of the largest case).
 
     Raises:
         MedcoreError: Not one prediction and patient per case, or a mask does not fit.
@@ -118,7 +133,7 @@ def score_cases(
     if "hd95" in table:
         table["hd95"] *= size
     table.attrs = {"classes": list(classes), "unit": "µm" if pixel_size_um else "pixel", "tolerance": tolerance}
-    table.attrs["diagonal"] = diagonal
+    table.attrs |= {"diagonal": diagonal, "group": group}
     return table
 
 
@@ -128,18 +143,35 @@ def per_case(table: pd.DataFrame, metric: str, *, background: bool = False) -> p
     Returns:
         Indexed by case, in the order of the table.
     """
-    used = table if background else table[table["class"] != table.attrs["classes"][0]]
+    used = table[table["class"].isin(table.attrs["classes"][0 if background else 1 :])]
     return used.groupby("case", sort=False)[metric].mean()
 
 
+def foreground_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per case: of the foreground as one class."""
+    classes = table.attrs["classes"]
+    return table[table["class"] == (FOREGROUND if len(classes) > 2 else classes[1])]
+
+
+def leading_metrics(table: pd.DataFrame) -> list[tuple[str, str, float]]:
+    """The metrics of the foreground that lead: name of the estimate, column, largest possible value."""
+    prefix = "foreground_" if len(table.attrs["classes"]) > 2 else ""
+    found = [name for name in LEADING if name in table]
+    return [(prefix + _with_unit(name, table), name, _largest(name, table)) for name in found]
+
+
+def _with_unit(metric: str, table: pd.DataFrame) -> str:
+    return f"hd95_{'um' if table.attrs['unit'] == 'µm' else 'pixels'}" if metric == "hd95" else metric
+
+
+def _largest(metric: str, table: pd.DataFrame) -> float:
+    return float(table.attrs["diagonal"]) if metric == "hd95" else 1.0
+
+
 def case_estimates(
-    table: pd.DataFrame,
-    *,
-    split: str,
-    metrics: Sequence[str] = (*OVERLAP, "nsd", "hd95", "object_f1", "object_dice"),
-    level: float = 0.95,
+    table: pd.DataFrame, *, split: str, metrics: Sequence[str] = METRICS, level: float = 0.95
 ) -> list[Estimate]:
-    """Means over patients with intervals: the metrics, ``miou``, its pooled form, pixel accuracy, foreground Dice.
+    """Means over patients with intervals: the foreground first, the mean over classes, ``miou``, its pooled form.
 
     Args:
         table: Of :func:`score_cases`.
@@ -147,28 +179,59 @@ def case_estimates(
         metrics: Columns to report; those that the table has not are left out. HD95 carries its unit in its name.
         level: Confidence level.
     """
-    patients = table.groupby("case", sort=False)["patient"].first().to_numpy()
-    found = []
+    rows = foreground_rows(table)
+    patients = rows["patient"].to_numpy()
+    found = [
+        _mean(rows[column].to_numpy(), patients, name, split, level, (0.0, largest))
+        for name, column, largest in leading_metrics(table)
+    ]
     for metric in (name for name in metrics if name in table):
-        distance = metric == "hd95"
-        name = f"hd95_{'um' if table.attrs['unit'] == 'µm' else 'pixels'}" if distance else metric
-        values = per_case(table, metric).to_numpy()
-        found.append(
-            _mean(values, patients, name, split, level, bounds=(0.0, table.attrs["diagonal"] if distance else 1.0))
-        )
+        name = _with_unit(metric, table)
+        if name not in [one.name for one in found]:
+            values = per_case(table, metric).to_numpy()
+            found.append(_mean(values, patients, name, split, level, (0.0, _largest(metric, table))))
     miou = per_case(table, "iou", background=True).to_numpy()
-    found.insert(min(2, len(found)), _mean(miou, patients, "miou", split, level))
-    if len(table.attrs["classes"]) > 2:
-        found.append(_mean(foreground_dice(table), patients, "foreground_dice", split, level))
-    return [*found, *_pooled(table, patients, split, level)]
+    found += [_mean(miou, patients, "miou", split, level), *_pooled(table, patients, split, level)]
+    return _in_groups(found, table)
 
 
-def foreground_dice(table: pd.DataFrame) -> np.ndarray:
-    """Dice of everything but the background, whatever its class; NaN where there is none. **Shape** ``(N,)``."""
-    confusions = case_confusions(table).astype(float)
-    hit = confusions[:, 1:, 1:].sum((1, 2))
-    both = confusions[:, 1:].sum((1, 2)) + confusions[:, :, 1:].sum((1, 2))
-    return np.divide(2 * hit, both, out=np.full(len(both), np.nan), where=both > 0)
+def compare_cases(
+    table: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], *, split: str, reference: str | None = None
+) -> Comparison:
+    """A method beside baselines on the same cases, with the paired differences of the leading metrics.
+
+    Args:
+        table: Of :func:`score_cases`, the method's.
+        baselines: Name to the same table of another method.
+        split: Which side the cases are from.
+        reference: The baseline that the headline is set against; by default the strongest on these cases.
+
+    Raises:
+        MedcoreError: The tables do not speak of the same cases.
+    """
+    own = case_estimates(table, split=split)
+    trivial = {name: case_estimates(other, split=split) for name, other in baselines.items()}
+    differences = {name: _differences(table, other, split) for name, other in baselines.items()}
+    return Comparison(own, trivial, {}, differences, strongest(trivial) if reference is None else reference)
+
+
+def _differences(table: pd.DataFrame, other: pd.DataFrame, split: str) -> list[Estimate]:
+    rows, others = foreground_rows(table), foreground_rows(other)
+    if rows["case"].tolist() != others["case"].tolist():
+        raise MedcoreError("compare_cases: the two tables do not list the same cases in the same order")
+    found = [
+        mean_interval(
+            rows[column].to_numpy() - others[column].to_numpy(), rows["patient"].to_numpy(),
+            name=f"{name}_difference", unit="image", split=split, by="patient", bounds=None,
+        )
+        for name, column, _ in leading_metrics(table)
+    ]  # fmt: skip
+    return _in_groups(found, table)
+
+
+def _in_groups(estimates: list[Estimate], table: pd.DataFrame) -> list[Estimate]:
+    """What is averaged over patients counts the set's own unit."""
+    return [replace(one, unit=table.attrs["group"]) if one.unit == "patient" else one for one in estimates]
 
 
 def absent_but_drawn(table: pd.DataFrame) -> pd.Series:
@@ -185,18 +248,6 @@ def absent_but_drawn(table: pd.DataFrame) -> pd.Series:
     return shares[shares > 0]
 
 
-def said_of_strays(table: pd.DataFrame) -> str:
-    """How often a class was drawn that is not there, in words; empty where that changes nothing."""
-    strays, images = absent_but_drawn(table), table["case"].nunique()
-    if len(table.attrs["classes"]) < 3 or strays.empty:
-        return ""
-    return (
-        f"In {len(strays)} of {images} images a class was drawn that is not there, in the median on "
-        f"{100 * strays.median():.1f} % of the pixels. That class scores zero there, however few they are: look at "
-        "such an image before you believe its Dice."
-    )
-
-
 def class_estimates(
     table: pd.DataFrame, metric: str = "dice", *, split: str, level: float = 0.95
 ) -> dict[str, Estimate]:
@@ -204,14 +255,16 @@ def class_estimates(
     estimates = {}
     for name in table.attrs["classes"][1:]:
         part = table[table["class"] == name]
-        estimates[name] = _mean(part[metric].to_numpy(), part["patient"].to_numpy(), metric, split, level)
+        found = _mean(part[metric].to_numpy(), part["patient"].to_numpy(), metric, split, level)
+        estimates[name] = _in_groups([found], table)[0]
     return estimates
 
 
 def case_confusions(table: pd.DataFrame) -> np.ndarray:
     """Pixel confusion of each case, truth down. **Shape** ``(N, K, K)``."""
     count = len(table.attrs["classes"])
-    return table[[f"pixels_{k}" for k in range(count)]].to_numpy().reshape(-1, count, count)
+    rows = table[table["class"].isin(table.attrs["classes"])]
+    return rows[[f"pixels_{k}" for k in range(count)]].to_numpy().reshape(-1, count, count)
 
 
 def _mean(
