@@ -17,8 +17,8 @@ from medcore.data.formats import open_picture
 from medcore.data.intensity import Range, check_finite, scale
 from medcore.errors import MedcoreError
 
-ORIENTATION, SAMPLE_FORMAT = 274, 339
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
+BITS, ORIENTATION, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 274, 338, 339
+_WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 2, 3, 5
 _DEFLATE = (8, 32946)
 
 
@@ -31,6 +31,7 @@ class Layout:
         frames: Planes along depth, time or plain pages.
         bits: Bits a sample.
         alpha: Extra sample tag of the last sample: 1 premultiplied, 2 straight, 0 unknown, -1 none.
+        palette: Colours by index. **Shape** ``(K, 3)`` uint8.
     """
 
     height: int
@@ -41,6 +42,7 @@ class Layout:
     photometric: int
     orientation: int
     alpha: int
+    palette: np.ndarray | None = None
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -49,10 +51,16 @@ class Layout:
 
 
 def is_plain(image: Any) -> bool:
-    """Whether Pillow reads this opened TIFF rightly: 1 to 8 unsigned bits, grey, colour, palette, alpha or CMYK."""
+    """Whether Pillow reads this opened TIFF rightly: 1 to 8 unsigned bits, upright, one page, straight alpha or none.
+
+    A turned uncompressed grey file comes out garbled, and a second channel of unknown meaning as alpha.
+    """
     known = image.mode in ("1", "L", "P", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-    unsigned = set(np.atleast_1d(image.tag_v2.get(SAMPLE_FORMAT, 1)).tolist()) <= {1}
-    return known and unsigned and getattr(image, "n_frames", 1) == 1
+    formats, bits = (np.atleast_1d(image.tag_v2.get(tag, 1)) for tag in (SAMPLE_FORMAT, BITS))
+    extra = tuple(np.atleast_1d(image.tag_v2.get(EXTRA_SAMPLES, ())).tolist())
+    upright = image.tag_v2.get(ORIENTATION, 1) not in range(2, 9)
+    simple = known and upright and extra in ((), (2,)) and getattr(image, "n_frames", 1) == 1
+    return bool(simple and (formats == 1).all() and bits.max() <= 8)
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -88,6 +96,7 @@ def _layout(tiff: Any, path: Path) -> Layout:
     return Layout(
         height, width, samples * channels, int(np.prod(list(sizes.values()), dtype=np.int64)),
         int(page.bitspersample), int(page.photometric), _orientation(page), int(extra) if samples > 1 else -1,
+        (page.colormap >> 8).astype(np.uint8).T if page.photometric == _PALETTE and page.colormap is not None else None,
     )  # fmt: skip
 
 
@@ -109,6 +118,8 @@ def chosen_channels(layout: Layout, bands: tuple[int, ...] | None, path: Path) -
             raise MedcoreError(f"image '{path}' has {have} channels, counted from 0; bands={list(bands)} does not fit")
         return bands, None
     alpha = have - 1 if layout.alpha in (1, 2) else None
+    if layout.palette is not None and have == 1:
+        return (0, 0, 0), None
     if layout.photometric == _CMYK and colour == 4:
         return (0, 1, 2, 3), alpha
     if layout.photometric == _RGB and colour >= 3 and have <= 4:
@@ -135,6 +146,9 @@ def read_tiff(
         notes.append("first of several pages or frames" if frame == 0 else "one of several pages or frames")
     bits = min(16, layout.bits)
     picked = values[..., list(chosen)]
+    if layout.palette is not None:
+        picked, bits = layout.palette[values[..., 0]], 8
+        notes.append("palette to RGB")
     pixels, scaled, highest = scale(picked, value_range, path, bits)
     if layout.photometric == _WHITE_IS_ZERO:
         pixels, notes = 255 - pixels, [*notes, "white-is-zero inverted"]
@@ -143,7 +157,7 @@ def read_tiff(
         pixels = np.rint((255 - pixels[..., :3]) * black / 255).astype(np.uint8)
         notes.append("CMYK to RGB")
     if alpha is not None:
-        share = scale(values[..., alpha : alpha + 1], None, path, bits)[0] / 255.0
+        share = values[..., alpha : alpha + 1] / (1.0 if values.dtype.kind == "f" else 2.0**bits - 1)
         light = pixels.astype(np.float64) * (1 if layout.alpha == 1 else share)
         pixels = np.clip(np.rint(light + 255 * (1 - share)), 0, 255).astype(np.uint8)
         notes.append("alpha over white")
@@ -158,7 +172,7 @@ def _channel_notes(layout: Layout, bands: tuple[int, ...] | None) -> list[str]:
         return [f"channels {', '.join(map(str, bands))} of {layout.channels} taken"]
     if layout.alpha == 0 and layout.channels > 3:
         return ["a further channel of unknown meaning left out"]
-    three = layout.channels == 3 and layout.photometric != _RGB
+    three = layout.palette is None and layout.channels == 3 and layout.photometric != _RGB
     return ["three channels taken as red, green, blue"] if three else []
 
 
@@ -185,6 +199,7 @@ def tiff_values(path: Path, max_pixels: int, frame: int = 0) -> tuple[np.ndarray
             values = _page_values(tiff, page, path, 0)
         else:
             values = _plane(tiff, layout, frame, path)
+    values = values.astype(np.uint8) if values.dtype == bool else values
     return (values[..., None] if values.ndim == 2 else values), layout
 
 
@@ -261,5 +276,7 @@ def _pillow_values(path: Path, page: Any, number: int, error: Exception) -> np.n
         values = np.asarray(image)
     if page.keyframe.photometric == _WHITE_IS_ZERO and not deep_grey:
         values = 255 - values  # Pillow has inverted it already
+    if page.keyframe.bitspersample < 8 and values.dtype == np.uint8 and page.keyframe.photometric != _PALETTE:
+        values = values // (255 // (2**page.keyframe.bitspersample - 1))  # and spread over 0..255
     turn = _orientation(page.keyframe)  # and turned it: back to the stored order
     return upright(values, {6: 8, 8: 6}.get(turn, turn))
