@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from medcore.data.large import mapped_tiff, tiff_pixels, write_tiled
+from medcore.data.formats.large import mapped_tiff, tiff_pixels, write_tiled
 from medcore.errors import MedcoreError
 from medcore.evaluation import segmenter as segment_predict
 from medcore.evaluation.segmenter import Segmenter, pixels_per_class, segment_files
@@ -103,7 +103,7 @@ import sys
 import resource
 from pathlib import Path
 import numpy as np
-from medcore.data.large import mapped_tiff, write_tiled
+from medcore.data.formats.large import mapped_tiff, write_tiled
 with mapped_tiff(sys.argv[1]) as values:
     total = 0
     for top in range(0, len(values), 512):

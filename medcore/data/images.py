@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from medcore.data import dicom, tiff
-from medcore.data.formats import SUFFIXES, kind_of, open_picture
-from medcore.data.intensity import Range, scale
+from medcore.data.formats import SUFFIXES, dicom, kind_of, open_picture, tiff
+from medcore.data.formats.intensity import Range, scale
 from medcore.data.options import DecodeOptions, chosen_slices
 from medcore.errors import MedcoreError
 

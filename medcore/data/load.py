@@ -29,7 +29,8 @@ from medcore.data.source import data_home, find_source, is_phantom
 from medcore.errors import MedcoreError
 
 _DECODING = ("value_range", "window", "max_pixels", "fast_jpeg", "bands", "slices")
-_CODE = ("images", "tiff", "dicom", "dicom_file", "formats", "intensity", "options", "sizes", "prepare")
+_CODE = ("formats/__init__", "formats/dicom", "formats/dicom_file", "formats/intensity", "formats/tiff", "images", "options",
+         "prepare", "sizes")  # fmt: skip
 _CARD_FIELDS = ("title", "licence", "citation", "homepage", "pixel_size_um", "abnormal", "task")
 
 

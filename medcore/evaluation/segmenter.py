@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from medcore.data.formats.large import TIFF_SUFFIXES, mapped_tiff, tiff_pixels, write_tiled
 from medcore.data.images import DecodeOptions, as_channels, decode
-from medcore.data.large import TIFF_SUFFIXES, mapped_tiff, tiff_pixels, write_tiled
 from medcore.data.npzfile import atomic_path
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import refuse_overwriting, safe_cell

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from medcore.data import tiff
-from medcore.data.dicom import stored_values
-from medcore.data.formats import kind_of, open_picture
+from medcore.data.formats import kind_of, open_picture, tiff
+from medcore.data.formats.dicom import stored_values
 from medcore.data.images import Decoded, as_medcore_error, check_file, check_pixels, png_bits
 from medcore.data.options import DecodeOptions
 from medcore.errors import MedcoreError

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from medcore.data.dicom import GREY_RULES, DicomHeader, default_grey, measured_values
 from medcore.data.formats import DICOM_SUFFIXES, SUFFIXES, is_image, kind_of
+from medcore.data.formats.dicom import GREY_RULES, DicomHeader, default_grey, measured_values
+from medcore.data.formats.intensity import Range
 from medcore.data.images import Header, probe
-from medcore.data.intensity import Range
 from medcore.data.options import DecodeOptions, chosen_slices
 from medcore.data.readers.listing import ImageRow, Listing, Problems
 from medcore.errors import MedcoreError

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from medcore.data.formats import open_picture
-from medcore.data.intensity import Range, check_finite, scale
+from medcore.data.formats.intensity import Range, check_finite, scale
 from medcore.errors import MedcoreError
 
 BITS, ORIENTATION, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 274, 338, 339

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from medcore.data.intensity import linear
+from medcore.data.formats.intensity import linear
 from medcore.errors import MedcoreError
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"

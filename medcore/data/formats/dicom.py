@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from medcore.data.dicom_file import frame_count, number_of, numbers_of, open_dataset, stored_bits, stored_frame
-from medcore.data.intensity import (
+from medcore.data.formats.dicom_file import frame_count, number_of, numbers_of, open_dataset, stored_bits, stored_frame
+from medcore.data.formats.intensity import (
     SOFT_TISSUE,
     Range,
     Scaled,

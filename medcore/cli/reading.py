@@ -1,0 +1,79 @@
+"""Options that say how files are read: the remedies that messages name, the same for ``data prepare`` and ``new``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def _pairs(_: click.Context, option: click.Parameter, value: str | tuple[str, ...] | None) -> dict[str, str] | None:
+    """``0=background,255=tumour`` or several ``ROLE=COLUMN`` as a mapping."""
+    texts = [value] if isinstance(value, str) else list(value or ())
+    parts = [part for text in texts for part in text.split(",") if part.strip()]
+    if any("=" not in part for part in parts):
+        raise click.BadParameter(f"{', '.join(texts)!r} must be NAME=VALUE pairs", param=option)
+    return {key.strip(): name.strip() for key, _, name in (part.partition("=") for part in parts)} or None
+
+
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    return [name.strip() for name in value.split(",") if name.strip()] if value else None
+
+
+def _numbers(_: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    parts = value.split(",") if value else []
+    if not all(part.strip().isdigit() for part in parts):
+        raise click.BadParameter(f"{value!r} must be numbers, as 0 or 2,1,0", param=option)
+    return tuple(int(part) for part in parts) or None
+
+
+_OPTIONS = [
+    click.option("--size", type=click.IntRange(8, 4096), help="Side length in pixels [default: as the images are]."),
+    click.option("--policy", type=click.Choice(["resize", "fit", "crop", "pad", "tile"]), default="resize",
+                 show_default=True),
+    click.option("--channels", type=click.Choice(["1", "3"]), help="1 grey, 3 colour [default: as the images are]."),
+    click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True),
+    click.option("--window", type=float, nargs=2, metavar="CENTRE WIDTH",
+                 help="DICOM window, in Hounsfield units for CT."),
+    click.option("--value-range", type=float, nargs=2, metavar="LOW HIGH",
+                 help="Values of deep images that become 0 and 255."),
+    click.option("--max-pixels", type=click.IntRange(1), help="Refuse images with more pixels."),
+    click.option("--bands", callback=_numbers, metavar="N[,N,N]",
+                 help="Which channels of a file, counted from 0, become grey (one) or red, green, blue (three)."),
+    click.option("--slices", help="DICOM and pages: all, middle, or n for every n-th."),
+    click.option("--keep-ids", is_flag=True, help="Let patient identifiers and file names of DICOM reach the set."),
+    click.option("--layout", metavar="LEVELS", help="What folders are, as split/class, patient/class or */class."),
+    click.option("--classes", callback=_names, metavar="A,B,...", help="Class names, in order."),
+    click.option("--patient-pattern", metavar="REGEX", help="Finds the patient in a path: one group, as '(P[0-9]+)_'."),
+    click.option("--encoding", help="Encoding of the table, as cp1252."),
+    click.option("--column", "columns", multiple=True, callback=_pairs, metavar="ROLE=NAME",
+                 help="Which column is the image, label, patient, split or mask."),
+    click.option("--images", metavar="NAME", help="Name of the folders of images, beside masks."),
+    click.option("--masks", metavar="NAME", help="Name of the folders of masks, or the end of masks' names; or none."),
+    click.option("--mask-map", callback=_pairs, metavar="VALUE=CLASS,...",
+                 help="What mask values or colours mean, as 0=background,'#ff0000'=tumour,255=ignore."),
+    click.option("--mask-threshold", type=float, help="Lowest mask value of the foreground, for soft masks."),
+    click.option("--mask-rule", type=click.Choice(["binary", "index"]), help="What several mask values mean."),
+]  # fmt: skip
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of reading to a command; it gets them as keyword arguments."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def given_options(values: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as ``read_set`` takes them."""
+    given = {name: value for name, value in values.items() if value not in (None, False, ())}
+    if given.get("policy") == "resize":
+        given.pop("policy")
+    if given.get("on_error") == "raise":
+        given.pop("on_error")
+    if "channels" in given:
+        given["channels"] = int(given["channels"])
+    if str(given.get("slices", "")).isdigit():
+        given["slices"] = int(given["slices"])
+    return given
