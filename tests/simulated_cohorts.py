@@ -21,6 +21,7 @@ from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval, mean_interval, paired_difference, statistic_interval
 from medcore.evaluation.scores import Scores
 from medcore.metrics.confusion import metric_function
+from medcore.metrics.ranking import within_fold_auroc
 
 
 @dataclass(frozen=True)
@@ -228,8 +229,6 @@ def difference_of(name: str, metric: str, patients: int, weaker: float) -> Setti
 
 def folds_of(name: str, patients: int, signal: float, truth: float) -> Setting:
     """AUROC within five folds of a linear discriminant on eight features, of which one may speak."""
-    from medcore.studies.diagnosis.results import within_fold_auroc
-
     def draw(rng: np.random.Generator) -> Drawn:
         label = (np.arange(patients) % 2).astype(int)
         features = rng.normal(size=(patients, 8))

@@ -11,6 +11,7 @@ from report_samples import estimate, sample_results
 from medcore.data.patchset import Card, PatchSet
 from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import paired_difference
+from medcore.metrics.ranking import within_fold_auroc
 from medcore.reporting.compare import compare_runs, in_order_of, labels, not_paired, paired_tests, read_runs
 from medcore.reporting.results import write_results
 
@@ -85,6 +86,26 @@ def test_the_paired_test_is_that_of_the_same_cases_in_any_order(tmp_path: Path, 
     expected = paired_difference(by_hand, first.scores, "auroc")
     (test,) = paired_tests([first, second])
     assert str(expected) == test["text"]
+
+
+def test_runs_over_folds_are_compared_within_folds(tmp_path: Path, ps: PatchSet) -> None:
+    """Pooled over folds the second is worse; within every fold, which is what the headline counts, it is better."""
+    folders = [make_run(tmp_path / name, ps, skill, seed=3) for name, skill in (("a", 0.5), ("b", 2.0))]
+    fold = np.arange(CASES) // 12
+    for folder in folders:
+        path = folder / "predictions.npz"
+        held = dict(np.load(path))
+        score = held["probabilities"][:, 1]
+        pooled = score if folder == folders[0] else np.random.default_rng(0).random(CASES)
+        held |= {"folds_score": score[None], "folds_fold": fold[None]}
+        np.savez(path, **held | {"probabilities": np.stack([1 - pooled, pooled], 1)})
+    first, second = read_runs(folders)
+    assert first.scores is not None and second.scores is not None
+    both = [one.scores for one in (second, first)]
+    expected = [within_fold_auroc(one.truth, one.folds.score[0], fold) for one in both if one and one.folds]
+    found = paired_difference(second.scores, in_order_of(second.scores, first.scores), "auroc")
+    assert found.value == pytest.approx(expected[0] - expected[1]) and found.value > 0.05
+    assert str(found) == paired_tests([first, second])[0]["text"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_
 
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.scores import Scores
+from medcore.metrics.ranking import within_fold_auroc
 from medcore.studies.diagnosis import results
 from medcore.studies.diagnosis.aggregation import AGGREGATIONS, aggregate, choose_cuts, fit_evidence, levels_from
 from medcore.studies.diagnosis.choices import DiagnosisChoices
@@ -220,7 +221,7 @@ def test_labels_at_random_give_no_better_than_chance():
         level = np.random.default_rng(seed).permutation(cohort.level)
         found = diagnose_windows(replace(cohort, level=level), DiagnosisChoices(folds=3, seed=seed))
         table = found.table
-        aurocs.append(results.within_fold_auroc(*(table[n].to_numpy() for n in ("truth", "score", "fold"))))
+        aurocs.append(within_fold_auroc(*(table[n].to_numpy() for n in ("truth", "score", "fold"))))
     assert 0.4 < np.mean(aurocs) < 0.6
 
 
@@ -332,10 +333,10 @@ def test_within_fold_auroc_is_the_pair_weighted_mean_of_the_folds():
     parts = [(truth[fold == f], score[fold == f]) for f in range(4)]
     weights = [t.sum() * (1 - t).sum() for t, _ in parts]
     expected = np.average([roc_auc_score(t, s) for t, s in parts], weights=weights)
-    assert results.within_fold_auroc(truth, score, fold) == pytest.approx(expected, abs=1e-12)
-    doubled = results.within_fold_auroc(truth, score, fold, np.full(60, 2.0))
+    assert within_fold_auroc(truth, score, fold) == pytest.approx(expected, abs=1e-12)
+    doubled = within_fold_auroc(truth, score, fold, np.full(60, 2.0))
     assert doubled == pytest.approx(expected, abs=1e-12)
-    without = results.within_fold_auroc(truth, score, fold, (fold > 0).astype(float))
+    without = within_fold_auroc(truth, score, fold, (fold > 0).astype(float))
     assert without == pytest.approx(
         np.average([roc_auc_score(t, s) for t, s in parts[1:]], weights=weights[1:]), abs=1e-12
     )
@@ -343,8 +344,8 @@ def test_within_fold_auroc_is_the_pair_weighted_mean_of_the_folds():
 
 def test_a_fold_of_one_kind_gives_no_pair():
     truth, fold = np.array([1, 1, 0, 1]), np.array([0, 0, 1, 1])
-    assert results.within_fold_auroc(truth, np.array([0, 0, 1, 2]), fold) == 1
-    assert np.isnan(results.within_fold_auroc(truth[:2], np.zeros(2), fold[:2]))
+    assert within_fold_auroc(truth, np.array([0, 0, 1, 2]), fold) == 1
+    assert np.isnan(within_fold_auroc(truth[:2], np.zeros(2), fold[:2]))
 
 
 def test_comparing_a_method_with_itself_and_with_chance():

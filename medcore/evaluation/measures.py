@@ -15,9 +15,10 @@ from medcore.evaluation.proportions import clustered_difference, clustered_limit
 from medcore.evaluation.resampling import confusion_statistic, group_index
 from medcore.evaluation.scores import Scores
 from medcore.metrics import confusion
-from medcore.metrics.ranking import Statistic, auroc_statistic, average_precision_statistic
+from medcore.metrics.ranking import Statistic, auroc_statistic, auroc_within_folds, average_precision_statistic
 
 RANKED = ("auroc", "average_precision")
+SHARED_TRAINING = "folds share training cases, which the interval does not count"
 DRAWS = 10_000  # of sensitivity and specificity, for predictive values at a stated prevalence
 
 
@@ -97,6 +98,8 @@ def _ranked(scores: Scores, metric: str, positive: str | None) -> Measure:
     group, patients = group_index(scores.patient)
     if positive is not None:
         scores = scores.one_vs_rest(positive)
+    if scores.folds is not None and metric == "auroc":
+        return _within_folds(scores, group, patients)
     if len(scores.classes) == 2:
         statistic = _ranked_statistic(metric, scores.positive, scores.positive_score, group, patients)
         parts = {f"class {name!r}": scores.truth == k for k, name in enumerate(scores.classes)}
@@ -110,6 +113,15 @@ def _ranked(scores: Scores, metric: str, positive: str | None) -> Measure:
     note = f"mean of one against the rest over {_counted(len(present), len(scores.classes))}"
     exact = _said_of_all(scores.score) if metric == "auroc" else ""
     return Measure(metric, _mean_of(statistics), group, patients, parts=parts, n=len(scores), note=note, exact=exact)
+
+
+def _within_folds(scores: Scores, group: np.ndarray, patients: int) -> Measure:
+    assert scores.folds is not None
+    statistic = auroc_within_folds(scores.positive, *scores.folds, group, patients)
+    repeats = len(scores.folds.score)
+    note = "pairs within folds" + (f", mean of {repeats} repeats of the folds" if repeats > 1 else "")
+    parts = {f"class {name!r}": scores.truth == k for k, name in enumerate(scores.classes)}
+    return Measure("auroc", statistic, group, patients, parts=parts, n=len(scores), note=f"{note}; {SHARED_TRAINING}")
 
 
 def _ranked_statistic(

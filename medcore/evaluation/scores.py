@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,13 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
 
 CHOOSABLE = ("train", "val")
+
+
+class Folds(NamedTuple):
+    """What each of R repeats of the folds said, and the fold of each case in it. Both **Shape** ``(R, N)``."""
+
+    score: np.ndarray
+    fold: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Scores:
     classes: tuple[str, ...]
     ids: np.ndarray | None = None
     unit: str = "patch"
+    folds: Folds | None = None
 
     def __post_init__(self) -> None:
         """Bring everything to one dtype and refuse what does not fit."""
@@ -53,6 +62,11 @@ class Scores:
             object.__setattr__(self, name, _column(name, getattr(self, name), dtype, count))
         if self.ids is not None:
             object.__setattr__(self, "ids", _column("ids", self.ids, np.int64, count))
+        if self.folds is not None:
+            if any(np.ndim(part) != 2 or np.shape(part) != (len(self.folds.score), count) for part in self.folds):
+                raise MedcoreError(f"scores: folds must hold (repeats, {count}) scores and folds")
+            folds = Folds(np.asarray(self.folds.score, dtype=float), np.asarray(self.folds.fold, dtype=np.int64))
+            object.__setattr__(self, "folds", folds)
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         self._check()
 
@@ -148,7 +162,8 @@ class Scores:
         rows = np.asarray(rows)
         rows = rows.astype(np.int64) if rows.size == 0 and rows.dtype != bool else rows
         parts = {name: getattr(self, name)[rows] for name in ("truth", "score", "patient", "split")}
-        return replace(self, **parts, ids=None if self.ids is None else self.ids[rows])
+        folds = None if self.folds is None else Folds(self.folds.score[:, rows], self.folds.fold[:, rows])
+        return replace(self, **parts, ids=None if self.ids is None else self.ids[rows], folds=folds)
 
     def where(self, *splits: str) -> Scores:
         """The cases of some splits."""
@@ -166,7 +181,8 @@ class Scores:
         columns = [self.classes.index(name) for name in positive]
         score = np.stack([-self.score, self.score], 1) if self.score.ndim == 1 else self.score
         truth = np.isin(self.truth, columns).astype(np.int64)
-        return replace(self, truth=truth, score=score[:, columns].sum(1), classes=("rest", "+".join(positive)))
+        names = ("rest", "+".join(positive))
+        return replace(self, truth=truth, score=score[:, columns].sum(1), classes=names, folds=None)
 
 
 def _column(name: str, values: np.ndarray, dtype: type, count: int) -> np.ndarray:

@@ -56,22 +56,72 @@ def auroc_statistic(positive: np.ndarray, score: np.ndarray, group: np.ndarray, 
     return auroc
 
 
+def auroc_within_folds(
+    positive: np.ndarray, scores: np.ndarray, folds: np.ndarray, group: np.ndarray, patients: int
+) -> Statistic:
+    """Share of (positive, negative) pairs of one fold in the right order, a mean over repeats of the folds.
+
+    Scores of different folds come from different models, so that only cases of one fold can be ranked.
+
+    Args:
+        positive: Whether a case is positive. **Shape** ``(N,)`` bool.
+        scores: What each repeat said, comparable within a fold. **Shape** ``(R, N)``.
+        folds: Fold of each case in each repeat. **Shape** ``(R, N)``.
+        group: Patient index of each case. **Shape** ``(N,)``.
+        patients: P.
+
+    **Reference** Forman & Scholz 2010, doi:10.1145/1882471.1882479.
+    """
+    repeats = []
+    for score, fold in zip(scores, folds, strict=True):
+        inside = [fold == k for k in np.unique(fold)]
+        parts = [_pairs(positive[own], score[own], group[own], patients) for own in inside]
+        repeats.append([np.sum(of, axis=0) for of in zip(*parts, strict=True)])
+
+    def auroc(weights: Array) -> Array:
+        each = [_weighted(weights, wins) / _weighted(weights, pairs) for wins, pairs in repeats]
+        return sum(each) / len(each)
+
+    return auroc
+
+
+def within_fold_auroc(
+    positive: np.ndarray, score: np.ndarray, fold: np.ndarray, weight: np.ndarray | None = None
+) -> float:
+    """``auroc_within_folds`` of one repeat of independent cases; NaN where no fold has both kinds.
+
+    Args:
+        positive: Whether a case is positive. **Shape** ``(N,)``.
+        score: Higher = more likely positive; comparable within a fold only. **Shape** ``(N,)``.
+        fold: **Shape** ``(N,)``.
+        weight: Of each case, 1 by default. **Shape** ``(N,)``.
+    """
+    count = len(score)
+    statistic = auroc_within_folds(np.asarray(positive) == 1, score[None], fold[None], np.arange(count), count)
+    with np.errstate(invalid="ignore"):
+        return float(statistic(np.ones((1, count)) if weight is None else np.asarray(weight, dtype=float)[None])[0])
+
+
 def _auroc_by_pairs(positive: np.ndarray, score: np.ndarray, group: np.ndarray, patients: int) -> Statistic:
     """With few patients, count once how often a positive of patient i beats a negative of patient j."""
+    wins, pairs = _pairs(positive, score, group, patients)
+    return lambda weights: _weighted(weights, wins) / _weighted(weights, pairs)
+
+
+def _pairs(positive: np.ndarray, score: np.ndarray, group: np.ndarray, patients: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often positives of patient i beat negatives of patient j, of how many pairs. Each **Shape** ``(P, P)``."""
     wins = np.zeros((patients, patients))
     ranked, owner = score[positive], group[positive]
     for j in np.unique(group[~positive]):
         negatives = np.sort(score[~positive & (group == j)])
         beaten = np.searchsorted(negatives, ranked, "left") + np.searchsorted(negatives, ranked, "right")
         wins[:, j] = np.bincount(owner, beaten / 2, patients)
-    positives = np.bincount(owner, minlength=patients).astype(float)
-    negatives_of = np.bincount(group[~positive], minlength=patients).astype(float)
+    counts = [np.bincount(of, minlength=patients).astype(float) for of in (owner, group[~positive])]
+    return wins, np.outer(*counts)
 
-    def auroc(weights: Array) -> Array:
-        pairs = (weights @ like(positives, weights)) * (weights @ like(negatives_of, weights))
-        return ((weights @ like(wins, weights)) * weights).sum(1) / pairs
 
-    return auroc
+def _weighted(weights: Array, table: np.ndarray) -> Array:
+    return ((weights @ like(table, weights)) * weights).sum(1)
 
 
 def average_precision_statistic(positive: np.ndarray, score: np.ndarray, group: np.ndarray) -> Statistic:

@@ -29,7 +29,7 @@ from medcore.errors import MedcoreError
 from medcore.evaluation.comparison import judged
 from medcore.evaluation.estimate import metric_name
 from medcore.evaluation.intervals import paired_difference
-from medcore.evaluation.scores import Scores
+from medcore.evaluation.scores import Folds, Scores
 from medcore.plots import style
 from medcore.plots.display import encode, figure_of
 from medcore.plots.images import image_grid
@@ -120,10 +120,11 @@ def read_scores(path: Path, results: Results) -> tuple[Scores | None, str]:
     try:
         with np.load(path, allow_pickle=False) as file:
             held = {name: file[name] for name in ("probabilities", "truth", "patient", "ids")}
+            folds = Folds(file["folds_score"], file["folds_fold"]) if "folds_score" in file else None
         headline, classes = results.metrics[0], tuple(results.data.classes)
         split = np.full(len(held["truth"]), headline.split)
         truth, score, patient, ids = (held[name] for name in ("truth", "probabilities", "patient", "ids"))
-        return Scores(truth, score, patient, split, classes, ids, headline.unit), ""
+        return Scores(truth, score, patient, split, classes, ids, headline.unit, folds), ""
     except FileNotFoundError:
         return None, f"it left no {PREDICTIONS}"
     except (KeyError, IndexError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, MedcoreError) as error:

@@ -244,13 +244,17 @@ class Run:
         return self.folder
 
     def save_predictions(self, scores: Scores) -> Path:
-        """Write ``predictions.npz``: truth, score, patient, split, classes and ids of every case."""
+        """Write ``predictions.npz``: truth, score, patient, split, classes, ids and repeats of folds of every case."""
         path = self.folder / "predictions.npz"
+        folds: dict[str, Any] = {}
+        if scores.folds is not None:
+            folds = {"folds_score": scores.folds.score, "folds_fold": scores.folds.fold}
         ids = np.arange(len(scores)) if scores.ids is None else scores.ids
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(
                 file, truth=scores.truth, probabilities=scores.score, patient=scores.patient, split=scores.split,
                 classes=np.array(scores.classes), ids=ids, fingerprint=np.array(self.results.data.fingerprint),
+                **folds,
             )  # fmt: skip
         return path
 

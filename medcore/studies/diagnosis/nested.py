@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.scores import Scores
+from medcore.evaluation.scores import Folds, Scores
 from medcore.studies.diagnosis.choices import DEFAULT, DiagnosisChoices
 from medcore.studies.diagnosis.cohort import PATIENT_CLASSES, WINDOW_CLASSES, Cohort, check_both
 from medcore.studies.diagnosis.rule import DiagnosisRule, choose_diagnosis, choose_patient_rule, patient_table
@@ -86,7 +86,12 @@ class Diagnoses:
         table = self.table
         side = np.full(len(table), "test" if self.split == "test" else "val")
         truth, patient = table["truth"].to_numpy(), table["patient"].to_numpy(dtype=str)
-        return Scores(truth, table[column].to_numpy(dtype=float), patient, side, PATIENT_CLASSES, unit="patient")
+        folds = None
+        if self.split == "folds":
+            tables = [one.table for one in self.repeats]
+            folds = Folds(*(np.stack([one[name].to_numpy() for one in tables]) for name in ("score", "fold")))
+        score = table[column].to_numpy(dtype=float)
+        return Scores(truth, score, patient, side, PATIENT_CLASSES, unit="patient", folds=folds)
 
 
 def diagnose_windows(cohort: Cohort, choices: DiagnosisChoices = DEFAULT, *, learn: Learn | None = None) -> Diagnoses:

@@ -8,10 +8,11 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from medcore.evaluation.scores import Scores
+from medcore.metrics.ranking import within_fold_auroc
 from medcore.studies.diagnosis.aggregation import fit_evidence, level_counts, unseen_evidence, window_levels
 from medcore.studies.diagnosis.cohort import PATIENT_CLASSES
 from medcore.studies.diagnosis.nested import Diagnoses
-from medcore.studies.diagnosis.results import patient_auroc, within_fold_auroc
+from medcore.studies.diagnosis.results import patient_auroc
 
 
 def read_windows(diagnoses: Diagnoses) -> pd.DataFrame:

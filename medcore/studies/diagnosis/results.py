@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +16,11 @@ import pandas as pd
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate
-from medcore.evaluation.intervals import interval, paired_difference, statistic_interval
+from medcore.evaluation.intervals import interval, paired_difference
 from medcore.evaluation.proportions import McNemar, mcnemar
 from medcore.evaluation.thresholds import operating_curve
 from medcore.studies.diagnosis.choices import DEFAULT
-from medcore.studies.diagnosis.cohort import PATIENT_CLASSES
+from medcore.studies.diagnosis.cohort import LEVEL_NAMES, PATIENT_CLASSES
 from medcore.studies.diagnosis.nested import Diagnoses
 
 DECISION_METRICS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
@@ -41,9 +41,7 @@ def patient_estimates(diagnoses: Diagnoses, *, levels: int = 3) -> list[Estimate
 
 def patient_auroc(diagnoses: Diagnoses) -> Estimate:
     """AUROC of patients: DeLong on HoldOut; pairs of patients of one fold, with a jackknife, where there are folds."""
-    if diagnoses.split == "test":
-        return interval(diagnoses.scores("score"), "auroc")
-    return _within(_mean_auroc(diagnoses), diagnoses, "auroc", (0.0, 1.0))
+    return replace(interval(diagnoses.scores("score"), "auroc"), split=diagnoses.split)
 
 
 def compare_aurocs(first: Diagnoses, second: Diagnoses) -> Estimate:
@@ -53,10 +51,7 @@ def compare_aurocs(first: Diagnoses, second: Diagnoses) -> Estimate:
         MedcoreError: The two do not speak of the same patients.
     """
     _same_patients(first, second)
-    if first.split == "test":
-        return paired_difference(first.scores("score"), second.scores("score"), "auroc")
-    one, other = _mean_auroc(first), _mean_auroc(second)
-    return _within(lambda weights: one(weights) - other(weights), first, "auroc_difference", (-1.0, 1.0))
+    return replace(paired_difference(first.scores("score"), second.scores("score"), "auroc"), split=first.split)
 
 
 def compare_decisions(first: Diagnoses, second: Diagnoses) -> McNemar:
@@ -70,33 +65,6 @@ def compare_decisions(first: Diagnoses, second: Diagnoses) -> McNemar:
     return mcnemar(*right)
 
 
-def within_fold_auroc(
-    truth: np.ndarray, score: np.ndarray, fold: np.ndarray, weight: np.ndarray | None = None
-) -> float:
-    """Share of (infected, healthy) pairs of one fold in which the infected patient scores higher; ties count half.
-
-    Args:
-        truth: 0 or 1. **Shape** ``(P,)``.
-        score: Higher = more suspicious; comparable within a fold only. **Shape** ``(P,)``.
-        fold: **Shape** ``(P,)``.
-        weight: Of each patient, 1 by default. **Shape** ``(P,)``.
-
-    Returns:
-        0 to 1; NaN where no fold has both kinds.
-
-    **Reference** Forman & Scholz 2010, doi:10.1145/1882471.1882479.
-    """
-    weight = np.ones(len(truth)) if weight is None else np.asarray(weight, dtype=float)
-    won = pairs = 0.0
-    for number in np.unique(fold):
-        ill, well = (np.flatnonzero((fold == number) & (truth == kind) & (weight > 0)) for kind in (1, 0))
-        counts = weight[ill][:, None] * weight[well]
-        gap = score[ill][:, None] - score[well]
-        won += float((counts * ((gap > 0) + 0.5 * (gap == 0))).sum())
-        pairs += float(counts.sum())
-    return won / pairs if pairs else float("nan")
-
-
 def density_kappa(diagnoses: Diagnoses, levels: int = 3) -> Estimate:
     """Quadratic-weighted kappa of the density levels, with an interval over patients."""
     table = diagnoses.table
@@ -104,23 +72,6 @@ def density_kappa(diagnoses: Diagnoses, levels: int = 3) -> Estimate:
     names = tuple(f"level {number}" for number in range(levels))
     scores = replace(diagnoses.scores(), truth=known, score=np.eye(levels)[level], classes=names)
     return replace(interval(scores, "quadratic_kappa", decision=level), split=diagnoses.split)
-
-
-def _mean_auroc(diagnoses: Diagnoses) -> Callable[[np.ndarray], float]:
-    """From weights of the patients to the AUROC within folds, averaged over the repeats."""
-    repeats = [[one.table[name].to_numpy() for name in ("truth", "score", "fold")] for one in diagnoses.repeats]
-
-    def mean(weights: np.ndarray) -> float:
-        return float(np.mean([within_fold_auroc(truth, score, fold, weights) for truth, score, fold in repeats]))
-
-    return mean
-
-
-def _within(
-    statistic: Callable[[np.ndarray], float], diagnoses: Diagnoses, name: str, bounds: tuple[float, float]
-) -> Estimate:
-    patient = diagnoses.table["patient"].to_numpy()
-    return statistic_interval(statistic, patient, name=name, unit="patient", split="folds", bounds=bounds)
 
 
 def _same_patients(first: Diagnoses, second: Diagnoses) -> None:
@@ -133,11 +84,11 @@ def chosen_rules(diagnoses: Diagnoses) -> pd.DataFrame:
     rows = [
         {
             "window score": rule.window.score,
-            "window threshold": rule.window.threshold,
-            "balanced accuracy of windows": rule.window.balanced_accuracy,
+            "threshold": rule.window.threshold,
+            "balanced accuracy": rule.window.balanced_accuracy,
             "patient score": rule.aggregation,
-            "patient threshold": rule.patient.point.threshold,
-            "training patients": rule.patient.point.n,
+            "threshold of patients": rule.patient.point.threshold,
+            "patients": rule.patient.point.n,
         }
         for rule in diagnoses.rules
     ]
@@ -162,8 +113,8 @@ def threshold_regret(diagnoses: Diagnoses, positive: np.ndarray) -> pd.DataFrame
         positive: Truth of every window of the set that the cohort was made from. **Shape** ``(N,)`` bool.
 
     Returns:
-        For ``windows`` and ``patients``: ``youden lost`` (of the largest sensitivity + specificity - 1), ``between``
-        (share of cases between the two thresholds), means over the folds.
+        For ``windows`` and ``patients``: ``youden lost`` (of the largest sensitivity + specificity - 1) and ``decided
+        otherwise`` (share of cases between the two thresholds), means over the folds.
     """
     windows, patients = [], []
     for rule, part in zip(diagnoses.rules, diagnoses.parts, strict=True):
@@ -171,7 +122,7 @@ def threshold_regret(diagnoses: Diagnoses, positive: np.ndarray) -> pd.DataFrame
     for _, table in diagnoses.table.groupby("fold"):
         patients.append(_regret(table["truth"].to_numpy() == 1, table["margin"].to_numpy(), 0.0))
     means = {"windows": np.mean(windows, axis=0), "patients": np.mean(patients, axis=0)}
-    return pd.DataFrame.from_dict(means, orient="index", columns=["youden lost", "between"]).round(3)
+    return pd.DataFrame.from_dict(means, orient="index", columns=["youden lost", "decided otherwise"]).round(3)
 
 
 def _regret(positive: np.ndarray, score: np.ndarray, threshold: float) -> tuple[float, float]:
@@ -211,6 +162,9 @@ def window_table(diagnoses: Diagnoses) -> pd.DataFrame:
 def wrong_patients(diagnoses: Diagnoses, windows: pd.DataFrame, *, few: int = DEFAULT.few_windows) -> pd.DataFrame:
     """The patients diagnosed wrongly, surest first, with what is known of their windows and a possible reason.
 
+    Of a patient's windows, the rule ``called`` so many positive, annotators looked at the ``annotated`` ones and
+    ``marked`` some positive, of which the rule ``recognised`` some.
+
     Args:
         diagnoses: The decisions.
         windows: ``window_table`` of them.
@@ -226,17 +180,15 @@ def wrong_patients(diagnoses: Diagnoses, windows: pd.DataFrame, *, few: int = DE
             {
                 "patient": patient,
                 "annotated": int((own["label"] >= 0).sum()),
-                "annotated positive": int(marked.sum()),
-                "of these called positive": int(own.loc[marked, "positive"].sum()),
+                "marked": int(marked.sum()),
+                "recognised": int(own.loc[marked, "positive"].sum()),
                 "possible reason": possible_reason(truth, own, few=few),
             }
         )
-    known = pd.DataFrame(rows, columns=["patient", "annotated", "annotated positive", "of these called positive",
-                                        "possible reason"])  # fmt: skip
-    names = {"positive_windows": "called positive"}
-    shown = wrong[["patient", "diagnosis", "decision", "probability", "windows", "positive_windows"]].rename(
-        columns=names
-    )
+    known = pd.DataFrame(rows, columns=["patient", "annotated", "marked", "recognised", "possible reason"])
+    shown = wrong[["patient", "diagnosis", "decision", "probability", "windows", "positive_windows"]]
+    shown = shown.rename(columns={"positive_windows": "called"})
+    shown["diagnosis"] = shown["diagnosis"].replace(LEVEL_NAMES)
     shown["decision"] = [PATIENT_CLASSES[number] for number in wrong["decision"]]
     order = (shown["probability"] - 0.5).abs().sort_values(ascending=False).index
     return shown.loc[order].merge(known, on="patient", sort=False).set_index("patient").round({"probability": 2})
