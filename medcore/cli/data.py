@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from medcore.cli.reading import given_options, reading_options
+
+if TYPE_CHECKING:
+    from medcore.data.card import Card
+
+MOST_LISTED = 20  # exclusions printed one by one
 
 
 @click.group("data")
@@ -43,23 +51,30 @@ def _fetch(name: str) -> None:
 
 @command.command("prepare")
 @click.argument("source")
-@click.option("--size", type=click.IntRange(8, 4096), help="Side length in pixels [default: as the images are].")
-@click.option(
-    "--policy", type=click.Choice(["resize", "fit", "crop", "pad", "tile"]), default="resize", show_default=True
-)
-@click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
-@click.option("--window", type=float, nargs=2, metavar="CENTRE WIDTH", help="DICOM window, in Hounsfield units for CT.")
-@click.option("--value-range", type=float, nargs=2, metavar="LOW HIGH", help="16-bit values that become 0 and 255.")
+@reading_options
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PatchSet here.")
-def _prepare(
-    source: str, size: int | None, policy: str, on_error: str, window: tuple[float, float] | None,
-    value_range: tuple[float, float] | None, out: Path | None,
-) -> None:  # fmt: skip
-    """Read SOURCE (name, folder, metadata.csv or .npz) into one PatchSet file and print its card."""
-    from medcore.data.load import read_set
+@click.option("--dry-run", is_flag=True, help="Read and check everything, say what was understood, write nothing.")
+def _prepare(source: str, out: Path | None, dry_run: bool, **options: Any) -> None:
+    """Read SOURCE (name, folder, table or .npz) into one PatchSet file; say what was understood, and its card."""
+    from medcore.data.load import read_set, report_reading
 
-    patches = read_set(source, size=size, policy=policy, on_error=on_error, window=window, value_range=value_range)
+    given = given_options(options)
+    if dry_run:
+        card = report_reading(source, **given)
+        click.echo(reading_text(card))
+        click.echo("\n".join([*(f"  warning: {text}" for text in card.warnings), "nothing was written (--dry-run)"]))
+        return
+    patches = read_set(source, **given)
     patches = patches.save(out) if out else patches
+    click.echo(reading_text(patches.card))
     click.echo(repr(patches))
     if patches.path:
         click.echo(f"  file: {patches.path}")
+
+
+def reading_text(card: Card) -> str:
+    """What was understood of a source, for a terminal; what was left out comes last."""
+    lines = [f"  {line}" for line in card.reading]
+    lines += [f"  left out: {entry['file']}: {entry['reason']}" for entry in card.excluded[:MOST_LISTED]]
+    rest = len(card.excluded) - MOST_LISTED
+    return "\n".join(["read:", *lines, *([f"  left out: {rest} more (listed in the card)"] if rest > 0 else [])])

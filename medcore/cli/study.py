@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
+from medcore.cli.data import reading_text
+from medcore.cli.reading import given_options, reading_options
 from medcore.errors import MedcoreError
 
 NOTEBOOKS = {
@@ -20,22 +23,34 @@ FITS = {"classification": "classify", "anomaly": "anomaly", "diagnosis": "diagno
 
 @click.command("new")
 @click.argument("study", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--data", required=True, help="A folder, a metadata.csv, a .npz or a set's name.")
+@click.option("--data", required=True, help="A folder, a table, a .npz or a set's name.")
 @click.option("--task", type=click.Choice(list(NOTEBOOKS)), help="What to find out [default: what fits the set].")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-def command(study: Path, data: str, task: str | None, seed: int) -> int:
-    """Start STUDY: read --data once, audit its split, write STUDY/parameters.yaml, say what to run."""
+@reading_options
+def command(study: Path, data: str, task: str | None, seed: int, **options: Any) -> int:
+    """Start STUDY: read --data once, audit its split, write STUDY/parameters.yaml, say what to run.
+
+    With options of reading the set is written to STUDY/set.npz, so that every notebook reads it alike.
+    """
     from medcore.data.audit.audit import audit
     from medcore.data.load import read_set
-    from medcore.data.splits import assign_splits, split_table
+    from medcore.data.splits import assign_splits, check_enough, split_cases, split_table
 
     target = study / "parameters.yaml"
     if target.exists():
         raise MedcoreError(f"{target} exists: choose another name, or delete it")
-    patches = assign_splits(read_set(data, seed=seed), seed=seed)
+    given = given_options(options)
+    patches = read_set(data, seed=seed, **given)
     task = task or FITS[patches.card.task]
     check_fit(task, patches)
+    click.echo(reading_text(patches.card))
+    if given:
+        data = str(patches.save(study / "set.npz").path)
+    patches = (split_cases if task == "segment" else assign_splits)(patches, seed=seed)
+    notes = check_enough(patches.select(patches.labels >= 0)) if task in ("classify", "anomaly") else []
     click.echo(repr(patches) + "\n\n" + split_table(patches).to_string() + "\n")
+    for note in notes:
+        click.echo(f"note: {note}")
     found = audit(patches, seed=seed)
     click.echo(str(found))
     write_parameters(target, data, task, seed)
@@ -53,19 +68,22 @@ def check_fit(task: str, patches: object) -> None:
     """
     has_masks, classes = getattr(patches, "has_masks", False), getattr(patches, "classes", [])
     if task == "segment" and not has_masks:
-        raise MedcoreError("task segment needs masks: train|val|test/{images,mask}, or a 'mask' column in metadata.csv")
+        raise MedcoreError("task segment needs masks: folders images/ and masks/, or a 'mask' column in metadata.csv")
     if task != "segment" and len(classes) < 2:
         raise MedcoreError(f"task {task} needs two classes at least, the set has {list(classes)}")
 
 
 def write_parameters(target: Path, data: str, task: str, seed: int) -> None:
     """Write the parameter file with what may be changed, as comments."""
+    import yaml
+
     from medcore.data.npzfile import atomic_path
 
     source = str(Path(data).resolve()) if Path(data).exists() else data
     text = (
         f"# A {task} study. Every parameter of the notebooks may stand here: `medcore reports` refuses unknown names.\n"
-        f"data: {source!r}\nseed: {seed}\nprofile: quick   # smoke, quick or full\n"
+        + yaml.safe_dump({"data": source, "seed": seed}, allow_unicode=True, sort_keys=False, width=10_000)
+        + "profile: quick   # smoke, quick or full\n"
         "# epochs: 20\n# on_error: skip   # leave unreadable images out; they are counted and listed\n"
     )
     with atomic_path(target) as temporary:

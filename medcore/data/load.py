@@ -199,7 +199,10 @@ def _key(listing: Listing, settings: dict[str, Any]) -> str:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError:  # a link to nothing; reading it will name it
+        return -1, -1
     return status.st_size, status.st_mtime_ns
 
 

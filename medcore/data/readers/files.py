@@ -104,19 +104,33 @@ def _scan(path: Path, above: frozenset[tuple[int, int]]) -> Folder:
     for entry in entries:
         if is_hidden(entry.name):
             folder.hidden.append(entry.name)
-        elif entry.is_dir():
+        elif _is_folder(entry):
             folder.folders.append(_scan(path / entry.name, above | {place}))
         else:
             _sort_file(folder, entry)
     return folder
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def _sort_file(folder: Folder, entry: os.DirEntry[str]) -> None:
     ending = os.path.splitext(entry.name)[1].lower()
     path = folder.path / entry.name
-    if ending in SUFFIXES and (entry.is_file() or entry.is_symlink()):
+    if ending in SUFFIXES and (_is_file(entry) or entry.is_symlink()):
         folder.images.append(path)
-    elif ending in _COMPANIONS or ending in FOREIGN or not entry.is_file():
+    elif ending in _COMPANIONS or ending in FOREIGN or not _is_file(entry):
         folder.others[ending or "no ending"] += 1
         folder.tables += [path] if ending in TABLES else []
     elif is_image(path):

@@ -231,6 +231,10 @@ def _folder(folders: Sequence[Folder], name: str) -> Folder:
 
 
 def _with(branch: Branch, level: str, name: str) -> Branch:
+    if branch.says.get(level, name) != name:
+        raise MedcoreError(
+            f"'{branch.folder.path}' lies in {level} {name} and in {level} {branch.says[level]}; which is it? Move it"
+        )
     return Branch(branch.folder, {level: name, **branch.says})
 
 

@@ -159,6 +159,8 @@ def _matched(pictures: Folder, masks: Folder) -> tuple[dict[str, Path], dict[str
             if best is None or common > best[0]:
                 best = (common, one, other)
     if best is None or best[0] == 0:
+        if {_CHANNEL.sub("", file.stem) for file in pictures.all_images()} & {f.stem for f in masks.all_images()}:
+            _refuse_channels(pictures)
         return _named_once(pictures, _same), _named_once(masks, _without_suffix)
     if best[0] < min(len(pictures.all_images()), len(masks.all_images())):
         _refuse_channels(pictures)
