@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from nbmake.nb_run import NotebookRun
 
 from medcore.cli import cli
-from medcore.cli.reports import find_notebooks, plan, read_parameters
+from medcore.cli.reports import find_notebooks, planned_runs, read_parameters
 from medcore.errors import MedcoreError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,7 +95,7 @@ def checked(line: str) -> None:
         return
     context = command.make_context(words[0], words[1:])
     if words[0] == "reports" and not any(name.endswith(".ipynb") for name in context.params["notebooks"]):
-        plan(find_notebooks(context.params["notebooks"]), read_parameters(None, context.params["pairs"]))
+        planned_runs(find_notebooks(context.params["notebooks"]), read_parameters(None, context.params["pairs"]))
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -31,7 +31,7 @@ def test_each_corruption_grows_with_severity() -> None:
 
 def test_hand_cases() -> None:
     grey = np.full((1, 4, 4, 3), 100, np.uint8)
-    assert (robustness.brightness(grey, 0.6) == 60).all()
+    assert (robustness.dim(grey, 0.6) == 60).all()
     assert (robustness.blur(grey, 2.0) == 100).all()
     red = np.zeros((1, 2, 2, 3), np.uint8) + np.array([200, 0, 0], np.uint8)
     assert robustness.hue(red, 120)[0, 0, 0].argmax() == 1  # a third of the circle turns red into green

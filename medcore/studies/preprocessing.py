@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from medcore.data import stain
+from medcore.data.load import limit_images, read_set
 from medcore.data.patchset import PatchSet
-from medcore.data.splits import Fold, patient_folds
+from medcore.data.splits import Fold, assign_splits, patient_folds
 from medcore.errors import MedcoreError
 from medcore.evaluation.baselines import baseline_names, is_grey
 from medcore.evaluation.comparison import Comparison, compare_methods
@@ -23,6 +25,11 @@ from medcore.training.config import TrainConfig, setting
 from medcore.training.objectives import Classification
 
 METRIC = "balanced_accuracy"
+
+
+def read_and_split(source: str, *, limit: int | None = None, seed: int = 0, **options: Any) -> PatchSet:
+    """A set as ``read_set`` gives it, at most ``limit`` images of it, split over patients (a given split is kept)."""
+    return assign_splits(limit_images(read_set(source, seed=seed, **options), limit, seed=seed), seed=seed)
 
 
 def preprocessing_steps(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -32,6 +32,7 @@ class Calibrated:
 
     Attributes:
         temperature: The logits are divided by it.
+        uncalibrated: Scores of the test cases without it.
         scores: Calibrated scores of the test cases.
         before: Stated probability of each answer without it. **Shape** ``(N,)``.
         after: The same with it. **Shape** ``(N,)``.
@@ -39,6 +40,7 @@ class Calibrated:
     """
 
     temperature: float
+    uncalibrated: Scores
     scores: Scores
     before: np.ndarray
     after: np.ndarray
@@ -49,6 +51,11 @@ class Calibrated:
         """Calibration error before and after."""
         before, after = (calibration_error(stated, self.right) for stated in (self.before, self.after))
         return before, after
+
+    @property
+    def change(self) -> Estimate:
+        """Brier score after minus before, paired: below zero the temperature helps."""
+        return calibration.brier_change(self.uncalibrated, self.scores)
 
     def estimates(self) -> list[Estimate]:
         """Brier score, calibration error and their like of the calibrated answers, with intervals."""

@@ -27,7 +27,7 @@ from medcore.studies.preprocessing import is_stained
 Corruption = Callable[[np.ndarray, float], np.ndarray]
 
 
-def brightness(images: np.ndarray, factor: float) -> np.ndarray:
+def dim(images: np.ndarray, factor: float) -> np.ndarray:
     """Multiply all values. ``factor`` 1 changes nothing."""
     return np.clip(images * np.float32(factor), 0, 255).round().astype(np.uint8)
 
@@ -62,7 +62,7 @@ def stain_shift(images: np.ndarray, factor: float) -> np.ndarray:
 
 
 CORRUPTIONS: dict[str, tuple[Corruption, tuple[float, ...], str]] = {
-    "brightness": (brightness, (0.9, 0.75, 0.6, 0.45), "factor"),
+    "brightness": (dim, (0.9, 0.75, 0.6, 0.45), "factor"),
     "blur": (blur, (0.5, 1.0, 1.5, 2.5), "sigma, pixels"),
     "hue": (hue, (5, 10, 20, 40), "degrees"),
     "JPEG": (jpeg, (80, 50, 25, 10), "quality"),

@@ -278,9 +278,15 @@ class ClassificationStudy:
 
     # --- behind the result
 
-    def confusion(self) -> np.ndarray:
-        """Test cases by truth (rows) and answer. **Shape** ``(K, K)``."""
-        return confusion_matrix(self.scores.truth, self.scores.predicted, len(self.patches.classes))
+    def beside(self, scores: Scores, others: Sequence[str]) -> Comparison:
+        """Any method's scores of the test images beside some baselines; the first of them is the reference."""
+        baselines = {name: self.baselines[name] for name in others}
+        return compare_methods(scores, baselines, metrics=self.choices.metrics, reference=others[0])
+
+    def confusion(self, scores: Scores | None = None) -> np.ndarray:
+        """Test cases by truth (rows) and answer, the judged network's by default. **Shape** ``(K, K)``."""
+        scores = self.scores if scores is None else scores
+        return confusion_matrix(scores.truth, scores.predicted, len(self.patches.classes))
 
     def commonest_confusion(self) -> tuple[str, str, int, int]:
         """True class, answer, how often, and of how many of the true class."""
@@ -319,7 +325,7 @@ class ClassificationStudy:
         calibrated = self.score(self.network, self.test, temperature=fitted.value)
         before, right = calibration.stated_and_observed(self.scores)
         after, _ = calibration.stated_and_observed(calibrated)
-        return Calibrated(fitted.value, calibrated, before, after, right)
+        return Calibrated(fitted.value, self.scores, calibrated, before, after, right)
 
     def explain(self) -> Explained:
         """Where the network looks on some test images, and whether that depends on what it learnt."""
