@@ -1,72 +1,247 @@
-"""Tables of metrics: values against scikit-learn, prevalence by Bayes, errors that name the argument."""
+"""Tables as pandas, Excel, Windows and R write them: read rightly, with a word on what was read over, or refused."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from sklearn import metrics as sk
+from PIL import Image
 
-from medcore.evaluation import tables as mt
-from medcore.evaluation.scores import Scores
+from medcore.data.load import read_set
+from medcore.data.patchset import PatchSet
+from medcore.data.readers.tables import read_table, typed
+from medcore.errors import MedcoreError
 
-
-@pytest.fixture
-def scores():
-    rng = np.random.default_rng(5)
-    truth = rng.integers(0, 3, 240)
-    return Scores(
-        truth, np.eye(3)[truth] + rng.normal(0, 0.8, (240, 3)), rng.integers(0, 16, 240), ["test"] * 240, "abc"
-    )
+ROWS = 12
 
 
-def test_the_table_equals_scikit_learn(scores):
-    table = mt.classification_table(scores)
-    precision, recall, f1, support = sk.precision_recall_fscore_support(scores.truth, scores.predicted)
-    assert list(table.index) == ["a", "b", "c", "mean"]
-    for column, expected in (("ppv", precision), ("sensitivity", recall), ("f1", f1)):
-        assert [cell.value for cell in table[column]] == pytest.approx([*expected, expected.mean()], abs=1e-12)
-    assert table["n"].tolist() == [*support, 240] and table["patients"].max() == 16
-    assert str(table.loc["a", "ppv"]) in table.to_string()  # cells print as value (low–high)
+def folder(root: Path, text: str, *, encoding: str = "utf-8", name: str = "metadata.csv") -> Path:
+    """Twelve images ``images/im00.png`` … and a table."""
+    (root / "images").mkdir(parents=True)
+    for k in range(ROWS):
+        pixels = np.full((8, 8, 3), 20 * k, np.uint8) + np.arange(8, dtype=np.uint8)[:, None]
+        Image.fromarray(pixels).save(root / f"images/im{k:02d}.png")
+    (root / name).write_bytes(text.encode(encoding))
+    return root
 
 
-def test_a_class_without_cases_has_no_row(scores):
-    table = mt.classification_table(scores.select(scores.truth != 2))
-    assert list(table.index) == ["a", "b", "mean"]
-    assert "2 of 3 classes" in table.loc["mean", "sensitivity"].note
+def lines(header: str, row: Callable[[int], str]) -> str:
+    return "\n".join([header, *(row(k) for k in range(ROWS))]) + "\n"
 
 
-def bayes(sensitivity, specificity, prevalence):
-    """Of 1000: the ill who are called ill among all called ill, and the well among all called well."""
-    ill, well = 1000 * prevalence, 1000 * (1 - prevalence)
-    hits, quiet = ill * sensitivity, well * specificity
-    return hits / (hits + well - quiet), quiet / (quiet + ill - hits)
+def plain(k: int, mark: str = ",") -> str:
+    return mark.join((f"im{k:02d}.png", "ab"[k % 2], f"p{k // 2}"))
 
 
-def test_the_prevalence_table_agrees_with_bayes_and_with_the_data(scores):
-    two = scores.one_vs_rest("c")
-    decision = (two.score > 0.5).astype(int)
-    own = float(two.truth.mean())
-    table = mt.prevalence_table(two, decision, prevalences=(0.05, own))
-    sensitivity, specificity = decision[two.truth == 1].mean(), 1 - decision[two.truth == 0].mean()
-    expected = bayes(sensitivity, specificity, 0.05)
-    assert (table["ppv"].iloc[0].value, table["npv"].iloc[0].value) == pytest.approx(expected)
-    assert table["ppv"].iloc[1].value == pytest.approx(sk.precision_score(two.truth, decision), abs=1e-5)
-    assert table["ppv"].iloc[0].name == "ppv@0.05"
+def read(root: Path, **options: Any) -> PatchSet:
+    return read_set(root, progress=False, **options)
 
 
-def test_predictive_values_of_patients_cover():
-    """Intervals of 95 % hold the true PPV and NPV in at least 91 % of 300 simulated studies of 47 ill and 31 well."""
-    generator, covered = np.random.default_rng(0), np.zeros(2)
-    truth = np.repeat([0, 1], [31, 47])
-    exact = bayes(0.8, 0.9, 0.2)
-    for _ in range(300):
-        decision = (generator.random(78) < np.where(truth, 0.8, 0.1)).astype(int)
-        study = Scores(truth, decision * 1.0, range(78), ["test"] * 78, ("n", "p"), unit="patient")
-        row = mt.prevalence_table(study, decision, prevalences=(0.2,)).iloc[0]
-        covered += [one.low <= value <= one.high for one, value in zip(row, exact, strict=True)]
-    assert (covered / 300 >= 0.91).all()
+def said(patches: PatchSet) -> str:
+    return " | ".join([*patches.card.warnings, *patches.card.reading])
 
 
-def test_perfect_decisions_do_not_promise_a_perfect_ppv():
-    truth = np.repeat([0, 1], 20)
-    perfect = Scores(truth, truth * 1.0, range(40), ["test"] * 40, ("n", "p"), unit="patient")
-    ppv = mt.prevalence_table(perfect, truth, prevalences=(0.05,))["ppv"].iloc[0]
-    assert ppv.value == 1 and ppv.low < 0.35  # 20 of 20 leaves a specificity of 0.88, and at 5 % that means little
+WELL: dict[str, tuple[str, dict[str, str]]] = {
+    "pandas index": (lines(",image,label,patient", lambda k: f"{k}," + plain(k)), {"said": "numbers the rows"}),
+    "unnamed index": (
+        lines("Unnamed: 0,image,label,patient", lambda k: f"{k}," + plain(k)), {"said": "numbers the rows"}),
+    "row names of R": (
+        lines('"image","label","patient"', lambda k: f'"{k + 1}",' + plain(k)), {"said": "numbers the rows"}),
+    "empty columns of a spreadsheet": (lines("image,label,patient,,", lambda k: plain(k) + ",,"), {}),
+    "sep line": ("sep=;\n" + lines("image;label;patient", lambda k: plain(k, ";")), {"said": "sep=;"}),
+    "semicolons": (lines("image;label;patient", lambda k: plain(k, ";")), {}),
+    "tabs": (lines("image\tlabel\tpatient", lambda k: plain(k, "\t")), {}),
+    "bars": (lines("image|label|patient", lambda k: plain(k, "|")), {}),
+    "back-slashes": (lines("image,label,patient", lambda k: "images\\" + plain(k)), {"said": "back-slashes"}),
+    "paths of another computer": (
+        lines("image,label,patient", lambda k: "C:\\data\\images\\" + plain(k)), {"said": "by its name"}),
+    "paths from a parent folder": (
+        lines("image,label,patient", lambda k: "data/set/images/" + plain(k)), {"said": "by its name"}),
+    "absolute paths": (lines("image,label,patient", lambda k: "/mnt/x/" + plain(k)), {"said": "by its name"}),
+    "addresses": (lines("image,label,patient", lambda k: "file:///x/images%2F" + plain(k)), {"said": "as an address"}),
+    "without endings": (
+        lines("image,label,patient", lambda k: plain(k).replace(".png", "")), {"said": "without its ending"}),
+    "other endings": (
+        lines("image,label,patient", lambda k: plain(k).replace(".png", ".jpg")), {"said": "under another ending"}),
+    "capitals": (lines("Image,LABEL,Patient", plain), {"said": "'LABEL' is read as 'label'"}),
+    "near names": (lines("filename,diagnosis,patient_id", plain), {"said": "'patient_id' is read as 'patient'"}),
+    "other near names": (lines("Image Index,Class,Subject ID", plain), {"said": "'Subject ID' is read as 'patient'"}),
+    "the nearest of two patients": (
+        lines("image,label,PatientID,case", lambda k: plain(k) + ",x"), {"said": "'PatientID'"}),
+    "spellings of one label": (
+        lines("image,label,patient", lambda k: f"im{k:02d}.png,{['Ab', 'B1', ' ab', 'b1'][k % 4]},p{k // 2}"),
+                               {"said": "are read as one", "classes": "Ab B1"}),
+    "patients 1, 1.0 and 01": (
+        lines("image,label,patient", lambda k: f"im{k:02d}.png,{'ab'[k % 2]},{['1', '1.0', '01', '2'][k % 4]}"),
+                               {"said": "leading zeros", "patients": "2"}),
+    "patients by capitals": (
+        lines("image,label,patient", lambda k: f"im{k:02d}.png,{'ab'[k % 2]},{'pP'[k % 2]}{k // 4}"),
+                             {"said": "patients", "patients": "3"}),
+    "one-hot": (
+        lines("image,a,b,c", lambda k: f"im{k:02d},{float(k % 3 == 0)},{float(k % 3 == 1)},{float(k % 3 == 2)}"),
+                {"said": "read as classes", "classes": "a b c"}),
+    "whole floats": (lines("image,label", lambda k: f"im{k:02d}.png,{float(k % 2)}"), {"classes": "0 1"}),
+    "missing labels": (lines("image,label", lambda k: f"im{k:02d}.png,{['0', '1', 'NA', 'nan', 'None', ''][k % 6]}"),
+                       {"said": "read as missing", "classes": "0 1", "unlabelled": "8"}),
+    "plus and minus": (lines("image,label", lambda k: f"im{k:02d}.png,{'+-'[k % 2]}"), {"classes": "+ -"}),
+    "split words": (
+        lines("image,label,patient,set", lambda k: f"{plain(k)},{['Training', 'validation', 'TEST', 'NA'][k % 4]}"),
+                    {"splits": "3333"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WELL)
+def test_a_table_is_read_and_what_was_read_over_is_said(tmp_path: Path, tmp_data: Path, name: str) -> None:
+    text, expected = WELL[name]
+    patches = read(folder(tmp_path / "set", text))
+    assert len(patches) == ROWS and expected.get("said", "") in said(patches), said(patches)
+    assert patches.classes == expected.get("classes", "a b").split()
+    assert [pixels[0, 0, 0] for pixels in patches.take()] == [20 * k for k in range(ROWS)]  # the right files
+    if "patients" in expected:
+        assert len(set(patches.patients)) == int(expected["patients"])
+    elif patches.card.patients_known:
+        assert len(set(patches.patients)) == 6
+    if "unlabelled" in expected:
+        assert (patches.labels == -1).sum() == int(expected["unlabelled"])
+    if "splits" in expected:
+        assert Counter(patches.splits.tolist()) == {"train": 3, "val": 3, "test": 3, "": 3}
+
+
+ENCODED = [("utf-8-sig", None), ("utf-16", None), ("utf-16-le", None), ("utf-16-be", None), ("cp1252", "cp1252"),
+           ("gb18030", "gb18030")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("encoding", "told"), ENCODED)
+def test_encodings(tmp_path: Path, tmp_data: Path, encoding: str, told: str | None) -> None:
+    names = ["früh", "spät"] if encoding != "gb18030" else ["正常", "肿瘤"]
+    text = lines("image,label", lambda k: f"im{k:02d}.png,{names[k % 2]}")
+    root = folder(tmp_path / "set", text, encoding=encoding)
+    if told:
+        with pytest.raises(MedcoreError, match="--encoding cp1252"):
+            read(root)
+    assert sorted(read(root, **({"encoding": told} if told else {})).classes) == sorted(names)
+
+
+AGES = lines("image,label,patient", lambda k: f"im{k:02d}.png,{20 + 3 * k},p{k}")
+ILL: dict[str, tuple[str, str]] = {
+    "ages": (AGES, r"12 different numbers from 20 to 53.*--classes"),
+    "measured": (lines("image,label", lambda k: f"im{k:02d}.png,{0.1 * k:.2f}"), r"look measured"),
+    "decimal commas": (lines("image;label", lambda k: f"im{k:02d}.png;0,{k:02d}"), r"look measured"),
+    "several labels": (
+        lines("image,label", lambda k: f"im{k:02d}.png,{['Effusion|Mass', 'Mass', 'None found'][k % 3]}"),
+                       r"several labels in one cell \(Effusion\|Mass\).*--classes"),
+    "several labels by semicolons": (
+        lines("image,label", lambda k: f"im{k:02d}.png,{['edema; mass', 'mass', 'edema'][k % 3]}"),
+                                     r"several labels in one cell"),
+    "findings side by side": (
+        lines("Path,Edema,Mass,Fracture", lambda k: f"im{k:02d}.png,{k % 2},{k % 3 // 2},{-(k % 2)}.0"),
+                              r"several findings an image.*column 'label'"),
+    "names of images as labels": (
+        lines("image,label", lambda k: f"im{k:02d}.png,note {chr(97 + k)}"), r"names, not classes"),
+    "two label columns": (lines("image,class,diagnosis,patient", lambda k: f"im{k:02d}.png,a,b,p{k}"),
+                          r"'class', 'diagnosis' may all mean 'label'.*--column label=class"),
+    "none among words": (lines("image,label", lambda k: f"im{k:02d}.png,{['none', 'mild', 'severe'][k % 3]}"),
+                         r"'none' may be a class or a missing label.*--classes"),
+    "single letters": (
+        lines("image,label", lambda k: f"im{k:02d}.png,{'aA'[k % 2]}"), r"differ only in capitals.*--classes"),
+    "missing patients": (lines("image,label,patient", lambda k: f"im{k:02d}.png,a,{'NA' if k == 3 else k}"),
+                         r"row 5: patient is empty"),
+    "unknown split": (
+        lines("image,label,split", lambda k: f"im{k:02d}.png,a,fold {k}"), r"split 'fold 0' is not known"),
+    "a row twice": (
+        lines("image,label", lambda k: f"{['im00.png', './im00.png', 'im00'][k % 3]},a"), r"stands already in row 2"),
+    "misspelt": (lines("image,lable", lambda k: f"im{k:02d}.png,a"), r"did you mean 'lable'"),
+    "100,000 columns": ("image," + ",".join(map(str, range(100_000))) + "\n", r"100,001 columns"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_a_table_that_cannot_be_classes_is_refused_with_the_way_out(tmp_path: Path, tmp_data: Path, name: str) -> None:
+    text, message = ILL[name]
+    with pytest.raises(MedcoreError, match=message):
+        read(folder(tmp_path / "set", text))
+
+
+TOLD: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "ages": (AGES, {"classes": [str(20 + 3 * k) for k in range(ROWS)]}, [str(20 + 3 * k) for k in range(ROWS)]),
+    "several labels": (ILL["several labels"][0], {"classes": ["Effusion|Mass", "Mass", "None found"]},
+                       ["Effusion|Mass", "Mass", "None found"]),
+    "two label columns": (ILL["two label columns"][0], {"columns": {"label": "class"}}, ["a"]),
+    "none": (ILL["none among words"][0], {"classes": ["none", "mild", "severe"]}, ["none", "mild", "severe"]),
+    "single letters": (ILL["single letters"][0], {"classes": ["a", "A"]}, ["a", "A"]),
+    "misspelt": (ILL["misspelt"][0], {"columns": {"label": "lable"}}, ["a"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_every_remedy_of_a_message_works(tmp_path: Path, tmp_data: Path, name: str) -> None:
+    text, options, classes = TOLD[name]
+    patches = read(folder(tmp_path / "set", text), **options)
+    assert patches.classes == classes and (patches.labels >= 0).all()
+
+
+def test_rows_without_a_patient_can_be_left_out(tmp_path: Path, tmp_data: Path) -> None:
+    patches = read(folder(tmp_path / "set", ILL["missing patients"][0]), on_error="skip")
+    assert len(patches) == ROWS - 1 and "NA" not in patches.patients
+
+
+def test_one_name_in_two_folders_is_refused_and_a_path_tells(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "set", "image,label\nx/im00.png,a\nim01.png,b\n", name="labels.csv")
+    for place in ("north", "south"):
+        (root / place).mkdir()
+        (root / place / "im50.png").write_bytes((root / "images/im05.png").read_bytes())
+    (root / "labels.csv").write_text("image,label\nim50.png,a\nim01.png,b\n")
+    with pytest.raises(MedcoreError, match=r"'im50\.png' may be 'north/im50\.png' or 'south/im50\.png'"):
+        read(root / "labels.csv")
+    (root / "labels.csv").write_text("image,label\nold/south/im50.png,a\nim01.png,b\n")
+    assert read(root / "labels.csv").column("source")[0] == "old/south/im50.png"
+
+
+def test_files_outside_the_folder_are_read_and_said(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "set", lines("image,label", lambda k: f"../other/im{k:02d}.png,{'ab'[k % 2]}"))
+    (root / "images").rename(tmp_path / "other")
+    assert "12 files were found outside" in said(read(root))
+
+
+def test_another_table_is_found_when_it_names_the_images(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "set", lines("id,label", lambda k: f"im{k:02d},{'ab'[k % 2]}"), name="train_labels.csv")
+    (root / "notes.csv").write_text("what,why\nx,y\n")
+    patches = read(root)
+    assert patches.classes == ["a", "b"] and "train_labels.csv is read as the table" in said(patches)
+    (root / "again.csv").write_text("id,label\nim00,a\n")
+    with pytest.raises(MedcoreError, match=r"several tables.*again\.csv, train_labels\.csv"):
+        read(root)
+    (root / "again.csv").unlink()
+    for place in ("ill", "well"):
+        (root / place).mkdir()
+        (root / place / "im70.png").write_bytes((root / "images/im05.png").read_bytes())
+    with pytest.raises(MedcoreError, match=r"the folders ill, well or stand in train_labels\.csv.*--layout class"):
+        read(root)
+
+
+def test_masks_beside_a_table_of_labels_are_not_read_and_that_is_said(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "set", lines("image,label,patient", lambda k: plain(k).replace(".png", "")))
+    (root / "masks").mkdir()
+    for k in range(ROWS):
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(root / f"masks/im{k:02d}.png")
+    patches = read(root)
+    assert "no column 'mask'" in said(patches) and patches.take([3])[0, 0, 0, 0] == 60
+
+
+def test_a_pipe_is_no_table_and_nothing_hangs(tmp_path: Path, tmp_data: Path) -> None:
+    os.mkfifo(tmp_path / "metadata.csv")
+    with pytest.raises(MedcoreError, match=r"not a regular file|neither a folder"):
+        read(tmp_path / "metadata.csv")
+    with pytest.raises(MedcoreError, match="not a regular file"):
+        read_table(tmp_path / "metadata.csv")
+
+
+def test_numbers_of_people() -> None:
+    assert typed(["1,5", "2", "NA"]).tolist()[:2] == [1.5, 2.0]
+    assert typed(["007", "8"]).dtype.kind == "U"
+    assert typed(["a", "1,5"]).dtype.kind == "U"

@@ -23,6 +23,7 @@ MISSING = frozenset({"", "na", "n/a", "n.a.", "nan", "none", "null", "nil", "#n/
 MOST_COLUMNS = 2000  # beyond it a table is one of pixels or features, not of images
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 _DELIMITERS = ",;\t|"
+_SNIFFED = 100_000  # characters of a line that are looked at for its delimiter
 _DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")
 
 
@@ -71,6 +72,12 @@ def read_table(path: Path, *, encoding: str | None = None) -> Table:
     text = _decode(path, encoding, notes)
     text, told = _told_delimiter(text, notes)
     delimiter = told or _likely_delimiter(text)
+    columns = text.lstrip().split("\n", 1)[0].count(delimiter) + 1
+    if columns > MOST_COLUMNS:
+        raise MedcoreError(
+            f"{path} has {columns:,} columns, more than {MOST_COLUMNS:,}: a table of images has one row an image and few "
+            "columns; name the file that lists the images"
+        )
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -81,11 +88,6 @@ def read_table(path: Path, *, encoding: str | None = None) -> Table:
     ]
     if not numbered:
         raise MedcoreError(f"{path} is empty; it needs a header line and one row an image")
-    if len(numbered[0][1]) > MOST_COLUMNS:
-        raise MedcoreError(
-            f"{path} has {len(numbered[0][1]):,} columns, more than {MOST_COLUMNS:,}: a table of images has one row an "
-            "image and few columns; name the file that lists the images"
-        )
     header, body = _without_index(path, numbered[0][1], numbered[1:], notes)
     _check_header(path, header)
     for number, row in body:
@@ -176,7 +178,7 @@ def _told_delimiter(text: str, notes: list[str]) -> tuple[str, str | None]:
 
 def _likely_delimiter(text: str) -> str:
     """The delimiter that parts the header, and the row below alike, into most columns."""
-    lines = [line for line in text.lstrip("\r\n\ufeff").split("\n", 20)[:20] if line.strip()][:2]
+    lines = [line[:_SNIFFED] for line in text.lstrip("\r\n\ufeff").split("\n", 20)[:20] if line.strip()][:2]
     if not lines:
         return ","
     parted = {mark: [len(row) for row in csv.reader(lines, delimiter=mark)] for mark in _DELIMITERS}
