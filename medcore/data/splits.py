@@ -15,7 +15,6 @@ from fractions import Fraction
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
@@ -336,6 +335,8 @@ def _imbalance(labels: np.ndarray, rows: np.ndarray, share: float) -> float:
 
 def _fold_numbers(labels: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
     """The fold (0 … k−1) of every row, groups kept whole."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     names, number = np.unique(groups, return_inverse=True)
     if len(names) == len(labels):  # every group is one row: the plain splitter is equal and much faster
         splitter, extra = StratifiedKFold(k, shuffle=True, random_state=seed % 2**32), None

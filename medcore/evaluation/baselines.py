@@ -14,10 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from medcore.data.audit.hashing import content_images
@@ -137,6 +133,11 @@ def run_baselines(
 
 
 def _predict(name: str, train: PatchSet, held_out: PatchSet) -> np.ndarray:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     classes = len(train.classes)
     features = BASELINES[name]
     if not len(held_out):

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit, ndtr
-from sklearn.linear_model import LogisticRegression
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.scores import Scores, refuse_test_data
@@ -67,6 +66,8 @@ def logistic_youden(scores: Scores) -> float:
     **Reference** Youden 1950, doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3. The logit as the form
     of a calibration: Kull, Silva Filho & Flach 2017, doi:10.1214/17-EJS1338SI (here with equal parameters).
     """
+    from sklearn.linear_model import LogisticRegression
+
     bare = choose_threshold(scores).threshold  # refuses whatever no threshold can be chosen on
     values = scores.positive_score
     low, width, edge = values.min(), np.ptp(values), 0.5 / (len(values) + 1)

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Self
 
-import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -159,6 +158,8 @@ class OnBackbone(nn.Module):
 
 
 def _torchvision_trunk(name: str) -> nn.Sequential:
+    import torchvision  # takes seconds, which models of our own need not wait for
+
     network = getattr(torchvision.models, name)()
     if name.startswith("resnet"):
         layers = {key: layer for key, layer in network.named_children() if key not in ("avgpool", "fc")}

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
@@ -185,6 +184,8 @@ def imagenet_file(name: str) -> Path:
         MedcoreError: there are none of that name, they cannot be downloaded, or the file does not have the hash that
             its name tells.
     """
+    import torchvision
+
     try:
         url = torchvision.models.get_model_weights(name).DEFAULT.url
     except ValueError as error:
