@@ -1,5 +1,7 @@
 """The command line as its user meets it: wrong input is one clear line and the right exit code, at once."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,10 @@ def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:
         (["reports", "06", "--jobs", "0"], "jobs"),
         (["reports", "06", "--data", "/no/such/images"], "'/no/such/images' is neither an existing file or folder"),
         (["reports", "06", "-p", "data=no-such-set"], "'no-such-set' is neither an existing file or folder"),
+        (["reports", "06", "--data", ""], "data source is empty"),
+        (["reports", "06", "-p", "data="], "data source is empty"),
+        (["sweep", "06", "-p", "lr=1e-3,1e-4", "--data", ""], "data source is empty"),
+        (["reports", "06", "-p", "architectures=['foo']"], "architectures"),
         (["report"], "did you mean 'reports'?"),
         (["data", "prepare"], "SOURCE"),
     ],
@@ -88,6 +94,9 @@ def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytes
 def test_parameters_from_file_and_pairs(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("epochs: 4\nlr: 0.01\n")
     assert read_parameters(tmp_path / "p.yaml", ("lr=1e-3",)) == {"epochs": 4, "lr": "1e-3"}
+    (tmp_path / "twice.yaml").write_text("epochs: 4\nlr: 0.01\nepochs: 40\n")
+    with pytest.raises(MedcoreError, match="'epochs' stands there twice"):
+        read_parameters(tmp_path / "twice.yaml", ())
     (tmp_path / "list.yaml").write_text("- a\n")
     with pytest.raises(MedcoreError, match="found list"):
         read_parameters(tmp_path / "list.yaml", ())
@@ -98,3 +107,22 @@ def test_with_several_notebooks_a_parameter_goes_to_those_that_have_it() -> None
     planned = planned_runs(notebooks, {"epochs": "2", "seed": "3"})
     assert planned[notebooks[0]] == {"seed": 3}
     assert planned[notebooks[1]] == {"epochs": 2, "seed": 3}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_what_cannot_be_written_is_one_line_with_the_way_out(
+    number: int, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "/somewhere/set.npz")
+
+    monkeypatch.setattr("medcore.cli.compare.command.callback", full)
+    code, output = run(capsys, "compare", "a", "b")
+    assert code == 1 and len(output.strip().splitlines()) == 1
+    assert "/somewhere/set.npz" in output and "MEDCORE_DATA" in output and os.strerror(number) in output
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    code, output = run(capsys, "reports", "01", "--out", str(tmp_path / "file" / "out"))
+    assert code == 1 and "--out" in output and "Traceback" not in output

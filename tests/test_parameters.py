@@ -1,6 +1,7 @@
 """Parameters are refused before a kernel starts: unknown names, wrong types, values out of range."""
 
 from pathlib import Path
+from typing import get_args
 
 import nbformat
 import pytest
@@ -30,6 +31,46 @@ PatchClassification = schema_for(NOTEBOOK)
 def test_wrong_parameters_are_refused(raw: dict, message: str) -> None:
     with pytest.raises(MedcoreError, match=message.replace("(", r"\(")):
         validate(NOTEBOOK, raw)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "name", "value"),
+    [
+        ("06", "architectures", ["foo"]),
+        ("06", "model", "resnet"),
+        ("06", "augment", "flip"),
+        ("06", "weights", "/no/such/file.pth"),
+        ("06", "device", "gpu"),
+        ("06", "keep", "0"),
+        ("02", "peer", "resnet34x"),
+        ("02", "peer_weights", "imagenett"),
+        ("02", "rule", "sensitivity>=95"),
+        ("03", "rule", "best"),
+        ("04", "rule", "cost 5"),
+        ("05", "loss", "ce+focus"),
+        ("05", "schedule", "onecycle"),
+        ("05", "model", "small_cnn"),
+        ("01", "device", "cuda:x"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_before_a_kernel(notebook: str, name: str, value: object) -> None:
+    (stem,) = (stem for stem in SCHEMAS if stem.startswith(notebook))
+    with pytest.raises(MedcoreError, match=name):
+        validate(stem, {name: value})
+
+
+def test_the_names_that_are_accepted_are_those_that_exist() -> None:
+    from medcore.evaluation.thresholds import RULES
+    from medcore.models.backbone import CLASSIFIER_NAMES
+    from medcore.models.unet import ENCODERS
+    from medcore.reporting.parameters import schemas
+    from medcore.training.augment.recipe import PRESETS
+
+    assert set(get_args(schemas.Classifier)) == set(CLASSIFIER_NAMES)
+    assert set(get_args(schemas.Encoder)) == {*ENCODERS, "small"}
+    assert set(get_args(schemas.Augmentation)) == set(PRESETS)
+    for rule in RULES:
+        assert validate("02_autoencoder", {"rule": rule}) == {"rule": rule}
 
 
 def test_text_from_the_command_line_becomes_the_type() -> None:

@@ -20,7 +20,7 @@ from report_samples import sample_notebook, sample_results
 from medcore.errors import MedcoreError
 from medcore.reporting import environment
 from medcore.reporting import status as autopsy
-from medcore.reporting.folders import PARTIAL, begin, give_name, sole_writer
+from medcore.reporting.folders import begin, sole_writer
 from medcore.reporting.progress import ConsoleProgress
 from medcore.reporting.results import Results, read_results, write_results
 from medcore.reporting.runner import finish, run_notebooks
@@ -35,6 +35,7 @@ SOURCES = {
     "exits": "os._exit(3)",
     "memory": "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\nlarge = bytearray(8 << 30)",
 }
+SLOW = pytest.mark.slow
 IMPORTS = "import os, resource, time"
 
 
@@ -121,14 +122,15 @@ def test_a_time_limit_ends_a_notebook_and_the_last_good_run_is_kept(tmp_path: Pa
     good = out / "slow"
     good.mkdir(parents=True)
     write_results(good, sample_results(notebook="slow"))
-    (good / "report.html").write_text("the good report")
+    page = '<meta name="generator" content="medcore 0.1.0">the good report'
+    (good / "report.html").write_text(page)
     slow = write_notebook(tmp_path, "slow", "print('tick', flush=True)\ntime.sleep(600)")
     (outcome,) = run_notebooks({slow: {}}, out=out, timeout=2, progress=False)
     assert (outcome.status, outcome.cell) == ("timed out", 3)
     assert "limit of 2 s" in str(outcome.error)
     assert "timed out" in (good / "report.html").read_text(encoding="utf-8")
     assert "tick" in (good / "report.html").read_text(encoding="utf-8")
-    assert (out / "slow.previous" / "report.html").read_text() == "the good report"
+    assert (out / "slow.previous" / "report.html").read_text() == page
     assert "last good run" in (out / "index.html").read_text(encoding="utf-8")
 
 
@@ -160,18 +162,28 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     process.wait()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_an_interruption_leaves_readable_files(running: tuple[subprocess.Popen[str], Path], sent: int) -> None:
+@pytest.mark.parametrize("sent", [[signal.SIGINT], [signal.SIGHUP], pytest.param([signal.SIGTERM], marks=SLOW)])
+def test_an_interruption_leaves_readable_files(running: tuple[subprocess.Popen[str], Path], sent: list[int]) -> None:
     process, out = running
     with pytest.raises(MedcoreError, match="is writing there now"), sole_writer(out):
         pass
-    process.send_signal(sent)
+    for number in sent:
+        process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     assert "['interrupted', 'interrupted']" in said and "waiting: interrupted" in said
     results = read_results(out / "endless")
     assert (results.status, results.cell) == ("interrupted", 3)
     assert "tick" in (out / "endless" / "report.html").read_text(encoding="utf-8")
     assert not (out / "waiting").exists() and (out / "index.html").exists()
+
+
+def test_a_second_interruption_ends_at_once_and_is_no_kill(running: tuple[subprocess.Popen[str], Path]) -> None:
+    process, out = running
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert "['interrupted', 'interrupted']" in said
+    assert read_results(out / "endless").status == "interrupted"
 
 
 def test_a_killed_runner_leaves_no_process_and_nothing_that_looks_whole(
@@ -266,29 +278,6 @@ def test_file_names_that_are_no_text_do_not_stop_a_report(tmp_path: Path) -> Non
     assert "caf?.png" in (tmp_path / "x" / "report.html").read_text(encoding="utf-8")
 
 
-def test_begin_restores_what_a_crash_left_between_two_renames(tmp_path: Path) -> None:
-    folder = tmp_path / "x"
-    finished(folder, results=sample_results())
-    folder.rename(tmp_path / "x.replaced")
-    begin(folder)
-    assert read_results(folder).status == "ok" and not (tmp_path / "x.replaced").exists()
-
-
-def test_good_runs_replace_and_failed_ones_keep_the_last_good_one(tmp_path: Path) -> None:
-    def run(mark: str, good: bool) -> None:
-        partial = begin(tmp_path / "x")
-        write_results(partial, sample_results(summary=mark, status="ok" if good else "raised"))
-        give_name(partial, tmp_path / "x", good)
-
-    for mark, good in (("one", True), ("two", False), ("three", False)):
-        run(mark, good)
-    assert read_results(tmp_path / "x").summary == "three"
-    assert read_results(tmp_path / "x.previous").summary == "one"
-    run("four", True)
-    assert read_results(tmp_path / "x").summary == "four"
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-
-
 def test_wrong_plans_are_refused_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     first, second = write_notebook(tmp_path, "n", "1"), write_notebook(tmp_path / "a", "n", "1")
@@ -298,6 +287,12 @@ def test_wrong_plans_are_refused_before_anything_runs(tmp_path: Path) -> None:
         run_notebooks({first: {"x=__import__('os').system('id');y": 1}}, out=tmp_path / "out")
     with pytest.raises(MedcoreError, match="does not exist"):
         run_notebooks({tmp_path / "none.ipynb": {}}, out=tmp_path / "out")
+    mine = tmp_path / "out2" / "n" / "chapter.tex"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with pytest.raises(MedcoreError, match="is not a run of medcore"):
+        run_notebooks({first: {}}, out=tmp_path / "out2")
+    assert mine.read_text() == "years of work"
     with pytest.raises(MedcoreError, match="must not end in"):
         run_notebooks({write_notebook(tmp_path, "x.partial", "1"): {}}, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -371,11 +366,3 @@ def test_what_an_exception_holds_cannot_steer_the_terminal(capsys: pytest.Captur
     ConsoleProgress(1, True).done(0, Outcome(Path("x.ipynb"), "raised", 3, "\x1b[2J\x9b31mwiped\nup", 1.0, None))
     said = capsys.readouterr().out
     assert "wiped up" in said and "\x1b" not in said and "\x9b" not in said and said.count("\n") == 1
-
-
-def test_the_lock_names_its_holder(tmp_path: Path) -> None:
-    with sole_writer(tmp_path):
-        with pytest.raises(MedcoreError, match=rf"process {os.getpid()}"), sole_writer(tmp_path):
-            pass
-    with sole_writer(tmp_path):
-        assert not list(tmp_path.glob(f"*{PARTIAL}"))

@@ -5,6 +5,7 @@ Commands live one file each and are imported only when called, so that a wrong o
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Any
@@ -14,6 +15,11 @@ import click
 from medcore import __version__
 from medcore.errors import MedcoreError
 
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+WAY_OUT = (
+    "What was complete before is as it was. MEDCORE_DATA moves the cache of prepared sets, --out or MEDCORE_REPORTS "
+    "the reports, TMPDIR temporary files."
+)
 # command -> (module, help shown in the overview)
 COMMANDS = {
     "reports": ("reports", "Run notebooks and write HTML reports."),
@@ -75,6 +81,11 @@ def main(arguments: list[str] | None = None) -> None:
     except MedcoreError as error:
         click.secho(f"medcore: {error}", fg="red", err=True)
         sys.exit(getattr(error, "exit_code", 1))
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        click.secho(f"medcore: {error.filename or ''}: {error.strerror}. {WAY_OUT}", fg="red", err=True)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)

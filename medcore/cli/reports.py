@@ -12,9 +12,7 @@ import yaml
 
 from medcore.data.source import find_source, is_phantom, reports_home, repository_root
 from medcore.errors import MedcoreError
-from medcore.reporting.parameters import PROFILE_VARIABLE, did_you_mean, schema_for, validate
-
-PATHS = ("data", "weights", "peer_weights")  # parameters that may be paths
+from medcore.reporting.parameters import PROFILE_VARIABLE, SOURCES, did_you_mean, schema_for, validate
 
 
 def find_notebooks(names: tuple[str, ...]) -> list[Path]:
@@ -51,11 +49,15 @@ def read_parameters(file: Path | None, pairs: tuple[str, ...]) -> dict[str, Any]
     values: dict[str, Any] = {}
     if file is not None:
         try:
-            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            text = file.read_text(encoding="utf-8")
+            loaded = yaml.safe_load(text)
+            twice = repeated_keys(text)
+        except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
             raise MedcoreError(f"{file} is not a readable YAML file ({error})") from None
         if not isinstance(loaded, dict):
             raise MedcoreError(f"{file}: expected lines like 'epochs: 10', found {type(loaded).__name__}")
+        if twice:
+            raise MedcoreError(f"{file}: {twice[0]!r} stands there twice; which one is meant?")
         values |= {str(name): value for name, value in loaded.items()}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -63,6 +65,13 @@ def read_parameters(file: Path | None, pairs: tuple[str, ...]) -> dict[str, Any]
             raise MedcoreError(f"-p {pair!r}: expected NAME=VALUE, as in -p epochs=10")
         values[name.strip()] = value
     return values
+
+
+def repeated_keys(text: str) -> list[str]:
+    """Names that stand twice on the top level of a YAML mapping; YAML itself takes the last one without a word."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    names = [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    return [name for place, name in enumerate(names) if name in names[:place]]
 
 
 def planned_runs(notebooks: list[Path], raw: dict[str, Any]) -> dict[Path, dict[str, Any]]:
@@ -84,7 +93,7 @@ def check_sources(planned: dict[Path, dict[str, Any]]) -> None:
     """See to it that every notebook's data is there, before any kernel starts.
 
     Raises:
-        MedcoreError: Neither a file or folder nor a known set, or a known set that is not on this machine.
+        MedcoreError: It is empty, neither a file or folder nor a known set, or a known set that is not on this machine.
     """
     for source in {str(values["data"]) for values in planned.values() if "data" in values}:
         if not is_phantom(source):
@@ -94,7 +103,7 @@ def check_sources(planned: dict[Path, dict[str, Any]]) -> None:
 def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
     """The same parameters, existing paths made absolute, since kernels may run elsewhere; names stay."""
     words = ("imagenet", "random")  # of the parameter ``weights``
-    texts = {name: values[name] for name in PATHS if isinstance(values.get(name), str)}
+    texts = {name: values[name] for name in SOURCES if values.get(name) and isinstance(values[name], str)}
     paths = {name: text for name, text in texts.items() if text not in words and Path(text).exists()}
     return values | {name: str(Path(text).resolve()) for name, text in paths.items()}
 
@@ -114,7 +123,7 @@ def command(
     jobs: int, out: Path | None, timeout: float | None, pdf: bool,
 ) -> int:  # fmt: skip
     """Run NOTEBOOKS (numbers, names or paths; all by default) and write their reports."""
-    given = {"data": data} if data else {}
+    given = {} if data is None else {"data": data}
     given |= {"profile": profile} if profile else {}
     try:
         raw = with_absolute_paths(read_parameters(file, pairs) | given)

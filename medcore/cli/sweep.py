@@ -32,7 +32,7 @@ def command(
     try:
         (path,) = find_notebooks((notebook,))
         axes, fixed = read_axes(pairs)
-        fixed = with_absolute_paths(fixed | ({"data": data} if data else {}))
+        fixed = with_absolute_paths(fixed | ({} if data is None else {"data": data}))
         check_sources({path: fixed})
     except MedcoreError as error:
         raise click.UsageError(str(error)) from None

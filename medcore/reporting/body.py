@@ -23,6 +23,7 @@ from medcore.reporting.figures import figure_fragment, image_in, text_of
 from medcore.reporting.results import RUN_NOTEBOOK
 from medcore.reporting.sanitise import Link, Narrative, only_anchors, page_fragment
 from medcore.reporting.status import Verdict, source_of, verdict_of
+from medcore.reporting.wording import CONTROL
 
 ENTITY = re.compile(r"&#x([0-9A-Fa-f]+);")
 NESTED_ROW = re.compile(r"<mrow>\s*<mrow>((?:(?!</?mrow>).)*)</mrow>\s*</mrow>")
@@ -129,7 +130,6 @@ def attachment_uri(bundle: dict[str, Any]) -> str:
 WIDGET = "application/vnd.jupyter.widget-view+json"
 RESULTS = "application/vnd.medcore.results+json"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 PROGRESS = re.compile(r"\s*\d+%\||\d+it \[|\d+/\d+ \[")
 FINISHED_BAR = re.compile(r"[^|]*\d+%\|[^|]*\| *\d+/\d+ \[.*\]\s*$")
 LONG_OUTPUT = 12  # lines of printed text beyond which the beginning is folded

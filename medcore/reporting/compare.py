@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 
 from medcore.data.load import read_set
-from medcore.data.npzfile import atomic_path
 from medcore.errors import MedcoreError
 from medcore.evaluation.comparison import judged
 from medcore.evaluation.estimate import metric_name
@@ -34,6 +33,7 @@ from medcore.plots import style
 from medcore.plots.display import encode, figure_of
 from medcore.plots.images import image_grid
 from medcore.reporting.figures import figure_fragment
+from medcore.reporting.folders import read_mark, write_page
 from medcore.reporting.report import render
 from medcore.reporting.results import Results, read_results
 from medcore.reporting.sanitise import Narrative
@@ -88,9 +88,7 @@ def compare_runs(folders: list[Path], out: Path) -> Path:
         "curves": curves(runs),
         "disagreements": disagreements(runs),
     }
-    with atomic_path(out / PAGE) as temporary:
-        temporary.write_text(render("compare.html.j2", **values), encoding="utf-8")
-    return out / PAGE
+    return write_page(out / PAGE, render("compare.html.j2", **values))
 
 
 def read_runs(folders: list[Path]) -> list[Compared]:
@@ -309,7 +307,7 @@ def _pixels(run: Compared, rows: np.ndarray) -> np.ndarray:
     assert run.scores is not None and run.scores.ids is not None
     known = run.results.parameters
     options = {key: known[key] for key in ("size", "on_error", "seed") if known.get(key) is not None}
-    patches = read_set(known["data"], progress=False, **options)
+    patches = read_set(read_mark(run.folder).get("data") or known["data"], progress=False, **options)
     ids = run.scores.ids
     if ids.max(initial=-1) >= len(patches.store):
         raise MedcoreError("the data have fewer images than when the run was made")

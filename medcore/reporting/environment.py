@@ -1,6 +1,7 @@
-"""What a run ran on: versions, machine, commit, memory.
+"""What a run ran on: versions, machine, commit, memory; a share of it for each kernel; what a report must not carry.
 
-A share of the machine for each kernel.
+A report, its notebook and its results leave the machine. ``Anonymiser`` takes out of them where things lie on it and
+what it is called, credentials in addresses, and secrets among the environment variables.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import resource
 import shlex
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +124,51 @@ def gpu_for(slot: int, jobs: int) -> dict[str, str]:
     count = len(list(here.iterdir())) if here.is_dir() else 0
     gpus = [name for name in visible.split(",") if name] if visible is not None else [str(i) for i in range(count)]
     return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if jobs > 1 and len(gpus) > 1 else {}
+
+
+ABSOLUTE = re.compile(r"(?<![\w.:/~\\<+])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:*?\"'<>|,;()\[\]{}=&]+){2,}")
+CREDENTIALS = re.compile(r"(\w+://)[^/\s@\"'<>]+@")
+QUERY = re.compile(r"([?&](?:access_)?(?:token|key|sig|signature|password|secret)=)[^&\s\"'<>]+", re.IGNORECASE)
+SECRET = re.compile(r"token|secret|passw|credential|api_?key|access_?key", re.IGNORECASE)
+PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")  # base64, in which no path can be read
+
+
+class Anonymiser:
+    """Takes out of texts what tells of the machine; known places become short names, other paths their last part.
+
+    Args:
+        places: Absolute path to what stands for it, besides those that every machine has.
+    """
+
+    def __init__(self, places: Mapping[str, str] | None = None) -> None:
+        root = repository_root()
+        known = {str(Path.home()): "~", tempfile.gettempdir(): "tmp", sys.prefix: "env", str(Path.cwd()): "."}
+        known |= ({str(root): "."} if root else {}) | dict(places or {})
+        usable = [place for place in known if len(Path(place).parts) > 1]
+        self.places = {place: known[place] for place in sorted(usable, key=len, reverse=True)}
+        words = [value for name, value in os.environ.items() if SECRET.search(name) and len(value) >= 8]
+        self.secrets = [*words, *([node] if len(node := platform.node()) > 3 else [])]
+
+    def text(self, text: str) -> str:
+        """One text."""
+        for place, name in self.places.items():
+            if place in text:
+                text = re.sub(re.escape(place) + r"(?![\w.-])", name.replace("\\", r"\\"), text)
+        for secret in self.secrets:
+            if secret in text:
+                text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "…", text)
+        text = QUERY.sub(r"\1…", CREDENTIALS.sub(r"\1", text)) if "://" in text else text
+        return ABSOLUTE.sub(self._last_part, text) if "/" in text or "\\" in text else text
+
+    def _last_part(self, found: re.Match[str]) -> str:
+        parts = re.split(r"[\\/]", found[0])
+        there = found[0][1:2] == ":" or os.path.lexists(f"/{parts[1]}")
+        return f"…/{parts[-1]}" if there else found[0]
+
+    def __call__(self, value: Any) -> Any:
+        """The same structure of plain JSON types with every text cleaned, names of fields included."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): item if key in PICTURES else self(item) for key, item in value.items()}
+        return [self(item) for item in value] if isinstance(value, list) else value

@@ -15,13 +15,12 @@ from urllib.parse import quote
 
 import nbformat
 
-from medcore.data.npzfile import atomic_path
 from medcore.data.source import reports_home
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import metric_name
 from medcore.reporting.body import Body, write_body
 from medcore.reporting.figures import thumbnail_uri
-from medcore.reporting.folders import LOCK, PARTIAL, PREVIOUS, REPLACED, SUFFIXES
+from medcore.reporting.folders import LOCK, PARTIAL, PREVIOUS, REPLACED, SUFFIXES, write_page
 from medcore.reporting.front import front, same_question, status_facts
 from medcore.reporting.report import render
 from medcore.reporting.results import FILE_NAME, REPORT, RUN_NOTEBOOK, Results, read_results
@@ -38,9 +37,7 @@ def write_study(out: Path) -> Path | None:
     chapters = [chapter for folder in folders if (chapter := read_chapter(folder, [f.name for f in folders]))]
     if len(chapters) < 2:
         return None
-    with atomic_path(out / STUDY) as temporary:
-        temporary.write_text(study_page(chapters), encoding="utf-8")
-    return out / STUDY
+    return write_page(out / STUDY, study_page(chapters))
 
 
 def read_chapter(folder: Path, names: list[str]) -> Chapter | None:
@@ -125,9 +122,7 @@ def write_index(root: Path) -> Path:
     rows = sorted((row_of(folder, root) for folder in run_folders(root)), key=lambda row: row["started"], reverse=True)
     for row in rows[:PICTURES]:
         row["picture"] = thumbnail_uri(row["path"])
-    with atomic_path(root / INDEX) as temporary:
-        temporary.write_text(render("index.html.j2", groups=_groups(rows, root), count=len(rows)), encoding="utf-8")
-    return root / INDEX
+    return write_page(root / INDEX, render("index.html.j2", groups=_groups(rows, root), count=len(rows)))
 
 
 def run_folders(root: Path) -> Iterator[Path]:

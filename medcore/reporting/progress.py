@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from medcore.errors import MedcoreError
@@ -68,7 +68,8 @@ class ConsoleProgress:
 
             tqdm.write(line)
         else:
-            print(line, flush=True)
+            with suppress(OSError):  # the terminal is gone; what is written stays
+                print(line, flush=True)
 
     @contextmanager
     def complaining(self, what: str) -> Iterator[None]:

@@ -25,10 +25,12 @@ from traitlets import Bool
 
 from medcore import __version__
 from medcore.errors import MedcoreError
-from medcore.reporting.body import CONTROL, RESULTS, Body, write_body
+from medcore.reporting.body import RESULTS, Body, write_body
+from medcore.reporting.environment import Anonymiser
 from medcore.reporting.front import front
 from medcore.reporting.results import RUN_NOTEBOOK, Results, checked, read_results
 from medcore.reporting.sanitise import Heading
+from medcore.reporting.wording import CONTROL
 
 TEMPLATES = Path(__file__).parent / "templates"
 # End tags that HTML lets a writer leave out before these, and line ends that nobody sees; text is escaped, so no text
@@ -208,6 +210,6 @@ class ReportExporter(Exporter):
         if kernel := nb.metadata.get("kernelspec"):  # ours carry no display name; nbconvert refuses that
             kernel.setdefault("display_name", kernel.get("name", "python3"))
         nb, resources = super().from_notebook_node(nb, resources, **kw)
-        place = resources.get("metadata", {})
+        nb, place = Anonymiser()(nb), resources.get("metadata", {})
         results = find_results(nb, Path(place.get("path") or "."), str(place.get("name") or ""))
         return report_page(nb, results, name=str(place.get("name") or ""), strict=self.strict), resources

@@ -40,9 +40,17 @@ from medcore.evaluation.scores import Scores
 from medcore.plots import style
 from medcore.reporting import environment
 from medcore.reporting.checklist import fill_checklist
+from medcore.reporting.folders import MARK, TRAINING
 from medcore.reporting.parameters import Parameters, did_you_mean, literals, schema_for, validate
 from medcore.reporting.results import AuditFacts, Data, MethodEstimate, Results, Validation, json_types, write_results
-from medcore.reporting.wording import comparison_sentence, limits_of, shortcut_warning
+from medcore.reporting.wording import (
+    CONTROL,
+    comparison_sentence,
+    escape_markdown,
+    limits_of,
+    shortcut_warning,
+    without_active_parts,
+)
 from medcore.training.device import choose_device
 
 RESULTS_TYPE = "application/vnd.medcore.results+json"
@@ -100,6 +108,7 @@ class Run:
         seed_everything(parameters.seed)
         style.use()
         pd.set_option("display.max_colwidth", None)
+        pd.set_option("display.html.use_mathjax", False)  # a name in a table is no formula
         run = cls(stem, parameters, device, folder, title)
         write_results(folder, run.results)
         print(run)
@@ -223,9 +232,18 @@ class Run:
         """
         self.results.answers |= {name.replace("_", " "): text for name, text in answers.items()}
 
-    def say(self, text: str) -> None:
-        """Show Markdown with computed values in the notebook (printed where there is no notebook)."""
-        _display({"text/markdown": text, "text/plain": text}, text)
+    def say(self, text: str, **names: object) -> None:
+        """Show Markdown with computed values in the notebook (printed where there is no notebook).
+
+        Emphasis, lists and code work; HTML, links, pictures and formulas do not, because a value may be a name from a
+        file that somebody else wrote. Such a name shows its very characters where it is given as ``{name}`` by name:
+        ``say("Most often **{worst}**.", worst=patches.classes[3])``.
+        """
+        shown, plain = without_active_parts(text), CONTROL.sub("", text)
+        for name, value in names.items():
+            shown = shown.replace(f"{{{name}}}", escape_markdown(value))
+            plain = plain.replace(f"{{{name}}}", str(value))
+        _display({"text/markdown": shown, "text/plain": plain}, plain)
 
     @property
     def unit(self) -> str:
@@ -238,9 +256,13 @@ class Run:
         return cases_of(2, self.results.data.case).removeprefix("2 ")
 
     def training_folder(self) -> Path:
-        """The run's folder without an earlier history or checkpoints: where ``fit`` writes."""
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        (self.folder / "history.csv").unlink(missing_ok=True)
+        """Where ``fit`` writes, without the history and checkpoints of another run.
+
+        Those of the same run that was broken off stay under ``medcore reports``: ``fit(…, resume=True)`` goes on there.
+        """
+        if not (self.folder / MARK).exists():
+            shutil.rmtree(self.folder / TRAINING[0], ignore_errors=True)
+            (self.folder / TRAINING[1]).unlink(missing_ok=True)
         return self.folder
 
     def save_predictions(self, scores: Scores) -> Path:

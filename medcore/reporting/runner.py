@@ -5,6 +5,7 @@ Run notebooks, each in a process of its own, and leave a report for every one, w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import queue
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,11 +23,13 @@ from typing import Any
 
 import nbformat
 
+from medcore.data.source import data_home
 from medcore.errors import MedcoreError
 from medcore.reporting.body import write_body
-from medcore.reporting.environment import gpu_for, kernel_environment, thread_share
+from medcore.reporting.environment import Anonymiser, git_commit, gpu_for, kernel_environment, thread_share
 from medcore.reporting.figures import write_thumbnail
-from medcore.reporting.folders import SUFFIXES, begin, give_name, sole_writer
+from medcore.reporting.folders import SUFFIXES, begin, give_name, refuse_foreign, sole_writer
+from medcore.reporting.parameters import PROFILE_VARIABLE, SOURCES
 from medcore.reporting.progress import ConsoleProgress
 from medcore.reporting.report import body_page
 from medcore.reporting.results import (
@@ -36,6 +39,7 @@ from medcore.reporting.results import (
     Results,
     checked,
     headline_text,
+    json_types,
     read_results,
     write_results,
 )
@@ -63,13 +67,13 @@ def finish(
     try:
         executed, verdict = _executed(notebook, partial, told)
         results = _results(notebook, parameters, partial, verdict, seconds, executed)
-        executed = _renamed(executed, partial.name, folder.name)
-        results = checked(_renamed(results.as_dict(), partial.name, folder.name), str(folder))
+        hidden = Anonymiser(_places(partial, folder, parameters))
+        executed, results = hidden(json_types(executed)), checked(hidden(results.as_dict()), str(folder))
         note = _write(partial, executed, results, notebook.stem)
         if verdict.status != "killed":
             (partial / LOG).unlink(missing_ok=True)
         give_name(partial, folder, good=verdict.status == "ok")
-    except OSError as error:
+    except (OSError, MedcoreError) as error:
         kept = f"; the earlier report in {folder} is as it was" if folder.exists() else ""
         before = f"{verdict.error}; " if verdict.error else ""
         why = f"{before}the report could not be written ({error}); what there is stands in {partial}{kept}"
@@ -142,17 +146,16 @@ def _results(
     return results.model_copy(update=updates)
 
 
-def _renamed(content: Any, partial: str, final: str) -> Any:
-    """Paths that the kernel printed while its folder had the partial name, as they are from now on.
-
-    Half characters, as in file names that are no UTF-8, become question marks: no file could hold them.
-    """
-    old, new = (json.dumps(name, ensure_ascii=False)[1:-1] for name in (partial, final))
-    text = json.dumps(content, ensure_ascii=False).replace(old, new)
-    return json.loads(text.encode("utf-8", "replace"))
+def _places(partial: Path, folder: Path, parameters: dict[str, Any]) -> dict[str, str]:
+    """What stands in a report for the places that its run knows: its own folders, and where the data lie."""
+    places = {str(partial): folder.name, str(folder): folder.name, str(folder.parent): ".", str(data_home()): "data"}
+    given = [str(parameters[name]) for name in SOURCES if parameters.get(name)]
+    return places | {path: Path(path).name for path in given if Path(path).is_absolute()}
 
 
 RUN_FOLDER_VARIABLE = "MEDCORE_RUN_DIR"
+# nothing telephones home; whoever sets one of these decides
+OFFLINE = {"WANDB_MODE": "offline", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 OVERTIME = 120.0  # seconds after a notebook's own limit until its process is ended from outside
 
 
@@ -176,11 +179,14 @@ def run_notebooks(
         progress: Show progress and one line per finished notebook.
 
     Raises:
-        MedcoreError: The folder has another writer or cannot be written to; two notebooks have the same name.
+        MedcoreError: The folder has another writer or cannot be written to; two notebooks have the same name; a folder
+            that is no run of medcore stands where a report would.
     """
     _refuse(planned)
     out = out.resolve()
     with sole_writer(out):
+        for path in planned:
+            refuse_foreign(out / path.stem)
         jobs = max(1, min(jobs, len(planned)))
         crew = _Crew(out, jobs, timeout, kernel_environment(thread_share(jobs)), ConsoleProgress(jobs, progress))
         outcomes = crew.run(planned)
@@ -220,14 +226,9 @@ class _Crew:
 
     def run(self, planned: Mapping[Path, dict[str, Any]]) -> list[Outcome]:
         """Run everything; an interruption ends the crew, not this function."""
-        with _sigterm_as_interrupt(), ThreadPoolExecutor(self.jobs) as pool:
+        with _interruptions_to(self._stop), ThreadPoolExecutor(self.jobs) as pool:
             futures = [pool.submit(self._one, path, values) for path, values in planned.items()]
-            while not _all_done(futures):
-                try:
-                    wait(futures)
-                except KeyboardInterrupt:
-                    self._stop()
-        return [future.result() for future in futures]
+            return [future.result() for future in futures]
 
     def _stop(self) -> None:
         """First time: ask everybody to end and to save. Second time: end them."""
@@ -245,10 +246,10 @@ class _Crew:
             if self.stopping.is_set():
                 outcome = Outcome(notebook, "interrupted", None, "not started", 0.0, None)
             else:
-                partial = begin(folder)
+                partial = begin(folder, _job(notebook, parameters), str(parameters.get("data") or ""))
                 told = self._execute(notebook, parameters, partial, slot)
                 outcome = finish(notebook, parameters, partial, folder, started, told)
-        except OSError as error:
+        except (OSError, MedcoreError) as error:
             outcome = Outcome(notebook, "raised", None, f"{folder}: {error}", time.monotonic() - started, None)
         finally:
             self.slots.put(slot)
@@ -296,30 +297,39 @@ class _Crew:
             for pipe in (process.stdin, process.stdout):
                 with suppress(OSError):
                     pipe.close()
+        if self.stopping.is_set() and (told is None or told.status == "killed"):
+            return Verdict("interrupted", cell, "interrupted from outside")
         memory = oom_kills() > kills
         why = "the system killed it for lack of memory" if memory else "the process that ran it was killed"
         return told or Verdict("out of memory" if memory else "killed", cell, why)
 
 
 def _kernel_variables(partial: Path) -> dict[str, str]:
-    return {RUN_FOLDER_VARIABLE: str(partial), "JUPYTER_PLATFORM_DIRS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    quiet = {name: os.environ.get(name, value) for name, value in OFFLINE.items()}
+    ours = {RUN_FOLDER_VARIABLE: str(partial), "JUPYTER_PLATFORM_DIRS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    return quiet | ours
 
 
-def _all_done(futures: list[Future[Outcome]]) -> bool:
-    return all(future.done() for future in futures)
+def _job(notebook: Path, parameters: dict[str, Any]) -> str:
+    """What identifies a run: the same notebook, parameters and code go on from the same checkpoints."""
+    facts = [parameters, os.environ.get(PROFILE_VARIABLE, ""), git_commit()]
+    return hashlib.sha256(notebook.read_bytes() + json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """A scheduler's SIGTERM saves like Ctrl-C; only the main thread can receive signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _interruptions_to(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C, a scheduler's SIGTERM and a lost connection call ``stop``; only the main thread can receive signals."""
+    named = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in named if here}
+    caught = [number for number in before if before[number] is not signal.SIG_IGN]  # nohup, a shell's background
+    for number in caught:
+        signal.signal(number, lambda *_: stop())
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in caught:
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 def _write_overviews(out: Path, pdf: bool, outcomes: list[Outcome], progress: ConsoleProgress) -> None:

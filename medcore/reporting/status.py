@@ -18,7 +18,8 @@ from typing import Any
 
 KEY = "medcore"  # where our engine leaves the verdict, in the notebook's metadata
 MEMORY_NAMES = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
-MEMORY_TEXT = re.compile(r"out of memory|(can't|unable to|cannot) allocate", re.IGNORECASE)
+# how PyTorch's allocators say it in a bare RuntimeError; the words alone, in another exception, mean nothing
+MEMORY_TEXT = re.compile(r"(CUDA|HIP|MPS backend) (error: )?out of memory|alloc_cpu\.cpp|DefaultCPUAllocator: .*memory")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def error_of(cell: dict[str, Any]) -> tuple[str, str] | None:
 
 def status_of_error(name: str, message: str) -> str:
     """An exception's status: memory and interruption have words of their own."""
-    if name in MEMORY_NAMES or MEMORY_TEXT.search(message):
+    if name in MEMORY_NAMES or (name in ("RuntimeError", "AcceleratorError") and MEMORY_TEXT.search(message)):
         return "out of memory"
     return "interrupted" if name == "KeyboardInterrupt" else "raised"
 

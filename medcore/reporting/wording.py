@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from medcore.reporting.results import Data, Results
 if TYPE_CHECKING:
     from medcore.evaluation.comparison import Comparison
 
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # what steers a terminal
+CODE_SPAN = re.compile(r"(?<![`\\])(`[^`\n]+`)(?!`)")
 PHANTOM_LINE = "Made on synthetic phantoms: procedural images with known truth, no patients."
 FEW_GROUPS, FEW_IMAGES, WIDE = 30, 10, 0.2  # patients of a test part; images of a class; width of an interval
 STATUS_NOTES = {
@@ -104,6 +107,28 @@ def as_sentence(text: str) -> str:
     """A capital at its beginning, one full stop at its end."""
     words = text.strip().rstrip(".")
     return f"{words[:1].upper()}{words[1:]}."
+
+
+def without_active_parts(markdown: str) -> str:
+    """Markdown in which nothing but emphasis, lists and code keeps a meaning: no HTML, link, picture, formula, entity.
+
+    A name from a file may stand anywhere in it. Backticks stay only where every renderer pairs them alike.
+    """
+    parts = CODE_SPAN.split(CONTROL.sub("", markdown))
+    return "".join(part if place % 2 else _inert(part) for place, part in enumerate(parts))
+
+
+def _inert(text: str) -> str:
+    text = re.sub(r"[&<$\[\\`]", lambda found: f"&#{ord(found[0])};", text)
+    return re.sub(
+        r"(?i)\b(https?|ftp|javascript|data):|\bwww\.", lambda found: f"{found[0][:-1]}&#{ord(found[0][-1])};", text
+    )
+
+
+def escape_markdown(value: object) -> str:
+    """A name as Markdown that shows its very characters; as HTML, too."""
+    words = " ".join(CONTROL.sub("", str(value)).split())
+    return re.sub(r"[^\w .,;]", lambda found: f"&#{ord(found[0])};", words)
 
 
 def duration(seconds: float) -> str:

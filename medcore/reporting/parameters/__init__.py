@@ -5,8 +5,9 @@
 """
 
 from medcore.reporting.parameters.checks import did_you_mean, literals, read_literal, schema_for, validate
-from medcore.reporting.parameters.schemas import PROFILE_VARIABLE, SCHEMAS, Parameters
+from medcore.reporting.parameters.schemas import PROFILE_VARIABLE, SCHEMAS, SOURCES, Parameters
 
 __all__ = [
-    "PROFILE_VARIABLE", "SCHEMAS", "Parameters", "did_you_mean", "literals", "read_literal", "schema_for", "validate",
+    "PROFILE_VARIABLE", "SCHEMAS", "SOURCES", "Parameters",
+    "did_you_mean", "literals", "read_literal", "schema_for", "validate",
 ]  # fmt: skip

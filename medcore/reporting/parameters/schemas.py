@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from medcore.errors import MedcoreError
 
 Profile = Literal["smoke", "quick", "full"]
 PROFILE_VARIABLE = "MEDCORE_PROFILE"
+SOURCES = ("data", "weights", "peer_weights")  # parameters that may be paths
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Window = Annotated[list[float], Field(min_length=2, max_length=2)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Classifier = Literal[
+    "small_cnn", "resnet18", "resnet50", "densenet121", "efficientnet_b0", "efficientnet_b3", "mobilenet_v2",
+    "convnext_tiny",
+]  # fmt: skip
+Encoder = Literal[
+    "small", "resnet18", "resnet34", "resnet50", "densenet121", "efficientnet_b0", "efficientnet_b3", "mobilenet_v2"
+]
+Augmentation = Literal["none", "flips", "tissue", "ihc", "skin", "xray"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Rule = Annotated[
+    str,
+    Field(pattern=r"^(?i:youden|(sensitivity|specificity)\s*>=\s*(0?\.\d+|1(\.0*)?)|cost\s+[0-9.]+\s*:\s*[0-9.]+)$"),
+]
+SegmentationLoss = Annotated[str, Field(pattern=r"^(ce|dice|focal)(\+(ce|dice|focal))*$")]
+Keep = Annotated[str, Field(pattern=r"^(all|best\+last|[1-9]\d*)$")]
+
+
+def _there(value: str) -> str:
+    if value not in ("imagenet", "random") and not Path(value).expanduser().exists():
+        raise ValueError("should be imagenet, random, or a file or checkpoint folder that exists")
+    return value
+
+
+Weights = Annotated[str, AfterValidator(_there)]
 
 
 class Parameters(BaseModel):
@@ -27,7 +53,7 @@ class Parameters(BaseModel):
     data: str
     profile: Profile | None
     seed: Annotated[int, Field(ge=0)]
-    device: str
+    device: Device
     on_error: Literal["raise", "skip"]
 
     @property
@@ -83,12 +109,12 @@ class AutoencoderParameters(Parameters):
     batch_size: Count | None
     lr: Rate | None
     scores: list[str]
-    rule: str
+    rule: Rule
     short_epochs: Count | None
     bottlenecks: list[Count] | None
     folds: Annotated[int, Field(ge=0, le=20)] | None
-    peer: str | None
-    peer_weights: str | None
+    peer: Classifier | Literal[""] | None
+    peer_weights: Weights | None
     retrain: bool
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "bottleneck": 8, "loss": "mse", "epochs": 1, "batch_size": 32, "lr": 2e-3,
@@ -117,7 +143,7 @@ class VariationalAutoencoderParameters(Parameters):
     batch_size: Count | None
     lr: Rate | None
     scores: list[str]
-    rule: str
+    rule: Rule
     retrain: bool
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "latent_size": 16, "loss": "mse", "beta": 1.0, "kl_warmup": 1.0, "epochs": 1,
@@ -138,7 +164,7 @@ class PatientDiagnosisParameters(Parameters):
     most_windows: Annotated[int, Field(ge=8)] | None
     folds: Annotated[int, Field(ge=3, le=20)] | None
     repeats: Annotated[int, Field(ge=1, le=100)] | None
-    rule: str
+    rule: Rule
     attention_epochs: Count | None
     limit: Count | None
     retrain: bool
@@ -155,16 +181,16 @@ class PatientDiagnosisParameters(Parameters):
 class PatchClassificationParameters(Parameters):
     """06: patches into classes."""
 
-    model: str | None
-    weights: str | None
+    model: Classifier | None
+    weights: Weights | None
     size: Annotated[int, Field(ge=16, le=1024)] | None
     window: Window | None
     epochs: Count | None
     batch_size: Count | None
     lr: Rate | None
-    augment: str | None
+    augment: Augmentation | None
     augment_until: Annotated[int, Field(ge=0)] | None
-    keep: str
+    keep: Keep
     limit: Count | None
     repeats: Annotated[int, Field(ge=0, le=20)] | None
     subgroups: list[str]
@@ -174,7 +200,7 @@ class PatchClassificationParameters(Parameters):
     folds: Annotated[int, Field(ge=2, le=20)] | None
     fold_epochs: Annotated[int, Field(ge=0)] | None
     fold_images: Count | None
-    architectures: list[str] | None
+    architectures: list[Classifier] | None
     robustness_images: Count | None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "augment_until": 1,
@@ -209,15 +235,15 @@ class PatchClassificationParameters(Parameters):
 class SegmentationParameters(Parameters):
     """05: a class for every pixel."""
 
-    model: str | None
-    weights: str | None
+    model: Encoder | None
+    weights: Weights | None
     longest_side: Annotated[int, Field(ge=32, le=16384)] | None
     crop: Annotated[int, Field(ge=32, le=2048)] | None
     epochs: Count | None
     batch_size: Count | None
     lr: Rate | None
-    schedule: str | None
-    loss: str
+    schedule: Literal["constant", "exponential", "cosine", "one-cycle"] | None
+    loss: SegmentationLoss
     class_weights: Literal["balanced", "none"]
     deep_supervision: bool
     turns: Literal[1, 2, 8] | None
