@@ -184,3 +184,82 @@ def test_rules_by_hand() -> None:
         rule_from_options(["a"], {1: "b"})
     with pytest.raises(MedcoreError, match="value 3, which no class has"):
         to_classes(decided({0, 1, 2}, classes=("a", "b", "c")), np.array([[3]]), path)
+
+
+DISC = np.hypot(*(np.indices((24, 24)) - 12)) < 7
+SOFT = np.clip(255 * (7.5 - np.hypot(*(np.indices((24, 24)) - 12))) / 3, 0, 255).astype(np.uint8)
+
+
+def pairs(tmp_path: Path, *masks: Image.Image | np.ndarray, ending: str = ".png") -> Path:
+    for number, given in enumerate(masks):
+        picture(tmp_path / f"set/images/{number}.png", size=(24, 24))
+        (tmp_path / "set/masks").mkdir(exist_ok=True)
+        made = given if isinstance(given, Image.Image) else Image.fromarray(given)
+        made.save(tmp_path / f"set/masks/{number}{ending}")
+    return tmp_path / "set"
+
+
+def palette(values: np.ndarray, *colours: tuple[int, int, int]) -> Image.Image:
+    image = Image.new("P", values.shape[::-1])
+    image.putdata(values.astype(np.uint8).ravel().tolist())
+    image.putpalette([part for colour in colours for part in colour])
+    return image
+
+
+BLACK, WHITE, RED, GREY = (0, 0, 0), (255, 255, 255), (200, 0, 0), (90, 90, 90)
+ONE, FULL = DISC.astype(np.uint8), DISC.astype(np.uint8) * 255
+BINARY_SETS = {
+    "0/1 beside 0/255": (ONE, FULL, ONE, FULL),
+    "0/38": (ONE * 38, ONE * 38),
+    "one mask is full": (FULL, np.full_like(FULL, 255)),
+    "palettes in two orders": (palette(DISC, BLACK, WHITE), palette(~DISC, WHITE, BLACK)),
+    "white before black everywhere": (palette(~DISC, WHITE, BLACK), palette(~DISC, WHITE, BLACK)),
+    "grey palettes in two orders": (palette(DISC, BLACK, GREY), palette(~DISC, GREY, BLACK)),
+    "red palette by index": (palette(DISC, BLACK, RED), palette(DISC, BLACK, RED)),
+    "three equal channels": (np.stack([FULL] * 3, axis=2), FULL),
+    "one bit": (Image.fromarray(DISC), FULL),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BINARY_SETS)
+def test_two_values_are_the_object_however_they_are_stored(tmp_path: Path, tmp_data: Path, kind: str) -> None:
+    patches = read_set(pairs(tmp_path, *BINARY_SETS[kind]), progress=False)
+    assert patches.classes == ["background", "foreground"]
+    expected = [np.ones_like(DISC) if kind == "one mask is full" and k == 1 else DISC for k in range(len(patches))]
+    assert np.array_equal(patches.take_masks(), expected)
+    assert any(line.startswith("masks: ") for line in patches.card.reading)
+
+
+NUMBERED = [np.pad(np.repeat(np.repeat(row[None], 4, 0), 2, 1), ((2, 18), (2, 22 - 2 * row.size))) for row in
+            (np.arange(1, n + 1, dtype=np.uint8) for n in (3, 5, 8))]  # fmt: skip
+ASKED = {
+    "soft edges": ((SOFT, SOFT), r"--mask-threshold 128", {"mask_threshold": 128}, SOFT >= 128),
+    "numbered objects": (NUMBERED, r"--mask-rule binary.*--mask-rule index", {"mask_rule": "binary"}, NUMBERED[0] > 0),
+    "numbered classes": (NUMBERED, r"objects of one class, or classes", {"mask_rule": "index"}, NUMBERED[0]),
+    "values with gaps": ((ONE * 80 + np.eye(24, dtype=np.uint8) * 90 * ~DISC,) * 2, r"0, 80, 90.*--mask-map",
+                         {"mask_map": {0: "ground", 80: "a", 90: "b"}}, ONE + 2 * (np.eye(24, dtype=np.uint8) * ~DISC)),
+    "colours in two orders": ((palette(DISC, BLACK, RED), palette(~DISC, RED, BLACK)), r"--mask-map '#000000=",
+                              {"mask_map": {"#000000": "ground", "#c80000": "gland"}}, DISC),
+    "255 beside classes": ((ONE + np.eye(24, dtype=np.uint8) * 254 * DISC, FULL), r"255 foreground or 'ignore'",
+                           {"mask_rule": "binary"}, DISC),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_masks_that_may_mean_two_things_are_asked_for_and_the_answer_works(
+    tmp_path: Path, tmp_data: Path, kind: str
+) -> None:
+    masks, message, options, expected = ASKED[kind]
+    root = pairs(tmp_path, *masks)
+    with pytest.raises(MedcoreError, match=message):
+        read_set(root, progress=False)
+    patches = read_set(root, progress=False, **options)
+    assert np.array_equal(patches.take_masks()[0], expected)
+
+
+def test_options_of_masks_exclude_each_other(tmp_path: Path, tmp_data: Path) -> None:
+    root = pairs(tmp_path, FULL, FULL)
+    with pytest.raises(MedcoreError, match="exclude each other"):
+        read_set(root, progress=False, mask_threshold=3, mask_rule="binary")
+    with pytest.raises(MedcoreError, match="mask_rule must be"):
+        read_set(root, progress=False, mask_rule="objects")

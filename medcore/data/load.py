@@ -9,6 +9,9 @@ import hashlib
 import inspect
 import json
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,7 +23,8 @@ from filelock import FileLock
 
 from medcore.data import readers, sizes
 from medcore.data.card import Card
-from medcore.data.images import DecodeOptions
+from medcore.data.integrity import age_of, clean_parts, content_hashes, open_checked, storage_error
+from medcore.data.options import DecodeOptions
 from medcore.data.patchset import PatchSet
 from medcore.data.prepare import write_set
 from medcore.data.readers.arrays import is_patchset
@@ -29,8 +33,7 @@ from medcore.data.source import data_home, find_source, is_phantom
 from medcore.errors import MedcoreError
 
 _DECODING = ("value_range", "window", "max_pixels", "fast_jpeg", "bands", "slices")
-_CODE = ("formats/__init__", "formats/dicom", "formats/dicom_file", "formats/intensity", "formats/tiff", "images", "options",
-         "prepare", "sizes")  # fmt: skip
+_CODE = ("images", "options", "prepare", "sizes")
 _CARD_FIELDS = ("title", "licence", "citation", "homepage", "pixel_size_um", "abnormal", "task")
 
 
@@ -46,6 +49,7 @@ def read_set(
     overlap: int = 0,
     card: dict[str, Any] | None = None,
     keep_ids: bool = False,
+    cache: bool = True,
     **options: Any,
 ) -> PatchSet:
     """Open a data set; the first time, read and prepare it under ``data_home()/prepared``.
@@ -57,12 +61,11 @@ def read_set(
             the largest instead of resized when no size is given, so that nothing is scaled.
         policy: ``resize``, ``fit``, ``crop``, ``pad`` or ``tile``; see ``medcore.data.sizes``.
         on_error: ``raise`` at the first bad image or row, or ``skip`` them: counted and listed in the card.
-        seed: Seed of a phantom; nothing else is random.
-        progress: Show progress bars (stderr).
+        seed: Seed of a phantom.
         channels: 1 or 3; None: 1 when every image is grey, else 3.
-        overlap: Pixels that neighbouring tiles share (policy ``tile``).
-        card: Facts about your own set for its card: title, licence, citation, homepage, pixel_size_um, abnormal, task.
+        card: Facts for the card: title, licence, citation, homepage, pixel_size_um, abnormal, task.
         keep_ids: Let patient identifiers and file names of DICOM reach the set; else hashes stand in their place.
+        cache: Reuse what was prepared before from the same contents; False makes it anew.
         **options: Decoding (the fields of ``medcore.data.options.DecodeOptions``), or options of the reader or
             the phantom (``encoding``, ``classes``, ``patient_pattern``, ``mask_map``, ``patients``, ...).
 
@@ -78,21 +81,22 @@ def read_set(
     _check_choice("channels", channels, (None, 1, 3))
     problems = Problems(on_error, keep_ids=keep_ids)
     if is_phantom(source):
-        return _load_phantom(str(source), size, seed, options)
+        return _load_phantom(str(source), size, seed, options, cache)
     path = find_source(source)
     if path.suffix.lower() == ".npz" and path.is_file() and is_patchset(path):
         return _open_own(path, size, policy, options)
     listing, decoding = _list_with_card(path, problems, options, card)
-    how = {"policy": policy, "size": size, "channels": channels, "overlap": overlap}
+    how: dict[str, Any] = {"policy": policy, "size": size, "channels": channels, "overlap": overlap}
     settings = how | {"decoding": vars(decoding), "on_error": on_error, "options": options, "card": card,
                       "keep_ids": keep_ids}  # fmt: skip
     target = data_home() / "prepared" / f"{_safe(listing.card.name)}-{_key(listing, settings)}.npz"
-    with _lock(target):
-        cached = _cached(target)
+    with _alone(target):
+        cached = _cached(target) if cache else None
         if cached is not None:
-            return cached
+            line = f"the prepared set {age_of(target)}, is reused (cache=False or --no-cache makes it anew)"
+            return cached.with_card(replace(cached.card, reading=[line, *cached.card.reading]))
         write_set(listing, target, decoding=decoding, progress=progress, **how)
-        return PatchSet.open(target)
+        return open_checked(target)
 
 
 def report_reading(
@@ -132,7 +136,9 @@ def _list_with_card(
     listing = readers.list_images(path, problems, options)
     if listing.rows is not None and decoding != DecodeOptions():
         raise MedcoreError(f"'{path}' holds arrays, not image files: {', '.join(_DECODING)} have no meaning for it")
-    given = {name: list(value) for name in ("value_range", "window") if (value := getattr(decoding, name))}
+    given: dict[str, Any] = {
+        name: list(value) for name in ("value_range", "window") if (value := getattr(decoding, name))
+    }
     given |= {"decoding": decoding.to_dict()} if decoding != DecodeOptions() else {}
     made = _with_facts(listing.card, facts)
     listing.card = replace(made, recipe={**made.recipe, **given})
@@ -145,7 +151,7 @@ def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 
 def _open_own(path: Path, size: Any, policy: str, options: dict[str, Any]) -> PatchSet:
-    patches = PatchSet.open(path)
+    patches = open_checked(path)
     if size is not None and sizes.parse_size(size) != patches.shape[:2]:
         raise MedcoreError(
             f"{path} is a prepared set of {patches.shape[1]}×{patches.shape[0]}; prepare the original images "
@@ -156,7 +162,7 @@ def _open_own(path: Path, size: Any, policy: str, options: dict[str, Any]) -> Pa
     return patches
 
 
-def _load_phantom(name: str, size: Any, seed: int, options: dict[str, Any]) -> PatchSet:
+def _load_phantom(name: str, size: Any, seed: int, options: dict[str, Any], cache: bool) -> PatchSet:
     from medcore.data.phantoms import PHANTOMS
 
     maker = PHANTOMS[name]
@@ -167,15 +173,20 @@ def _load_phantom(name: str, size: Any, seed: int, options: dict[str, Any]) -> P
             raise MedcoreError(f"option {option!r} does not belong to {name}; it takes {', '.join(known)}")
     key = _digest({"options": wanted, "code": _code_hash("phantoms")})
     target = data_home() / "prepared" / f"{name}-{key}.npz"
-    with _lock(target):
-        return _cached(target) or maker(**wanted).save(target)
+    with _alone(target):
+        cached = _cached(target) if cache else None
+        if cached is not None:
+            return cached
+        maker(**wanted).save(target)
+        return open_checked(target)
 
 
 def _cached(target: Path) -> PatchSet | None:
-    """What was prepared before; a damaged file is dropped, because it can be made anew."""
+    """What was prepared before; a damaged file is dropped aloud, because it can be made anew."""
     try:
-        return PatchSet.open(target) if target.is_file() else None
-    except MedcoreError:
+        return open_checked(target) if target.is_file() else None
+    except MedcoreError as error:
+        print(f"medcore: a prepared set was damaged and is made anew ({error})", file=sys.stderr)
         target.unlink()
         return None
 
@@ -187,13 +198,14 @@ def _with_facts(made: Any, facts: dict[str, Any] | None) -> Any:
 
 
 def _key(listing: Listing, settings: dict[str, Any]) -> str:
-    """Names the content: every file with its size and time, the tables, the settings and the code that reads."""
+    """Names the content: every file by its hash, the tables, the settings and the code that reads."""
     files = [item.file for item in listing.items] + [item.mask for item in listing.items if item.mask is not None]
     files += [listing.root] if listing.root.is_file() else []
-    stamps = [(os.path.relpath(file, listing.root), *_stamp(file)) for file in files]
+    places = [os.path.relpath(file, listing.root) for file in files]
+    contents = list(zip(places, content_hashes(listing.root, files), strict=True))
     rows = [item.columns for item in listing.items]
-    tables = [hashlib.sha256(path.read_bytes()).hexdigest() for path in listing.also]
-    what = {"files": stamps, "rows": rows, "tables": tables, "settings": settings, "card": listing.card.as_dict(),
+    tables = content_hashes(listing.root, listing.also)
+    what = {"files": contents, "rows": rows, "tables": tables, "settings": settings, "card": listing.card.as_dict(),
             "rule": repr(listing.mask_rule), "code": _code_hash("readers")}  # fmt: skip
     return _digest(what)
 
@@ -214,14 +226,25 @@ def _digest(value: Any) -> str:
 def _code_hash(folder: str) -> str:
     """A change of the reading (``readers``) or drawing (``phantoms``) code makes every cached set anew."""
     here = Path(__file__).parent
-    sources = sorted((here / folder).glob("*.py")) + [here / f"{name}.py" for name in _CODE if folder == "readers"]
+    sources = sorted((here / folder).glob("*.py"))
+    if folder == "readers":
+        sources += [*sorted((here / "formats").glob("*.py")), *(here / f"{name}.py" for name in _CODE)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
-def _lock(target: Path) -> FileLock:
-    """Two notebooks that need the same set at once: the second waits and finds it made."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(target.with_suffix(".lock"))
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Two notebooks that need the same set at once: the second waits and finds it made.
+
+    What a killed run left of this set is removed; a folder or disk that takes nothing is one line.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_suffix(".lock")):
+            clean_parts(target.parent, target.name)
+            yield
+    except OSError as error:
+        raise storage_error(error, target) from error
 
 
 def _safe(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ import numpy as np
 
 from medcore.data import datasets, npzfile
 from medcore.data.card import Card
+from medcore.data.options import MAX_PIXELS
 from medcore.data.readers.listing import NO_PATIENTS, ArrayRows, Listing, Problems
 from medcore.data.readers.names import split_name
 from medcore.errors import MedcoreError
 
 _CHUNK_BYTES = 16 << 20
+MOST_ROWS = 20_000_000
+MOST_COLUMN_BYTES, MOST_MASK_BYTES = 512 << 20, 4 << 30  # what is held in memory whole
 _PLURALS = {"labels": "label", "patients": "patient", "splits": "split"}
 
 
@@ -58,7 +62,14 @@ def _members(path: Path) -> dict[str, tuple[int, ...]]:
         for entry in archive.infolist():
             if entry.filename.endswith(".npy"):
                 with archive.open(entry) as member:
-                    shape, _, _ = npzfile.read_npy_header(member, f"{path}, member {entry.filename!r}")
+                    where = f"{path}, member {entry.filename!r}"
+                    shape, _, dtype = npzfile.read_npy_header(member, where)
+                if math.prod(shape) * dtype.itemsize > entry.file_size:
+                    raise MedcoreError(f"{where}: {entry.file_size:,} bytes do not hold an array of shape {shape}")
+                if "images" in entry.filename and (len(shape) not in (3, 4) or math.prod(shape[1:3]) > MAX_PIXELS):
+                    raise MedcoreError(f"{where} holds images of shape {shape[1:]}; cut them into tiles")
+                if shape and shape[0] > MOST_ROWS:
+                    raise MedcoreError(f"{where} holds {shape[0]:,} rows, more than {MOST_ROWS:,}; split the file")
                 shapes[entry.filename.removesuffix(".npy")] = shape
     return shapes
 
@@ -136,13 +147,13 @@ def _plain(path: Path, members: dict[str, tuple[int, ...]], problems: Problems, 
     return Listing(path, card, rows=rows, problems=problems)
 
 
-def _whole(path: Path, name: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as archive:
-        return np.asarray(archive[name])
+def _whole(path: Path, name: str, most_bytes: int = MOST_COLUMN_BYTES) -> np.ndarray:
+    with npzfile.open_zip(path) as archive:
+        return npzfile.read_array(archive, f"{name}.npy", most_bytes, f"{path}, member {name!r}")
 
 
 def _masks(path: Path, name: str) -> np.ndarray:
-    values = _whole(path, name)
+    values = _whole(path, name, MOST_MASK_BYTES)
     if values.dtype.kind not in "iub" or values.min(initial=0) < 0 or values.max(initial=0) > 255:
         raise MedcoreError(f"{path}, '{name}' must hold class indexes 0..254 and 255 for 'ignore', not {values.dtype}")
     return values.astype(np.uint8)

@@ -179,11 +179,17 @@ def nothing_read(folder: Folder) -> str:
     return f"holds no image that can be read (there: {there}; read are {', '.join(sorted(SUFFIXES))}); {way}"
 
 
-def report_files(folder: Folder, problems: Problems) -> None:
-    """Say which files below a folder were passed over and why, and which were known by their content."""
+def report_files(folder: Folder, problems: Problems, used: Path | None = None) -> None:
+    """Say which files below a folder were passed over and why, and which were known by their content.
+
+    Args:
+        folder: The folder.
+        problems: Hears it.
+        used: A table that is read.
+    """
     hidden = [name for inner in folder.walk() for name in inner.hidden]
     content = [file.name for inner in folder.walk() for file in inner.by_content]
-    others = endings_below(folder)
+    others = endings_below(folder) - Counter([used.suffix.lower()] if used else [])
     for inner in folder.walk():
         if inner.fault:
             problems.bad(inner.fault, file=str(inner.path))

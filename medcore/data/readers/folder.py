@@ -74,8 +74,8 @@ def read_folder(
     if masks == "none":
         _drop_masks(tree, problems)
     branches = _as_told(tree, layout) if layout else find_branches(unwrapped(tree, problems), problems)
-    known = {spelling_key(name) for name in classes or ()}
-    unknown = sorted({b.says["class"] for b in branches if known and spelling_key(b.says["class"]) not in known})
+    allowed = {spelling_key(name) for name in classes or ()}
+    unknown = sorted({b.says["class"] for b in branches if allowed and spelling_key(b.says["class"]) not in allowed})
     if unknown:
         raise MedcoreError(f"'{root}': folders {listed(unknown)} are not among the classes {', '.join(classes or ())}")
     branches = [branch for branch in branches if _usable(branch, tree, problems)]

@@ -170,6 +170,9 @@ def read_metadata(
         problems.warn(f"{path.name}: column 'patient' is empty in every row")
         patients = []
     items = _items(table, finder, problems, names, labels, patients)
+    used = [role for role in ROLES if role in table.header]
+    problems.note(f"{path.name}: {len(items)} rows, columns {', '.join(used)}" + (f"; further {listed(extra, 8)}" if (
+        extra := [name for name in table.header if name not in ROLES]) else ""))  # fmt: skip
     known = bool(patients) or fill_dicom_patients(items, problems)
     if not known:
         problems.warn(NO_PATIENTS)

@@ -120,12 +120,12 @@ def read_segmentation(
     if mask_classes not in ("mask", "grade"):
         raise MedcoreError(f"mask_classes must be 'mask' or 'grade', not {mask_classes!r}")
     tree = scan(root)
-    report_files(tree, problems)
+    table = grade_file(root)
+    report_files(tree, problems, table)
     pairs = find_pairs(tree, problems, images, masks)
     items = _paired_items(root, pairs, problems, told=masks is not None or images is not None)
     if not items:
         raise MedcoreError(f"'{root}' holds no image with a mask that can be used")
-    table = grade_file(root)
     grades = read_grades(table) if table else {}
     _join(items, grades, problems)
     _patients_by_pattern(items, patient_pattern)

@@ -75,8 +75,8 @@ def read_table(path: Path, *, encoding: str | None = None) -> Table:
     columns = text.lstrip().split("\n", 1)[0].count(delimiter) + 1
     if columns > MOST_COLUMNS:
         raise MedcoreError(
-            f"{path} has {columns:,} columns, more than {MOST_COLUMNS:,}: a table of images has one row an image and few "
-            "columns; name the file that lists the images"
+            f"{path} has {columns:,} columns, more than {MOST_COLUMNS:,}: a table of images has one row an image and "
+            "few columns; name the file that lists the images"
         )
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
