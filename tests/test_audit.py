@@ -14,11 +14,10 @@ from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.stats.contingency import association
 from sklearn.metrics import roc_auc_score
 
-from medcore.data.audit import copies, hashing, shortcuts
-from medcore.data.audit.audit import MANIPULATIONS, audit
+from medcore.data.audit import hashing, shortcuts
+from medcore.data.audit.audit import audit
 from medcore.data.audit.fix import audit_main, fix_splits
 from medcore.data.audit.links import linked_groups, named_pairs
 from medcore.data.card import Card
@@ -71,7 +70,7 @@ def kinds(result) -> dict[str, int]:
 
 def test_frequencies_equal_scipys_cosine_transform():
     images = textures(3, side=40)
-    reference = dctn(hashing.brightness(images).astype(float), axes=(1, 2), norm="ortho") / 40
+    reference = dctn(hashing.luminance(images).astype(float), axes=(1, 2), norm="ortho") / 40
     assert np.allclose(hashing.low_frequencies(images, 9), reference[:, :9, :9], atol=1e-3)
 
 
@@ -94,21 +93,6 @@ def test_symmetry_names_mean_what_they_say():
         "turned 90° right": np.rot90(image, -1),
     }.items():
         assert np.array_equal(hashing.apply_symmetry(image, named[name]), expected)
-
-
-def test_eight_agreements_equal_the_slow_way():
-    images = textures(40)
-    frequencies = hashing.low_frequencies(images, 12)
-    comparer = copies.learn_comparer(frequencies, images, np.arange(40))
-    vectors = (copies._vectors(frequencies) - comparer.mean) @ comparer.whiten
-    cosine, difference = copies._eight_agreements(comparer, vectors[:5].astype("f"), vectors[5:10].astype("f"))
-    for number in range(8):
-        turned = copies._vectors(hashing.transform_frequencies(frequencies[5:10], number))
-        other = (turned - comparer.mean) @ comparer.whiten
-        assert np.allclose(difference[:, number], np.square(vectors[:5] - other).mean(axis=1), rtol=1e-3, atol=1e-3)
-        one, two = vectors[:5] @ comparer.weigh, other @ comparer.weigh
-        expected = (one * two).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
-        assert np.allclose(cosine[:, number], expected, atol=1e-3)
 
 
 # --- the gate, small -------------------------------------------------------------------------------------------
@@ -178,13 +162,6 @@ def test_the_reported_symmetry_brings_one_copy_onto_the_other():
 def test_unrelated_images_give_no_pair():
     result = audit(make_set(textures(1500, seed=3), split=sides(1500)), shortcuts=False)
     assert result.pairs.empty and result.passed
-
-
-def test_power_counts_what_would_be_found():
-    result = audit(make_set(textures(300)), shortcuts=False)
-    assert set(result.power) == set(MANIPULATIONS)
-    found, planted = (sum(numbers) for numbers in zip(*result.power.values(), strict=True))
-    assert found / planted >= 0.99
 
 
 def test_power_is_low_where_copies_cannot_be_told():
@@ -328,32 +305,22 @@ def test_no_shortcut_is_no_warning():
 def test_size_of_the_source_counts_as_a_cue():
     label = np.arange(60) % 2
     ps = make_set(textures(60), label=label, source_height=200 + 50 * label, source_width=np.full(60, 200))
-    best = shortcuts.cue_table(ps, hashing.describe(ps).statistics).iloc[0]
+    best = shortcuts.cue_table(ps, hashing.describe_images(ps).statistics).iloc[0]
     assert (best["cue"], best["auroc"]) == ("source height", 1.0)
 
 
 def test_cue_auroc_equals_scikit_learn():
     ps = make_set(textures(80), label=np.random.default_rng(1).integers(0, 2, 80))
-    statistics = hashing.describe(ps).statistics
+    statistics = hashing.describe_images(ps).statistics
     table = shortcuts.cue_table(ps, statistics).set_index("cue")["auroc"]
     area = roc_auc_score(ps.labels, statistics["mean red"])
     assert table["mean red"] == pytest.approx(max(area, 1 - area))
 
 
-def test_source_association_matches_scipy_for_large_tables():
-    rng = np.random.default_rng(0)
-    label = rng.integers(0, 2, 4000)
-    subset = np.where(rng.random(4000) < 0.8, label, 1 - label).astype(str)
-    ps = make_set(np.zeros((4000, 4, 4, 3), np.uint8), label=label, subset=subset)
-    ((name, strength),) = shortcuts.source_association(ps)
-    assert name == "subset"
-    assert strength == pytest.approx(association(pd.crosstab(subset, label).to_numpy(), correction=False), abs=0.01)
-
-
 def test_pixel_statistics_by_hand():
     image = np.zeros((1, 4, 4, 3), np.uint8)
     image[0, :2] = [255, 100, 0]
-    values = dict(zip(shortcuts.STATISTICS, shortcuts.pixel_statistics(image)[0], strict=True))
+    values = dict(zip(shortcuts.STATISTICS, shortcuts.image_statistics(image)[0], strict=True))
     assert values["mean red"] == 127.5 and values["mean blue"] == 0
     assert values["spread green"] == 50
     assert (values["widest range"], values["narrowest range"]) == (255, 0)
@@ -427,5 +394,5 @@ def test_command_exits_1_on_leakage_and_0_after_correction(tmp_path, monkeypatch
     path = leaking().save(tmp_path / "leaking.npz").path
     assert audit_main(path) == 1
     assert "leakage" in capsys.readouterr().out
-    assert audit_main(path, fix=True, out=tmp_path / "fixed.npz") == 0
+    assert audit_main(path, fix=True, fixed=tmp_path / "fixed.npz") == 0
     assert audit_main(tmp_path / "fixed.npz") == 0

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import medcore.plots.display as display_module
-from medcore.data.audit.audit import audit
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import assign_splits
@@ -276,14 +275,6 @@ def every_class() -> Scores:
     return Scores(TRUTH, PROBABILITY, GROUPS, ["test"] * len(TRUTH), tuple(CLASSES))
 
 
-def copies():
-    ps = toy_set(40)
-    images = ps.take()
-    images[30], images[31] = images[2], np.rot90(images[3])
-    doubled = PatchSet.from_arrays(images, ps.table, ps.card)
-    return data.copies_found(doubled, audit(doubled, shortcuts=False))
-
-
 PLOTS = {
     "image_grid": lambda: images.image_grid(PICTURES, titles=[f"case {n}\nx" for n in range(8)], pixel_size_um=0.5),
     "class_examples": lambda: images.class_examples(toy_set()),
@@ -315,7 +306,6 @@ PLOTS = {
         [estimate(), estimate("accuracy"), estimate("ap", None, None, None, note="one class only")],
         baselines={"majority": [estimate("accuracy", 0.5)], "mean colour": [estimate(value=0.7)]},
     ),
-    "copies_found": lambda: copies(),
     "reconstruction_rows": lambda: maps.reconstruction_rows(PICTURES, PICTURES[::-1], titles=["nv 0.1"] * 8),
     "heat_overlays": lambda: maps.heat_overlays(PICTURES, RNG.random((8, 24, 24)), titles=["nv"] * 8),
     "latent_space": lambda: embedding.latent_space(POINTS, labels=LABELS, classes=CLASSES, groups=LABELS.astype(str)),

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
-from medcore.data.audit.audit import Audit
-from medcore.data.audit.hashing import SYMMETRIES, apply_symmetry
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import SPLITS, group_names, unit_of
-from medcore.errors import MedcoreError
 from medcore.plots import style
-from medcore.plots.images import image_pairs
 
 SIDES = (*SPLITS, "unassigned")
 
@@ -83,39 +77,3 @@ def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     )
     ax.set_title(f"{len(counts):,} {unit}s, {counts.min():,} to {counts.max():,} images each")
     return ax
-
-
-@style.styled
-def copies_found(ps: PatchSet, audited: Audit, *, limit: int = 9, ax: Axes | None = None) -> Axes:
-    """Pairs that the audit holds for copies, the most harmful first; the right image is turned onto the left one.
-
-    Args:
-        ps: the set that was audited.
-
-    Raises:
-        MedcoreError: when the audit found no pair.
-    """
-    if audited.pairs.empty:
-        raise MedcoreError("copies_found: the audit found no copies; there is nothing to show.")
-    pairs = audited.pairs.sort_values(["across", "same_group", "agreement"], ascending=[False, True, True]).head(limit)
-    records = pairs.to_dict("records")
-    left = ps.take([int(pair["a"]) for pair in records])
-    right = ps.take([int(pair["b"]) for pair in records])
-    if ps.shape[0] == ps.shape[1]:
-        right = np.stack(
-            [apply_symmetry(image, max(pair["symmetry"], 0)) for image, pair in zip(right, records, strict=True)]
-        )
-    captions = [_pair_caption(ps, pair) for pair in records]
-    return image_pairs(left, right, captions=captions, columns=min(3, len(records)), ax=ax)
-
-
-def _pair_caption(ps: PatchSet, pair: dict[Any, Any]) -> str:
-    """Two lines: what kind of copy, and where the two lie."""
-    kind = {"exact": "equal pixels", "named": "copy by its name"}.get(
-        pair["kind"], SYMMETRIES[max(pair["symmetry"], 0)]
-    )
-    agreement = f", r = {pair['agreement']:.2f}" if pair["kind"] == "near" else ""
-    sides = [ps.splits[int(pair[end])] or "no side" for end in "ab"]
-    unit = unit_of(ps)
-    where = " | ".join(sides) if pair["across"] else f"same {unit}" if pair["same_group"] else f"two {unit}s"
-    return f"{kind}{agreement}\n{where}"

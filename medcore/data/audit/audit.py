@@ -1,11 +1,13 @@
 """The leakage audit: does any image, or its copy, stand on two sides of the split, and what gives the class away?
 
 Looks for patients on two sides; exact copies (equal pixels, whatever the file format); near copies (flipped, turned,
-recompressed, resized, slightly brighter); augmented copies by name; copies with different labels; broken images; and
-colour, size or source statistics that tell the class. Before it reports nothing, it says what it would have found:
-``power`` is the share of copies, planted into this very set, that it recognises.
+recompressed, resized, slightly brighter); images that share a part (crops, overlapping windows, recoloured, inverted,
+framed or slightly turned copies, halves of montages, neighbouring slices); augmented copies by name; copies with
+different labels; broken images; and anything in the table, the files or simple statistics that tells the class.
+Before it reports nothing, it says what it would have found: ``power`` is the share of copies of each kind, planted into
+this very set, that it recognises; what it cannot see stands beside it by name.
 
-    python -c "from medcore.data.audit.fix import audit_main; audit_main('phantom-crc')"
+    python -c "from medcore.data.audit.audit import audit; from medcore import read_set; print(audit(read_set('x')))"
 """
 
 from __future__ import annotations
@@ -21,14 +23,20 @@ import pandas as pd
 from medcore.data.audit import copies as duplicates
 from medcore.data.audit import findings
 from medcore.data.audit.findings import Finding
-from medcore.data.audit.hashing import Description, apply_symmetry, content_images, describe, low_frequencies
+from medcore.data.audit.hashing import Description, content_images, describe_images, low_frequencies
 from medcore.data.audit.links import exact_pairs, named_pairs, pair_relations, turned_exact_pairs
+from medcore.data.audit.planted import UNSEEN, plant
+from medcore.data.audit.shared import Learnt, find_shared, name_kinds, shared_like
 from medcore.data.audit.shortcuts import CONSTANT
+from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 
-PLANTED = 200  # copies planted to measure the power
+PLANTED, PLANTED_OF_MANY, MANY = 6, 16, 2000  # images copied in every way to measure the power; of sets above MANY
 MOST_TURNED = 20_000  # flat images compared by exact turns
 EXAMPLES = 12  # of each finding in the results file
+SHOWN = 3  # of each finding in print
+RARELY = 0.5  # share of planted copies below which a kind is called unseen
+PLAIN_PAIR = {"symmetry": 0, "agreement": 1.0, "overlap": 1.0, "scale": 1.0, "degrees": 0.0, "inverted": False}
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,12 @@ class Audit:
 
     Attributes:
         findings: worst first.
-        pairs: copies found, one row a pair: ``a``, ``b`` (rows of the set, a < b), ``kind`` (exact, near, named),
-            ``symmetry`` (what brings b onto a), ``agreement``, ``difference``, ``across`` (the split),
-            ``same_group`` (patient).
+        pairs: copies found, one row a pair: ``a``, ``b`` (rows of the set, a < b), ``kind`` (exact, near, altered,
+            overlap, slice, named), ``symmetry`` (what brings b onto a), ``agreement``, ``overlap`` (share
+            of the smaller image), ``scale``, ``degrees``, ``inverted``, ``across`` (split), ``same_group`` (patient).
         images: how many images were looked at.
         flat: how many of them hold too little detail to be compared with others.
-        power: planted manipulation to (found, planted).
+        power: planted kind of copy to (found, planted).
         seconds: how long it took.
         set_name: of the set.
         fingerprint: of the set.
@@ -68,10 +76,22 @@ class Audit:
         """Whether no leakage was found."""
         return self.verdict != "leakage"
 
+    @property
+    def unseen(self) -> list[str]:
+        """Kinds of copies that this audit does not find in this set, and those it never looks for."""
+        missed = [
+            f"{kind} ({found} of {count})" for kind, (found, count) in self.power.items() if found < RARELY * count
+        ]
+        return [*missed, *UNSEEN] if self.power else []
+
     def table(self) -> pd.DataFrame:
         """One row per finding: severity, finding, count, and what it means."""
         rows = [(one.severity, one.kind, one.count, one.message) for one in self.findings]
         return pd.DataFrame(rows, columns=["severity", "finding", "count", "what it means"])
+
+    def pair_table(self, ps: PatchSet) -> pd.DataFrame:
+        """Every pair with file names, patients, sides and classes, those across the split first."""
+        return findings.pair_table(ps, self.pairs)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types, with a few examples of each finding."""
@@ -86,15 +106,21 @@ class Audit:
             "images": self.images,
             "too_flat_to_compare": self.flat,
             "power": {name: {"found": found, "planted": count} for name, (found, count) in self.power.items()},
+            "unseen": self.unseen,
             "seconds": round(self.seconds, 2),
         }
 
     def __str__(self) -> str:
         lines = [f"audit of {self.images:,} images: {self.verdict}"]
-        lines += [f"  {one.severity:<8} {one.kind}: {one.message}" for one in self.findings]
+        for one in self.findings:
+            lines.append(f"  {one.severity:<8} {one.kind}: {one.message}")
+            lines += [f"           {findings.example_line(example)}" for example in one.examples[:SHOWN]]
+            lines += [f"           … and {one.count - SHOWN:,} more"] * (one.count > SHOWN and bool(one.examples))
         if self.power:
             found, planted = (sum(numbers) for numbers in zip(*self.power.values(), strict=True))
-            lines.append(f"  power: {found} of {planted} copies planted into this set were recognised")
+            lines.append(f"  power: {found} of {planted} copies planted into this set were recognised, of these kinds:")
+            lines.append("    " + "; ".join(f"{kind} {hit}/{of}" for kind, (hit, of) in self.power.items()))
+            lines.append(f"  not seen here or not looked for: {'; '.join(self.unseen)}")
         return "\n".join(lines)
 
 
@@ -116,8 +142,8 @@ def audit(
     begun = time.perf_counter()
     say = step or (lambda name: None)
     say("reading every image")
-    description = describe(ps)
-    say("looking for copies")
+    description = describe_images(ps)
+    say("looking for copies and shared parts")
     pairs, flat, power = _all_pairs(ps, description, near=near, seed=seed)
     say("looking for shortcuts and broken images")
     found = [
@@ -136,72 +162,57 @@ def audit(
 def _all_pairs(
     ps: PatchSet, description: Description, *, near: bool, seed: int
 ) -> tuple[pd.DataFrame, np.ndarray, dict[str, tuple[int, int]]]:
-    """Exact, near and named copies, each pair once; which images are too flat; and the power of the search."""
+    """Copies and shared parts, each pair once; which images are too flat; and the power of the search."""
     constant = description.statistics["widest range"].to_numpy(dtype=float) <= CONSTANT
-    exact = exact_pairs(description.digests, constant).assign(kind="exact", symmetry=0, agreement=1.0, difference=0.0)
-    parts, flat = [exact], np.zeros(len(ps), bool)
+    parts, flat = [exact_pairs(description.digests, constant).assign(kind="exact")], np.zeros(len(ps), bool)
     power: dict[str, tuple[int, int]] = {}
     if near and len(ps) > 1:
-        close, flat, power = _near_pairs(ps, description, seed)
+        comparer, rng = _comparer(ps, description, seed)
+        close, flat = duplicates.find_copies(comparer, description.frequencies, description.detail)
         turned = turned_exact_pairs(ps, np.flatnonzero(flat & ~constant)[:MOST_TURNED])
-        parts += [close.assign(kind="near"), turned.assign(kind="near", agreement=1.0, difference=0.0)]
-    parts.append(named_pairs(ps).assign(kind="named", symmetry=-1, agreement=np.nan, difference=np.nan))
-    pairs = pd.concat([part for part in parts if len(part)] or [parts[0]], ignore_index=True)
+        parts += [close.assign(kind="near"), turned.assign(kind="near")]
+        shared, learnt = find_shared(ps, pd.concat(parts), seed=seed)
+        parts.append(shared.assign(kind="shared"))
+        power = _power(ps, description, comparer, learnt, flat, rng)
+    parts.append(named_pairs(ps).assign(kind="named", symmetry=-1, agreement=np.nan))
+    columns = ["a", "b", "kind", *PLAIN_PAIR]
+    full = [part.assign(**{key: PLAIN_PAIR[key] for key in PLAIN_PAIR if key not in part})[columns] for part in parts]
+    pairs = pd.concat([part for part in full if len(part)] or full[:1], ignore_index=True)
     low, high = pairs[["a", "b"]].min(axis=1), pairs[["a", "b"]].max(axis=1)
-    pairs = pairs.assign(a=low, b=high).drop_duplicates(["a", "b"], ignore_index=True)  # exact before near before named
+    pairs = pairs.assign(a=low, b=high).drop_duplicates(["a", "b"], ignore_index=True)  # exact before near, named last
     same = description.digests[pairs["a"].to_numpy(dtype=int)] == description.digests[pairs["b"].to_numpy(dtype=int)]
-    pairs = pairs[~((pairs["kind"] == "near") & same)]  # further pairs of an exact group say nothing new
-    return pair_relations(ps, pairs.reset_index(drop=True)), flat, power
+    pairs = pairs[~(pairs["kind"].isin(["near", "shared"]) & same)]  # further pairs of an exact group say nothing new
+    pairs = pairs.astype({"a": int, "b": int, "symmetry": int, "inverted": bool}).reset_index(drop=True)
+    return pair_relations(ps, pairs.assign(kind=name_kinds(ps, pairs))), flat, power
 
 
-def _near_pairs(
-    ps: PatchSet, description: Description, seed: int
-) -> tuple[pd.DataFrame, np.ndarray, dict[str, tuple[int, int]]]:
-    """Near copies, flat images, and the power."""
+def _comparer(ps: PatchSet, description: Description, seed: int) -> tuple[duplicates.Comparer, np.random.Generator]:
+    """What copying does to some images of the set."""
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(len(ps), min(duplicates.SAMPLE, len(ps)), replace=False))
-    comparer = duplicates.learn_comparer(description.frequencies, content_images(ps, rows), rows)
-    pairs, flat = duplicates.find_copies(comparer, description.frequencies, description.detail)
-    return pairs, flat, _power(ps, description, comparer, flat, rng)
+    return duplicates.learn_comparer(description.frequencies, content_images(ps, rows), rows), rng
 
 
 def _power(
-    ps: PatchSet, description: Description, comparer: duplicates.Comparer, flat: np.ndarray, rng: np.random.Generator
-) -> dict[str, tuple[int, int]]:
+    ps: PatchSet, description: Description, comparer: duplicates.Comparer, learnt: Learnt, flat: np.ndarray,
+    rng: np.random.Generator,
+) -> dict[str, tuple[int, int]]:  # fmt: skip
     """Plant copies of random images of this set and count which would be recognised."""
     usable = np.flatnonzero(~flat)
     if not len(usable):
         return {}
-    power = {}
-    for name, copied in MANIPULATIONS.items():
-        rows = rng.choice(usable, min(PLANTED // len(MANIPULATIONS), len(usable)), replace=False)
-        images = content_images(ps, rows)
-        copies = low_frequencies(copied(images, rng), description.frequencies.shape[1])
-        hit = duplicates.recognised(comparer, description.frequencies[rows], copies, description.detail[rows])
-        power[name] = (int(hit.sum()), len(rows))
+    rows = rng.choice(usable, min(PLANTED if len(ps) <= MANY else PLANTED_OF_MANY, len(usable)), replace=False)
+    images, truth = plant(content_images(ps, rows), rng)
+    first, second = (np.array([pair[end] for pair in truth]) for end in (0, 1))
+    table = pd.DataFrame({"label": np.zeros(len(images), int)})
+    planted = PatchSet.from_arrays(images, table, Card(name="planted", classes=["any"]))
+    shared = shared_like(planted, np.stack([first, second], axis=1), learnt)
+    hits = set(zip(shared["a"], shared["b"], strict=True))
+    frequencies = low_frequencies(images, description.frequencies.shape[1])
+    detail = np.resize(description.detail[rows], len(images))  # of the originals; copies are compared as they are
+    close = duplicates.recognised(comparer, frequencies[first], frequencies[second], detail[first])
+    power: dict[str, tuple[int, int]] = {}
+    for (a, b, kind), near in zip(truth, close, strict=True):
+        found, count = power.get(kind, (0, 0))
+        power[kind] = (found + bool(near or (a, b) in hits), count + 1)
     return power
-
-
-def _flipped_or_turned(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each image in a random other position (square images; others only flipped)."""
-    numbers = rng.integers(1, 8 if images.shape[1] == images.shape[2] else 4, len(images))
-    return np.stack([apply_symmetry(image, number) for image, number in zip(images, numbers, strict=True)])
-
-
-def _brightened(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each image 5 grey levels brighter or darker."""
-    shift = rng.choice([-5, 5], (len(images), 1, 1, 1))
-    return np.clip(images.astype(np.int16) + shift, 0, 255).astype(np.uint8)
-
-
-MANIPULATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "flipped or turned": _flipped_or_turned,
-    "JPEG quality 30": lambda images, rng: duplicates.recompressed(images, 30),
-    "JPEG quality 75": lambda images, rng: duplicates.recompressed(images, 75),
-    "resized to half": lambda images, rng: duplicates.scaled_and_back(images, 0.5),
-    "resized to double": lambda images, rng: duplicates.scaled_and_back(images, 2.0),
-    "5 grey levels brighter or darker": _brightened,
-    "flipped, halved and JPEG 50": lambda images, rng: duplicates.recompressed(
-        duplicates.scaled_and_back(_flipped_or_turned(images, rng), 0.5), 50
-    ),
-}

@@ -24,11 +24,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from medcore.data.audit.hashing import low_frequencies, transform_frequencies
-from medcore.data.images import compress_jpeg
-from medcore.data.sizes import resize
+from medcore.data.audit.planted import recompressed, scaled_and_back
 
 AGREEMENT = 0.75  # cosine that a copy reaches; unrelated images stay below 0.6
 DIFFERENCE = 0.5  # what remains between copies, in units of √(detail · noise); unrelated images leave more than 1
@@ -125,18 +123,6 @@ def recognised(comparer: Comparer, originals: np.ndarray, copies: np.ndarray, de
     plain = _plain(comparer, both, np.tile(detail, 2))
     pairs = _compare(comparer, both, plain, np.arange(count), np.arange(count) + count)
     return candidate & ~flat[:count] & ~flat[count:] & np.isin(np.arange(count), pairs["a"])
-
-
-def recompressed(images: np.ndarray, quality: int) -> np.ndarray:
-    """The images after JPEG at `quality` (1…95). **Shape** ``(N, H, W, 1 or 3)``."""
-    return np.stack([compress_jpeg(image, quality) for image in images])
-
-
-def scaled_and_back(images: np.ndarray, factor: float) -> np.ndarray:
-    """The images after scaling by `factor` and back to their size. **Shape** ``(N, H, W, 1 or 3)``."""
-    height, width = images.shape[1:3]
-    small = (max(1, round(height * factor)), max(1, round(width * factor)))
-    return resize(resize(images, small), (height, width))
 
 
 def _candidates(units: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -273,7 +259,3 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1, float32."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.maximum(length, 1e-12)).astype(np.float32)
-
-
-def _picture(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +10,21 @@ import numpy as np
 import pandas as pd
 
 from medcore.data.audit.hashing import SYMMETRIES
-from medcore.data.audit.shortcuts import broken_images, cue_table, shortcut_score, source_association
+from medcore.data.audit.shortcuts import CORNERS, broken_images, column_scores, cue_table, cue_values, shortcut_score
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import SPLITS, group_names, unit_of
 
 SEVERITIES = ("leakage", "warning", "info")
 SHORTCUT = 0.4  # share of the way from chance to perfect at which a shortcut becomes a warning
-ASSOCIATION = 0.5  # Cramér's V at which a source becomes a warning
 SHOWN = 50  # examples kept in a finding
+KINDS = {
+    "exact": "exact copies",
+    "near": "near copies",
+    "altered": "altered copies",
+    "overlap": "overlapping images",
+    "slice": "neighbouring slices or frames",
+    "named": "augmented copies",
+}
 BROKEN = {
     "constant": ("warning", "one value everywhere; such images teach nothing"),
     "narrow range": ("info", "all values within 8 grey levels; empty, or badly scaled"),
@@ -71,9 +78,8 @@ def patient_findings(ps: PatchSet) -> list[Finding]:
 def copy_findings(ps: PatchSet, pairs: pd.DataFrame) -> list[Finding]:
     """Copies across the split, between patients, inside a patient; copies whose labels disagree."""
     found = []
-    names = {"exact": "exact copies", "near": "near copies", "named": "augmented copies"}
     unit = "linked group" if "linked" in ps.columns else unit_of(ps)
-    for kind, name in names.items():
+    for kind, name in KINDS.items():
         part = pairs[pairs["kind"] == kind]
         across = part[part["across"]]
         between = part[~part["across"] & ~part["same_group"]]
@@ -106,26 +112,42 @@ def broken_findings(ps: PatchSet, statistics: pd.DataFrame) -> list[Finding]:
 
 
 def shortcut_findings(ps: PatchSet, statistics: pd.DataFrame, *, seed: int = 0) -> list[Finding]:
-    """How far colour, contrast, size and source alone tell the class."""
+    """How far simple statistics, corners, files and columns alone tell the class."""
     if len(set(ps.labels) - {-1}) < 2:
         return []
+    cues, single = cue_values(ps, statistics), cue_table(ps, statistics)
+    families = {
+        "class told by simple statistics": ("colour, contrast, sharpness, size", list(cues)),
+        "class told by the corners": ("marks and contrast in the corners", [name for name in CORNERS if name in cues]),
+    }
     found = []
-    score = shortcut_score(ps, statistics, seed=seed)
-    if score is not None:
-        reached, chance = score
-        best = cue_table(ps, statistics).head(3)
+    for kind, (what, names) in families.items():
+        score = shortcut_score(ps, cues[names], seed=seed)
+        best = single[single["cue"].isin(names)].head(3)
+        if score is None:
+            continue
         telling = "; ".join(f"{row.cue} for {row['class']}, AUROC {row.auroc:.2f}" for _, row in best.iterrows())
         text = (
-            f"A few numbers per image (colour, contrast, sharpness, size) reach {reached:.0%} balanced accuracy on "
-            f"unseen {unit_of(ps)}s (chance {chance:.0%}). Most telling: {telling}."
+            f"A few numbers per image ({what}) reach {score[0]:.0%} balanced accuracy on unseen {unit_of(ps)}s "
+            f"(chance {score[1]:.0%}). Most telling: {telling}."
         )
-        severity = "warning" if (reached - chance) / (1 - chance) >= SHORTCUT else "info"
-        found.append(Finding("class told by simple statistics", severity, 1, text, examples=_records(best)))
-    for column, strength in source_association(ps):
-        if strength >= ASSOCIATION:
-            text = f"Column '{column}' goes along with the class (Cramér's V {strength:.2f}): a model may learn it."
-            found.append(Finding("class told by source", "warning", 1, text))
+        strong = _strength(*score) >= SHORTCUT
+        if strong or kind == "class told by simple statistics":
+            severity = "warning" if strong else "info"
+            found.append(Finding(kind, severity, 1, text, examples=_records(best)))
+    for row in column_scores(ps, seed=seed).itertuples():
+        if _strength(row.balanced_accuracy, row.chance) >= SHORTCUT:
+            text = (
+                f"The {row.column} alone tells the class of unseen {unit_of(ps)}s with {row.balanced_accuracy:.0%} "
+                f"balanced accuracy (chance {row.chance:.0%}): whatever goes along with it, a model may learn instead."
+            )
+            found.append(Finding(f"class told by {row.column}", "warning", 1, text))
     return found
+
+
+def _strength(reached: float, chance: float) -> float:
+    """Share of the way from chance to perfect."""
+    return (reached - chance) / (1 - chance)
 
 
 def flat_findings(ps: PatchSet, flat: np.ndarray) -> list[Finding]:
@@ -156,28 +178,68 @@ def _sides_between(ps: PatchSet, pairs: pd.DataFrame) -> str:
 
 
 def _conflicting(ps: PatchSet, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of equal or nearly equal pixels with two different labels."""
+    """Copies with two different labels; overlapping images and neighbouring slices may well have two."""
     if pairs.empty:
         return pairs
     a, b = ps.labels[pairs["a"].to_numpy(dtype=int)], ps.labels[pairs["b"].to_numpy(dtype=int)]
-    return pairs[(a >= 0) & (b >= 0) & (a != b)]
+    return pairs[(a >= 0) & (b >= 0) & (a != b) & ~pairs["kind"].isin(["overlap", "slice"])]
+
+
+def how_alike(pair: Mapping[str, Any]) -> str:
+    """What brings one image of a pair onto the other, in a few words."""
+    if pair["kind"] == "named":
+        return "by name"
+    words = [] if pair["symmetry"] == 0 else [SYMMETRIES[int(pair["symmetry"])]]
+    if pair["kind"] in ("altered", "overlap", "slice"):
+        words += [f"{pair['overlap']:.0%} shared"] * (pair["overlap"] < 0.95)
+        words += [f"size × {pair['scale']:.2f}"] * (abs(pair["scale"] - 1) > 0.03)
+        words += [f"turned by {pair['degrees']:.0f}°"] * (abs(pair["degrees"]) >= 1)
+        words += ["bright for dark"] * bool(pair["inverted"])
+    return ", ".join(words) or SYMMETRIES[0]
+
+
+def example_line(example: Mapping[str, Any]) -> str:
+    """An example as one line of text."""
+    if "file_a" in example:
+        files = [f"{example[f'file_{end}']} ({example[f'side_{end}'] or 'no side'})" for end in "ab"]
+        text = f"{' | '.join(files)}: {example['how']}"
+    else:
+        values = {key: " and ".join(value) if isinstance(value, list) else value for key, value in example.items()}
+        text = ", ".join(f"{key}: {value}" for key, value in values.items())
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """The text with line breaks, escapes and half characters shown, not obeyed."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def pair_table(ps: PatchSet, pairs: pd.DataFrame) -> pd.DataFrame:
+    """All pairs with file names, patients, sides and classes: what ``findings.csv`` holds."""
+    table = pd.DataFrame({"kind": pairs["kind"], "across_split": pairs["across"], "same_group": pairs["same_group"]})
+    columns = {"file": ps.column("source"), "group": group_names(ps), "side": ps.splits, "class": ps.label_names}
+    for letter in "ab":
+        rows = pairs[letter].to_numpy(dtype=int)
+        for name, values in {**columns, "row": np.arange(len(ps))}.items():
+            table[f"{name}_{letter}"] = values[rows]
+    table["how"] = [how_alike(pair) for pair in pairs.to_dict("records")]
+    for name in ("agreement", "overlap", "scale", "degrees", "inverted"):
+        table[name] = pairs[name]
+    order = table["across_split"].map({True: 0, False: 1}) * 2 + table["same_group"]
+    return table.iloc[np.argsort(order.to_numpy(), kind="stable")].round(3)
 
 
 def _pair_examples(ps: PatchSet, pairs: pd.DataFrame) -> list[dict[str, Any]]:
-    source, groups, names = ps.column("source"), group_names(ps), ps.label_names
+    """A few pairs as plain values."""
+    unit = unit_of(ps)
     examples = []
-    for pair in pairs.to_dict("records"):
-        example: dict[str, Any] = {"how": SYMMETRIES[pair["symmetry"]] if pair["symmetry"] >= 0 else "by name"}
-        if pair["kind"] == "near":
-            example["agreement"] = round(float(pair["agreement"]), 3)
+    for row in pair_table(ps, pairs).to_dict("records"):
+        example: dict[str, Any] = {"how": row["how"]}
+        if row["kind"] not in ("exact", "named"):
+            example["agreement"] = float(row["agreement"])
         for letter in "ab":
-            row = int(pair[letter])
-            example |= {
-                f"file_{letter}": str(source[row]),
-                f"{unit_of(ps)}_{letter}": str(groups[row]),
-                f"side_{letter}": str(ps.splits[row]),
-                f"class_{letter}": str(names[row]),
-            }
+            names = {"file": "file", unit: "group", "side": "side", "class": "class"}
+            example |= {f"{name}_{letter}": str(row[f"{source}_{letter}"]) for name, source in names.items()}
         examples.append(example)
     return examples
 

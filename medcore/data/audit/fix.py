@@ -10,6 +10,7 @@ import pandas as pd
 
 from medcore.data.audit.audit import Audit, audit
 from medcore.data.audit.links import linked_groups
+from medcore.data.audit.pictures import write_findings
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import SPLITS, assign_splits, group_names
 from medcore.errors import MedcoreError
@@ -56,29 +57,41 @@ def fix_splits(ps: PatchSet, audited: Audit) -> PatchSet:
     return fixed.with_split(sides).with_card(card)
 
 
-def audit_main(source: str | Path, fix: bool = False, out: str | Path | None = None) -> int:
+def audit_main(
+    source: str | Path, fix: bool = False, fixed: str | Path | None = None, table: str | Path | None = None
+) -> int:
     """Audit a set, print what was found, and correct its split if asked to.
 
     Args:
         source: a set's name, folder, ``metadata.csv`` or ``.npz``.
         fix: write a copy with a corrected split.
-        out: where; by default beside the prepared sets as ``<name>-fixed.npz``.
+        fixed: where; by default beside the prepared sets as ``<name>-fixed.npz``.
+        table: write all pairs to this ``.csv``, and a page with pictures beside it.
 
     Returns:
         Exit code: 0 when there is no leakage (any more), 1 when there is.
+
+    Raises:
+        MedcoreError: a file that is no earlier result would be replaced.
     """
     from medcore.data.load import read_set
 
+    path = Path(fixed) if fixed else None
+    if path and Path(source).exists() and path.exists() and path.samefile(source):
+        raise MedcoreError(f"--out {path} is the set itself: choose another name for the corrected one")
     ps = read_set(source)
     audited = audit(ps, step=lambda name: print(f"… {name}", flush=True))
     print(audited)
+    if table:
+        page = write_findings(ps, audited, Path(table))
+        print(f"{len(audited.pairs):,} pairs in {table}, with pictures in {page}")
     if not fix:
         return 0 if audited.passed else 1
-    path = Path(out) if out else _default_path(ps)
-    fixed = fix_splits(ps, audited).save(path)
-    again = audit(fixed)
-    moved = fixed.card.recipe.get("split_fixed", {}).get("images_moved", 0)
-    print(f"corrected split: {moved} images moved, none dropped; {len(fixed):,} images in {path}\n{again}")
+    path = path or _default_path(ps)
+    corrected = fix_splits(ps, audited).save(path)
+    again = audit(corrected)
+    moved = corrected.card.recipe.get("split_fixed", {}).get("images_moved", 0)
+    print(f"corrected split: {moved} images moved, none dropped; {len(corrected):,} images in {path}\n{again}")
     return 0 if again.passed else 1
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medcore.data.audit.shortcuts import STATISTICS, pixel_statistics
+from medcore.data.audit.shortcuts import STATISTICS, image_statistics
 from medcore.data.patchset import PatchSet
 from medcore.data.sizes import resize
 
@@ -52,7 +52,7 @@ class Description:
     statistics: pd.DataFrame
 
 
-def describe(ps: PatchSet) -> Description:
+def describe_images(ps: PatchSet) -> Description:
     """Read every image of the set once, a few at a time."""
     if not len(ps):
         empty = np.zeros((0, kept_frequencies(ps.shape), kept_frequencies(ps.shape)), np.float32)
@@ -108,7 +108,7 @@ def low_frequencies(images: np.ndarray, keep: int) -> np.ndarray:
     Returns:
         float32 in grey levels. **Shape** ``(N, keep, keep)``, first index vertical.
     """
-    return cosine_coefficients(brightness(images), keep)
+    return cosine_coefficients(luminance(images), keep)
 
 
 def cosine_coefficients(light: np.ndarray, keep: int) -> np.ndarray:
@@ -116,7 +116,7 @@ def cosine_coefficients(light: np.ndarray, keep: int) -> np.ndarray:
     return _cosines(light.shape[1], keep) @ light @ _cosines(light.shape[2], keep).T
 
 
-def brightness(images: np.ndarray) -> np.ndarray:
+def luminance(images: np.ndarray) -> np.ndarray:
     """Luminance, 0…255, float32. **Shape** ``(N, H, W, C)`` to ``(N, H, W)``."""
     if images.shape[-1] == 1:
         return images[..., 0].astype(np.float32)
@@ -170,9 +170,9 @@ def _describe_chunk(
     else:
         digests = [_digest(image[:high, :wide]) for image, (high, wide) in zip(images, extent, strict=True)]
         images = _stretched(images, extent)
-    light = brightness(images)
+    light = luminance(images)
     frequencies = cosine_coefficients(light, keep)
-    return digests, frequencies, detail_share(light), pixel_statistics(images)
+    return digests, frequencies, detail_share(light), image_statistics(images)
 
 
 def _stretched(images: np.ndarray, extent: np.ndarray) -> np.ndarray:
