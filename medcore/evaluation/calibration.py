@@ -149,7 +149,7 @@ def _error_estimate(found: SquaredError, patients: int, about: dict[str, Any]) -
     if found.chance <= 1e-15:
         return not_estimable(name, "no spread between patients", value=value, **about)
     freedom, unit = found.chance**2 / found.spread, found.spread / found.chance
-    seen, rest = found.plain / found.chance, patients - 1.0
+    seen, rest = found.plain / found.chance, (patients - 1.0) * freedom  # every part of ``chance`` has P - 1 degrees
 
     def beyond(shift: float, share: float) -> float:
         return float(ncf.cdf(seen, freedom, rest, shift) if shift > 0 else f.cdf(seen, freedom, rest)) - share

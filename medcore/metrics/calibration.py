@@ -52,10 +52,13 @@ def squared_calibration_error(
     cell = group * len(cases) + index
     sums = np.bincount(cell, rest, patients * len(cases)).reshape(patients, len(cases)) / cases
     scaled = sums * np.sqrt(cases / len(index))  # so that the squares of a patient's row add up to its share
-    covariance = scaled.T @ scaled * patients / max(patients - 1, 1)
-    return SquaredError(
-        float((cases * gap**2).sum() / len(index)), float(np.trace(covariance)), float((covariance**2).sum())
-    )
+    rest_of = max(patients - 1, 1)
+    covariance = scaled.T @ scaled * patients / rest_of
+    chance = float(np.trace(covariance))
+    # the squares of a sample covariance are too large on average; this is unbiased (Bai & Saranadasa 1996)
+    spread = rest_of**2 / max((rest_of - 1) * (rest_of + 2), 1) * ((covariance**2).sum() - chance**2 / rest_of)
+    plain = float((cases * gap**2).sum() / len(index))
+    return SquaredError(plain, chance, float(np.clip(spread, chance**2 / len(cases), chance**2)))
 
 
 def calibration_error(
