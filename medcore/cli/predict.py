@@ -95,7 +95,6 @@ def _segment(
     )  # fmt: skip
     for _, reason in skipped:
         click.echo(f"skipped: {printable(reason)}", err=True)
-    refuse_nothing(len(skipped) < len(files))
     click.echo(f"{len(files) - len(skipped)} of {len(files)} images segmented into {printable(out)}", err=True)
     if skipped:
         click.echo(f"SKIPPED: {len(skipped)} of {len(files)} images, listed above", err=True)

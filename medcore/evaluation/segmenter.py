@@ -150,6 +150,8 @@ def segment_files(
                     continue
                 rows = segment_one(segmenter, pixels, folder / stem, probabilities, overlays, objects)
                 writer.writerows([safe_cell(value) for value in (str(path), *row)] for row in rows)
+        if len(problems) == len(files):
+            raise MedcoreError(f"no image could be segmented; nothing is written; the first reason: {problems[0][1]}")
     return problems
 
 
