@@ -124,7 +124,7 @@ def test_the_wrong_ones_are_listed_surest_first():
     wrong = wrong_patients(diagnoses, window_table(diagnoses))
     assert len(wrong) == (diagnoses.table["decision"] != diagnoses.table["truth"]).sum() > 0
     assert (wrong["probability"] - 0.5).abs().is_monotonic_decreasing
-    marked, called = wrong["annotated positive"], wrong["of these called positive"]
+    marked, called = wrong["marked"], wrong["recognised"]
     assert ((called <= marked) & (marked <= wrong["annotated"])).all()
     assert (wrong["possible reason"] != "").all()
 

@@ -27,6 +27,7 @@ from medcore.evaluation.scores import Scores
 
 WINDOW_CLASSES = ("negative", "positive")
 PATIENT_CLASSES = ("healthy", "infected")
+LEVEL_NAMES = dict(zip(HELICO_DENSITIES, ("healthy", "low density", "high density"), strict=True))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from medcore.metrics.stain_scores import brown_map, brown_peak, red_share, redne
 from medcore.studies.diagnosis import results
 from medcore.studies.diagnosis.aggregation import aggregate
 from medcore.studies.diagnosis.choices import DEFAULT, PEAK, RED, DiagnosisChoices
-from medcore.studies.diagnosis.cohort import Cohort, contradictions
+from medcore.studies.diagnosis.cohort import LEVEL_NAMES, PATIENT_CLASSES, Cohort, contradictions
 from medcore.studies.diagnosis.learner import ERRORS, FOREST, WindowLearner
 from medcore.studies.diagnosis.nested import Diagnoses, LearnPatients, diagnose_patients, diagnose_windows
 from medcore.studies.diagnosis.reader import by_window_count, count_table, reader_table
@@ -121,7 +121,7 @@ class DiagnosisStudy:
         return window_inventory(self.everything)
 
     def material(self) -> pd.DataFrame:
-        """Who is diagnosed from what: a row for the patients in folds, and one for HoldOut."""
+        """Who is diagnosed from what: a column for the patients in folds, and one for HoldOut."""
         kind, parts = speaking_set(self.everything, self.choices), {"in nested folds": self.development}
         if self.has_hold_out:
             parts["HoldOut"] = self.cohort.select(self.cohort.split == "test")
@@ -137,7 +137,7 @@ class DiagnosisStudy:
             }
             for name, part in parts.items()
         }
-        return pd.DataFrame.from_dict(rows, orient="index")
+        return pd.DataFrame.from_dict(rows)
 
     def examples(self, per_kind: int = 4) -> tuple[np.ndarray, np.ndarray]:
         """Rows of some windows annotated negative, then positive, and their names."""
@@ -256,6 +256,11 @@ class DiagnosisStudy:
         return (f"no external data: an internal hold-out of {len(self.ours.table)} patients of the same set, on whom "
                 f"{len(self.final)} methods were applied under one threshold rule")  # fmt: skip
 
+    def window_score(self) -> str:
+        """The window score that most rules chose."""
+        picked = [rule.window.score for rule in self.ours.rules]
+        return max(dict.fromkeys(picked), key=picked.count)
+
     def decides(self) -> str:
         """Which scores the decisions come from, most frequent first."""
         chosen = Counter(f"{rule.window.score} → {rule.aggregation}" for rule in self.ours.rules)
@@ -275,9 +280,7 @@ class DiagnosisStudy:
         They are those of the headline's patients, where these are annotated, else those in folds.
         """
         known = any((part.label == 0).any() and (part.label == 1).any() for part in self.ours.parts)
-        found = self.ours if known else self.in_folds[OURS]
-        picked = [rule.window.score for rule in found.rules]
-        chosen = max(dict.fromkeys(picked), key=picked.count)
+        found, chosen = self.ours if known else self.in_folds[OURS], self.window_score()
         scores = {name: found.window_scores(name) for name in found.parts[0].scores}
         ours = scores.pop(chosen)
         value = {name: [replace(interval(one, "auroc"), split=found.split)] for name, one in scores.items()}
@@ -311,6 +314,14 @@ class DiagnosisStudy:
         """Confusion of decisions, truth in rows. **Shape** ``(2, 2)``."""
         return confusion_matrix(self.ours.table["truth"].to_numpy(), self.ours.table["decision"].to_numpy(), 2)
 
+    def levels(self) -> list[str]:
+        """The levels of density in words."""
+        return [LEVEL_NAMES.get(name, name) for name in self.cohort.levels]
+
+    def kappa(self) -> Estimate:
+        """Quadratic-weighted kappa of the density levels."""
+        return results.density_kappa(self.ours, len(self.cohort.levels))
+
     def density_matrix(self) -> np.ndarray:
         """Confusion of density levels, truth in rows. **Shape** ``(L, L)``."""
         table = self.ours.table
@@ -318,7 +329,9 @@ class DiagnosisStudy:
 
     def window_counts(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """What the bare number of windows says, and the results by number of windows."""
-        return count_table(self.final, self.in_folds[OURS], COUNT, seed=self.choices.seed), by_window_count(self.ours)
+        return count_table(self.final, self.in_folds[OURS], COUNT, seed=self.choices.seed), _for_readers(
+            by_window_count(self.ours)
+        )
 
     def reader(self) -> pd.DataFrame:
         """What a reader of the annotations could know of the patients of the headline."""
@@ -352,7 +365,7 @@ class DiagnosisStudy:
                 pictures[own] = resize(self.patches.take(rows[own]), (side, side), "bicubic")
                 maps[own] = [resize(one, (side, side), "bicubic") for one in found]
         columns = {"decision": "decision", "truth": "truth"}
-        words = {name: np.array(["healthy", "infected"])[listed[column]].tolist() for name, column in columns.items()}
+        words = {name: np.array(PATIENT_CLASSES)[listed[column]].tolist() for name, column in columns.items()}
         return {"windows": pictures, "maps": coloured_map(maps, rows >= 0), "patient": listed["patient"].tolist(),
                 "score": listed["margin"].tolist(), **words}  # fmt: skip
 
@@ -366,6 +379,12 @@ class DiagnosisStudy:
             return redness(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).numpy()
         brown = brown_map(images).clip(0)
         return np.stack([thinner_than_a_rod(one) for one in brown]) if score == FOREST else brown
+
+
+def _for_readers(by_number: pd.DataFrame) -> pd.DataFrame:
+    """``reader.by_window_count`` with words and few digits."""
+    words = {"windows": "windows a patient", "auroc": "AUROC", "mean_score_healthy": "score of the healthy"}
+    return by_number.rename(columns=words).set_index("windows a patient").round(2)
 
 
 def coloured_map(values: np.ndarray, there: np.ndarray) -> np.ndarray:
