@@ -1,0 +1,58 @@
+"""The README promises only what is there: files, tests, commands and the ten lines of Python."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from medcore.cli import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    """Every line that calls medcore, without its comment."""
+    lines = re.findall(r"^ {4}medcore .*$", README, flags=re.M) + re.findall(r"`(medcore [^`]*)`", README)
+    plain = [line.split("  #")[0].strip() for line in lines]
+    return [line for line in plain if "…" not in line and "NAME" not in line and "RUN" not in line]
+
+
+def test_files_and_tests_that_it_names_exist():
+    paths = re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"`(tests/test_\w+\.py)`", README)
+    assert paths and [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("line", commands())
+def test_its_commands_can_be_parsed(line):
+    _, name, *words = shlex.split(line)
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None, name
+    if isinstance(command, click.Group) and words:
+        command = command.get_command(click.Context(command), words.pop(0))
+        assert command is not None, line
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert [word for word in words if re.match(r"--?[a-z]", word) and word not in known] == []
+
+
+def test_its_python_runs(capsys, tmp_data):
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 11
+    small = example.replace(
+        'read_set("phantom-crc")', 'read_set("phantom-crc", size=16, patients=12, images_per_patient=12)'
+    )
+    exec(small.replace("epochs=8", "epochs=1"), {})
+    assert "balanced_accuracy" in example and capsys.readouterr().out.count("to") >= 1
+
+
+def test_versions_and_licence_are_those_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == ">=3.11,<3.14" and "Python 3.11 to 3.13" in README
+    assert project["license"] == "MIT" and "MIT licence" in README
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", cited, flags=re.M)[1] == project["version"]
