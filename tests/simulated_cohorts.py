@@ -18,10 +18,9 @@ from scipy.stats import norm
 
 from medcore.evaluation.calibration import CALIBRATION, calibration_estimates
 from medcore.evaluation.estimate import Estimate
-from medcore.evaluation.intervals import interval, mean_interval, paired_difference, statistic_interval
-from medcore.evaluation.scores import Scores
+from medcore.evaluation.intervals import interval, mean_interval, paired_difference
+from medcore.evaluation.scores import Folds, Scores
 from medcore.metrics.confusion import metric_function
-from medcore.metrics.ranking import within_fold_auroc
 
 
 @dataclass(frozen=True)
@@ -229,6 +228,7 @@ def difference_of(name: str, metric: str, patients: int, weaker: float) -> Setti
 
 def folds_of(name: str, patients: int, signal: float, truth: float) -> Setting:
     """AUROC within five folds of a linear discriminant on eight features, of which one may speak."""
+
     def draw(rng: np.random.Generator) -> Drawn:
         label = (np.arange(patients) % 2).astype(int)
         features = rng.normal(size=(patients, 8))
@@ -238,12 +238,10 @@ def folds_of(name: str, patients: int, signal: float, truth: float) -> Setting:
             seen, new = features[fold != k], features[fold == k]
             gap = seen[label[fold != k] == 1].mean(0) - seen[label[fold != k] == 0].mean(0)
             score[fold == k] = new @ np.linalg.solve(np.cov(seen.T) + 0.1 * np.eye(8), gap)
-        return Drawn(
-            statistic_interval(
-                lambda weights: within_fold_auroc(label, score, fold, weights), np.arange(patients), name="auroc",
-                unit="patient", split="folds",
-            )
-        )  # fmt: skip
+        names = np.arange(patients)
+        scores = Scores(label, score, names, np.full(patients, "val"), ("n", "p"), unit="patient",
+                        folds=Folds(score[None], fold[None]))  # fmt: skip
+        return Drawn(interval(scores, "auroc"))
 
     return Setting(name, "auroc", truth, draw)
 

@@ -33,7 +33,7 @@ METHODS = ("auto", "jackknife", "percentile")
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
 MOST_WEIGHTS = 300_000_000  # patients × cases up to which each patient is left out once; above, resamples are enough
 NO_SPREAD = "no spread between patients"
-MANY_PATIENTS = 30  # from here on the mean of Dice scores with failures is covered (benchmarks/INTERVALS.md)
+MANY_PATIENTS = 50  # from here on the mean of Dice scores with failures is covered (benchmarks/INTERVALS.md)
 FEW_PATIENTS = 5  # of a class: with fewer, coverage fell below 0.93 in benchmarks/INTERVALS.md
 
 
