@@ -74,6 +74,18 @@ def test_a_comparison_shows_everything_side_by_side(tmp_path: Path, ps: PatchSet
     assert 'href="../a/06/report.html"' not in page, "no link to a report that is not there"
 
 
+def test_runs_for_choosing_are_compared_on_validation_data_alone(tmp_path: Path, ps: PatchSet) -> None:
+    folders = []
+    for name, seed in (("a", 1), ("b", 2)):
+        measured = {"name": "val_auroc", "value": 0.61 + seed / 100, "mode": "max"}
+        folders.append(make_run(tmp_path / name, ps, 1.0, seed=seed, validation=measured))
+    asked, unasked = (compare_runs(folders, tmp_path / str(test), test=test).read_text() for test in (True, False))
+    assert "<td>0.62" in unasked and "<td>0.63" in unasked
+    printed = str(read_runs(folders)[0].results.metrics[0])
+    assert printed in asked and printed not in unasked
+    assert "paired" not in unasked.lower() and "disagree" not in unasked
+
+
 def test_the_paired_test_is_that_of_the_same_cases_in_any_order(tmp_path: Path, ps: PatchSet) -> None:
     folders = [make_run(tmp_path / name, ps, skill, seed=seed, shuffled=name == "b")
                for name, skill, seed in (("a", 0.5, 1), ("b", 1.5, 2))]  # fmt: skip

@@ -21,10 +21,11 @@ from medcore.errors import MedcoreError
 @click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trials side by side (grid).")
 @click.option("--engine", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True)
+@click.option("--test", is_flag=True, help="Also compare the trials on test cases, once nothing is chosen any more.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder; an interrupted sweep goes on.")
 def command(
     notebook: str, pairs: tuple[str, ...], data: str | None, profile: str | None, trials: int | None, sampler: str,
-    jobs: int, engine: str, out: Path | None,
+    jobs: int, engine: str, test: bool, out: Path | None,
 ) -> int:  # fmt: skip
     """Search over the parameters of NOTEBOOK; the objective is its validation metric, never a test metric."""
     from medcore.reporting.sweep import read_axes, run_sweep
@@ -46,5 +47,6 @@ def command(
     if len(good) > 1:
         from medcore.reporting.compare import compare_runs
 
-        click.echo(f"compared: {compare_runs([folder / name / path.stem for name in good['folder']], folder)}")
+        trials_run = [folder / name / path.stem for name in good["folder"]]
+        click.echo(f"compared: {compare_runs(trials_run, folder, test=test)}")
     return 0 if len(good) == len(table) else 1

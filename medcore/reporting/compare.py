@@ -67,12 +67,13 @@ class Compared:
     why_not: str = ""
 
 
-def compare_runs(folders: list[Path], out: Path) -> Path:
+def compare_runs(folders: list[Path], out: Path, *, test: bool = True) -> Path:
     """Write one page about several finished runs.
 
     Args:
         folders: Their folders, the one to compare with first.
         out: Folder that receives ``compare.html``.
+        test: Also show what was measured on test cases; False while something is still being chosen.
 
     Raises:
         MedcoreError: Fewer than two runs, or one that cannot be read.
@@ -83,10 +84,10 @@ def compare_runs(folders: list[Path], out: Path) -> Path:
     values = {
         "runs": [_head(run, out) for run in runs],
         "parameters": differing_parameters(runs),
-        "metrics": metric_rows(runs),
-        "tests": paired_tests(runs),
+        "metrics": metric_rows(runs) if test else validation_rows(runs),
+        "tests": paired_tests(runs) if test else [],
         "curves": curves(runs),
-        "disagreements": disagreements(runs),
+        "disagreements": disagreements(runs) if test else None,
     }
     return write_page(out / PAGE, render("compare.html.j2", **values))
 
@@ -157,6 +158,20 @@ def metric_rows(runs: list[Compared]) -> list[dict[str, Any]]:
             "values": [table.get(key, "–") for table in tables],
         }
         for key in keys
+    ]
+
+
+def validation_rows(runs: list[Compared]) -> list[dict[str, Any]]:
+    """The validation metrics that choices may be based on, with the value that each run reached."""
+    found = [run.results.validation for run in runs]
+    names = dict.fromkeys(one.name for one in found if one.name)
+    return [
+        {
+            "name": metric_name(name.removeprefix("val_")),
+            "where": "validation",
+            "values": [shown(one.value) if one.name == name else "–" for one in found],
+        }
+        for name in names
     ]
 
 
