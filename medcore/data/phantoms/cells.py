@@ -113,13 +113,9 @@ def nuclei(
     """Stained nuclei.
 
     Args:
-        rng: Source of randomness.
-        field: Where to draw.
         centres: **Shape** ``(n, 2)``, micrometres.
         length: Mean long axis in micrometres.
-        width: Mean short axis.
         angle: Directions in radians, one or ``(n,)``; at random when None.
-        density: Mean concentration.
         spread: Relative spread of size and density between nuclei (pleomorphism).
         clumps: Strength of the chromatin texture.
         vesicular: 0 = evenly dark, 1 = pale inside a dark rim.
@@ -148,9 +144,6 @@ def normal_epithelium(
     """Colonic crypts: one row of basal nuclei, goblet cells with pale mucin, a small lumen.
 
     Args:
-        rng: Source of randomness.
-        field: Where to draw.
-        rings: The crypts.
         cell: Width of a cell in micrometres.
         goblets: Share of cells that hold a drop of mucin.
         density: Mean concentration of the nuclei.
@@ -203,9 +196,6 @@ def tumour_epithelium(
     """Neoplastic glands: crowded, piled-up, uneven nuclei, no mucin, ragged lumina with debris.
 
     Args:
-        rng: Source of randomness.
-        field: Where to draw.
-        rings: The glands.
         cell: Width of a cell in micrometres.
         lumen: Relative depth of the lumen's edge; below 0 there is none.
         atypia: Spread of nuclear size, shape and stain.

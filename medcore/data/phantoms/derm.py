@@ -386,14 +386,8 @@ def _look_at(rng: np.random.Generator, layers: list[np.ndarray], wide: Field, fi
     mirror = rng.choice([-1, 1])
     shift = wide.pixels / 2 + rng.normal(0, 0.02, 2) * wide.pixels
     half = field.pixels / 2
-    matrix = (
-        cos * mirror,
-        -sin,
-        shift[0] - half * (cos * mirror - sin),
-        sin * mirror,
-        cos,
-        shift[1] - half * (sin * mirror + cos),
-    )
+    across, along = shift[0] - half * (cos * mirror - sin), shift[1] - half * (sin * mirror + cos)
+    matrix = (cos * mirror, -sin, across, sin * mirror, cos, along)
     shape = (field.pixels, field.pixels)
     return [
         np.asarray(

@@ -109,7 +109,6 @@ def stain_slide(
     """Stain and scan a patient's slide in its own way.
 
     Args:
-        rng: The patient's generator.
         vectors: Textbook absorption rows. **Shape** ``(S, 3)``.
         hue_spread: Standard deviation of the change of each vector component.
         strength_spread: Standard deviation of the log of each stain's strength.
@@ -137,8 +136,6 @@ def photograph(
     Args:
         rng: The image's generator (section thickness, focus and sensor noise differ from image to image).
         concentrations: One map per stain of the slide. **Shape** ``(P, P)`` each, P a multiple of ``size``.
-        slide: The patient's slide.
-        field: The canvas.
         size: Side of the picture in pixels.
 
     Returns:

@@ -117,11 +117,7 @@ def fibres(
     """Noise drawn out along one direction, as muscle or collagen.
 
     Args:
-        rng: Source of randomness.
-        field: Where to draw.
-        angle: Direction in radians.
         length: Correlation length along the fibres in micrometres.
-        width: The same across them.
         waviness: How far fibres swing to the side, in micrometres.
         wavelength: Over which length they swing, in micrometres.
 
@@ -168,13 +164,10 @@ def outlines(
     """Bumpy ellipses: cell or nucleus outlines.
 
     Args:
-        rng: Source of randomness.
         centres: **Shape** ``(n, 2)``, micrometres.
         length: Long axes in micrometres, one or ``(n,)``.
-        width: Short axes.
         angle: Directions of the long axes in radians.
         roughness: Relative size of the bumps.
-        vertices: Corners per outline.
 
     Returns:
         Polygons in micrometres. **Shape** ``(n, vertices, 2)``.
@@ -197,7 +190,6 @@ def paint(
     """Draw polygons, later ones on top, with concentrations 0 to 2.55 for inside and rim.
 
     Args:
-        field: Where to draw.
         polygons: **Shape** ``(n, vertices, 2)``, micrometres.
         fill: Concentration inside, one or ``(n,)``.
         rim: Concentration of the outline, one or ``(n,)``; as ``fill`` when None.
