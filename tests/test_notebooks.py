@@ -160,6 +160,18 @@ def calls(source: str) -> set[str]:
     return found
 
 
+@numbered_notebook
+def test_nobody_watches_the_test_images_while_training(path: Path) -> None:
+    """A test curve is an exercise: whoever sees it and then changes something has chosen on test data."""
+    assert not [source for source in sources(path, "code") if "fit(test=)" in calls(source)]
+
+
+@numbered_notebook
+def test_what_a_sweep_searches_by_is_recorded_where_something_is_trained(path: Path) -> None:
+    called = set().union(*map(calls, sources(path, "code")))
+    assert "fit" not in called or "validated" in called
+
+
 def test_what_the_map_says_of_notebook_06_is_called_there() -> None:
     """In a cell or in the solution of an exercise; what the text alone mentions stands in the text."""
     text = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")

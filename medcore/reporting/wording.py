@@ -91,7 +91,8 @@ def comparison_sentence(comparison: Comparison, method: str) -> str:
             gap, *further = comparison.differences[name]
             parts.append(f"{name} {others[name][0]}, paired difference {gap}, {gain_in_words(gap)}")
             parts += [
-                f"in {metric_name(one.name.removesuffix('_difference'))} {one}, {gain_in_words(one)}" for one in further
+                f"difference in {metric_name(one.name.removesuffix('_difference'))} {one}, {gain_in_words(one)}"
+                for one in further
             ]
     return "; ".join(parts) + "."
 

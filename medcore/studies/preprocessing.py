@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,24 @@ METRIC = "balanced_accuracy"
 def read_and_split(source: str, *, limit: int | None = None, seed: int = 0, **options: Any) -> PatchSet:
     """A set as ``read_set`` gives it, at most ``limit`` images of it, split over patients (a given split is kept)."""
     return assign_splits(limit_images(read_set(source, seed=seed, **options), limit, seed=seed), seed=seed)
+
+
+def select_classes(patches: PatchSet, classes: Sequence[str] | int) -> PatchSet:
+    """The images of some classes, labelled anew in their order; a number takes that many of the commonest.
+
+    Raises:
+        MedcoreError: A class does not exist, or fewer than two are left.
+    """
+    if isinstance(classes, int):
+        counts = np.bincount(patches.labels[patches.labels >= 0], minlength=len(patches.classes))
+        classes = [patches.classes[k] for k in sorted(np.argsort(-counts, kind="stable")[:classes])]
+    unknown = [name for name in classes if name not in patches.classes]
+    if unknown or len(set(classes)) < 2:
+        raise MedcoreError(f"classes {list(classes)}: name two or more of {', '.join(patches.classes)}")
+    part = patches.select(np.isin(patches.label_names, list(classes)))
+    card = replace(part.card, classes=list(classes), abnormal=[name for name in part.card.abnormal if name in classes])
+    numbers = {name: number for number, name in enumerate(classes)}
+    return part.with_columns(label=np.array([numbers[name] for name in part.label_names])).with_card(card)
 
 
 def preprocessing_steps(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -80,6 +80,21 @@ class Parameters(BaseModel):
         return [name for name, value in self.model_dump().items() if value != fields[name].default]
 
 
+class FirstNetworkParameters(Parameters):
+    """00: what a network is, from an array of numbers to a training."""
+
+    size: Annotated[int, Field(ge=8, le=128)]
+    classes: Annotated[list[str], Field(min_length=2, max_length=2)] | None
+    limit: Count | None
+    epochs: Count | None
+    lr: Rate
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"limit": 80, "epochs": 3},
+        "quick": {"limit": 120, "epochs": 40},
+        "full": {"limit": 400, "epochs": 60},
+    }
+
+
 class PreprocessingParameters(Parameters):
     """01: what is in a set, and how it is split."""
 
@@ -263,6 +278,7 @@ class SegmentationParameters(Parameters):
 # where a notebook's cell has no such line
 COMMON = {"data": "phantom-crc", "profile": None, "seed": 0, "device": "auto", "on_error": "raise"}
 SCHEMAS: dict[str, type[Parameters]] = {
+    "00_first_network": FirstNetworkParameters,
     "01_preprocessing": PreprocessingParameters,
     "02_autoencoder": AutoencoderParameters,
     "03_vae": VariationalAutoencoderParameters,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,16 @@ from medcore.evaluation import calibration
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.scores import Scores
 from medcore.metrics.calibration import calibration_error
+from medcore.models.classifier import Classifier
 from medcore.training.augment.apply import augmented_examples
+
+
+class Judged(NamedTuple):
+    """A network with its scores of test and of validation images."""
+
+    network: Classifier
+    scores: Scores
+    on_validation: Scores
 
 
 @dataclass(frozen=True)

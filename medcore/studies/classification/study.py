@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from torch import nn
 
 from medcore.data.load import limit_images, read_set
 from medcore.data.patchset import PatchSet
-from medcore.data.splits import assign_splits, group_names, patient_folds
+from medcore.data.splits import assign_splits, check_enough, group_names, patient_folds
 from medcore.errors import MedcoreError
 from medcore.evaluation import calibration
 from medcore.evaluation.baselines import baseline_names, run_baselines
@@ -41,7 +41,8 @@ from medcore.evaluation.scores import Scores
 from medcore.evaluation.tables import classification_table
 from medcore.metrics.confusion import confusion_matrix
 from medcore.models.classifier import Classifier, build_classifier
-from medcore.studies.classification.results import Augmentation, Calibrated, Explained
+from medcore.studies.classification.choices import ClassificationChoices
+from medcore.studies.classification.results import Augmentation, Calibrated, Explained, Judged
 from medcore.studies.classification.robustness import robustness_table
 from medcore.studies.experiments import (
     CrossPrediction,
@@ -53,34 +54,14 @@ from medcore.studies.experiments import (
     subgroup_table,
     without_prior,
 )
+from medcore.studies.preprocessing import select_classes
 from medcore.training.augment.recipe import REASONS, as_augment, suitable_recipe
 from medcore.training.batches import suitable_size
 from medcore.training.checkpoint import load_checkpoint
-from medcore.training.config import TrainConfig, setting, settings_table
+from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
 from medcore.training.objectives import Classification
 from medcore.training.reuse import fine_tune
-
-
-@dataclass(frozen=True)
-class ClassificationChoices:
-    """What a classification study fixes beside the parameters of its notebook."""
-
-    metrics: tuple[str, ...] = setting(("balanced_accuracy", "accuracy", "auroc"), "Metrics, headline first.")
-    class_weights: str = setting("balanced", "Weights of the classes in the loss; baselines are treated alike.")
-    optimiser: str = setting("adamw", "Rule that turns gradients into steps.")
-    schedule: str = setting("one-cycle", "How the learning rate changes over a training.")
-    frozen_epochs: int = setting(1, "Epochs in which only the head of a pretrained network learns.", "epochs")
-    backbone_share: float = setting(0.2, "Learning rate of a pretrained backbone.", "share of the head's")
-    fewest_test_images: int = setting(50, "With fewer test images the cross-validated figure leads.", "images")
-    fewest_test_units: int = setting(5, "With fewer test patients (lesions, …) the cross-validated figure leads.")
-    mistakes: int = setting(12, "Wrong answers that are shown, the surest first.", "images")
-    maps: int = setting(8, "Images with a Grad-CAM map.", "images")
-    maps_alike: float = setting(0.5, "From this rank correlation with a randomised network on, maps are not believed.")
-
-    def table(self) -> pd.DataFrame:
-        """One row per choice: value, unit, meaning."""
-        return settings_table(self)
 
 
 class ClassificationStudy:
@@ -93,7 +74,7 @@ class ClassificationStudy:
         self.train, self.validation, self.test = (patches.where(split=side) for side in ("train", "val", "test"))
         self.objective = Classification(patches.classes, class_weights=self.choices.class_weights)
         self.histogram = baseline_names(patches)[-1]
-        self._network: Classifier | None = None
+        self._judged: Judged | None = None
 
     @classmethod
     def read(
@@ -101,6 +82,7 @@ class ClassificationStudy:
         source: str,
         *,
         limit: int | None = None,
+        classes: Sequence[str] | int | None = None,
         seed: int = 0,
         choices: ClassificationChoices | None = None,
         **options: Any,
@@ -110,13 +92,17 @@ class ClassificationStudy:
         Args:
             source: As for ``read_set``.
             limit: Most images.
+            classes: Only these classes, or so many of the commonest; None takes all.
             seed: Of the phantom, the choice of images and the split.
             choices: Of the study.
             **options: Further arguments of ``read_set``.
         """
         patches = read_set(source, seed=seed, **options)
-        patches = limit_images(patches.select(patches.labels >= 0), limit, seed=seed)
-        return cls(assign_splits(patches, seed=seed), choices, seed=seed)
+        patches = patches.select(patches.labels >= 0)
+        patches = limit_images(patches if classes is None else select_classes(patches, classes), limit, seed=seed)
+        patches = assign_splits(patches, seed=seed)
+        check_enough(patches)  # in milliseconds, not after the training
+        return cls(patches, choices, seed=seed)
 
     @property
     def case(self) -> str:
@@ -150,6 +136,12 @@ class ClassificationStudy:
     def _fair(self, name: str, answers: np.ndarray) -> np.ndarray:
         balanced = self.choices.class_weights == "balanced" and name != "majority"
         return without_prior(answers, self.train) if balanced else answers
+
+    def tensors(self, side: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """All images of a side, **Shape** ``(B, C, H, W)`` from 0 to 1, and their labels ``(B,)``: for small sets."""
+        part = self.patches.where(split=side)
+        images = torch.from_numpy(np.ascontiguousarray(part.take().transpose(0, 3, 1, 2)))
+        return images.float() / 255, torch.from_numpy(part.labels.astype(np.int64))
 
     def augmentation(self, name: str | None = None) -> Augmentation:
         """The augmentation of this name, by default the one that fits the set."""
@@ -193,21 +185,34 @@ class ClassificationStudy:
 
     def judge(self, network: Classifier) -> Comparison:
         """The network's result on test data beside the baselines; the study keeps the network and its scores."""
-        self._network = network
-        self.scores = self.score(network, self.test)
-        self.on_validation = self.score(network, self.validation)
+        self._judged = Judged(network, self.score(network, self.test), self.score(network, self.validation))
         return compare_methods(self.scores, self.baselines, metrics=self.choices.metrics, reference=self.reference)
 
     @property
-    def network(self) -> Classifier:
-        """The network that was judged.
+    def judged(self) -> Judged:
+        """The network that was judged and what it said.
 
         Raises:
             MedcoreError: None was.
         """
-        if self._network is None:
+        if self._judged is None:
             raise MedcoreError("this study has no result yet: call study.judge(network) first")
-        return self._network
+        return self._judged
+
+    @property
+    def network(self) -> Classifier:
+        """The network that was judged."""
+        return self.judged.network
+
+    @property
+    def scores(self) -> Scores:
+        """What it said of the test images."""
+        return self.judged.scores
+
+    @property
+    def on_validation(self) -> Scores:
+        """What it said of the validation images."""
+        return self.judged.on_validation
 
     @property
     def test_is_small(self) -> bool:
