@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from medcore.errors import MedcoreError
 
@@ -77,6 +78,34 @@ class Card:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Card:
-        """Build a card from JSON values; fields of a newer version are left out."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        """Build a card from JSON values; fields of a newer version are left out.
+
+        Raises:
+            MedcoreError: A value of the wrong type.
+        """
+        hints = get_type_hints(cls)
+        known = {key: value for key, value in values.items() if key in hints}
+        for key, value in known.items():
+            if not _fits(value, hints[key]):
+                raise MedcoreError(f"card: {key}={repr(value)[:80]} has the wrong type; make the set anew")
+        if "name" not in known:
+            raise MedcoreError("card: it has no name; make the set anew")
+        return cls(**known)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of the type of a field."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return isinstance(value, str) and value in parts
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, parts[1]) for item in value.values())
+    if parts:  # X | None
+        return any(_fits(value, part) for part in parts)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))

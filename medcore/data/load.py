@@ -210,14 +210,6 @@ def _key(listing: Listing, settings: dict[str, Any]) -> str:
     return _digest(what)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:  # a link to nothing; reading it will name it
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
 

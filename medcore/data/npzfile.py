@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import mmap
 import os
 import struct
@@ -24,17 +25,26 @@ import pandas as pd
 from numpy.lib import format as npy
 
 from medcore.data.card import Card
+from medcore.data.options import MAX_PIXELS
 from medcore.errors import MedcoreError
 
 _LOCAL_HEADER_BYTES = 30  # fixed part of a zip local file header; name and extra field follow
 CHUNK_BYTES = 16 << 20
+MOST_MEMBERS = 1_000
+MOST_META_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive; whatever turns out broken inside the block is a ``MedcoreError`` that names the file."""
+    """Open a zip archive; whatever turns out broken inside the block is a ``MedcoreError`` that names the file.
+
+    Members are looked at before any is unpacked: names that stand twice or point elsewhere, sizes that lie.
+    """
     try:
+        if not path.is_file() and path.exists():
+            raise MedcoreError(f"{path} is no regular file")  # a pipe would wait for ever
         with zipfile.ZipFile(path) as archive:
+            _check_members(path, archive)
             yield archive
     except FileNotFoundError as error:
         raise MedcoreError(f"{path} does not exist") from error
@@ -42,6 +52,47 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         raise
     except Exception as error:  # a damaged file surfaces as anything from BadZipFile to tokenize.TokenError
         raise MedcoreError(f"{path} is not a readable .npz file ({error}); it may be damaged: make it anew") from error
+
+
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    entries, size = archive.infolist(), path.stat().st_size
+    if len(entries) > MOST_MEMBERS:
+        raise MedcoreError(f"{path} holds {len(entries):,} members, more than {MOST_MEMBERS:,}; it is not read")
+    seen: set[str] = set()
+    for entry in entries:
+        name, where = entry.filename, f"{path}, member {entry.filename!r}"
+        if name in seen:
+            raise MedcoreError(f"{where} stands twice; make the file anew")
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+            raise MedcoreError(f"{where}: the name points outside of the file; it is not read")
+        if entry.flag_bits & 1:
+            raise MedcoreError(f"{where} is encrypted; store it without a password")
+        # deflate packs 1,032 to 1 at most
+        if entry.compress_size > size or entry.file_size > 1_100 * entry.compress_size + 1_100:
+            raise MedcoreError(f"{where}: {entry.file_size:,} bytes cannot lie in a file of {size:,}; it is not read")
+        seen.add(name)
+
+
+def read_member(archive: zipfile.ZipFile, name: str, most_bytes: int, where: str) -> bytes:
+    """All bytes of a member, refused before unpacking when they are more than ``most_bytes``."""
+    entry = archive.getinfo(name)
+    if entry.file_size > most_bytes:
+        raise MedcoreError(f"{where} unpacks to {entry.file_size:,} bytes, more than {most_bytes:,}; it is not read")
+    return archive.read(entry)  # zipfile stops at file_size, and then the CRC differs
+
+
+def read_array(archive: zipfile.ZipFile, name: str, most_bytes: int, where: str) -> np.ndarray:
+    """A whole ``.npy`` member in memory, its shape compared with its size first."""
+    entry = archive.getinfo(name)
+    with archive.open(entry) as member:
+        shape, fortran, dtype = read_npy_header(member, where)
+        count = math.prod(shape) * dtype.itemsize
+        if count > most_bytes or count > entry.file_size:
+            raise MedcoreError(f"{where}: shape {shape} of {dtype} does not fit ({entry.file_size:,} bytes); not read")
+        data = member.read(count)
+    if len(data) != count:
+        raise MedcoreError(f"{where} ends early; copy the file again")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def map_member(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
@@ -63,7 +114,7 @@ def map_member(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
         file.seek(start)
         shape, fortran, dtype = read_npy_header(file, where)
         offset = file.tell()
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     if offset - start + size != info.file_size or offset + size > path.stat().st_size:
         raise MedcoreError(f"{where}: {info.file_size} bytes do not hold an array of shape {shape}; damaged file")
     if size == 0:
@@ -79,6 +130,8 @@ def read_npy_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool,
         shape, fortran, dtype = reader(file)
     except Exception as error:  # NumPy parses the header as Python text: damage has many types
         raise MedcoreError(f"{where}: not a .npy array ({error})") from error
+    if any(side < 0 for side in shape):
+        raise MedcoreError(f"{where}: an array cannot have the shape {shape}; the file is damaged")
     if dtype.hasobject:
         raise MedcoreError(f"{where} holds Python objects (pickle), which may run code; it is not read")
     return shape, fortran, dtype
@@ -177,6 +230,8 @@ def check_set(images: np.ndarray, columns: Columns, masks: np.ndarray | None, ca
         )
     if masks is not None and (masks.dtype != np.uint8 or masks.shape != images.shape[:3]):
         raise MedcoreError(f"{where}: masks must be uint8 of shape {images.shape[:3]}, not {masks.dtype} {masks.shape}")
+    if images.shape[1] * images.shape[2] > MAX_PIXELS:
+        raise MedcoreError(f"{where}: images of {images.shape[2]}×{images.shape[1]} pixels; cut them into tiles")
     check_columns(columns, len(images), card, where)
 
 
@@ -188,6 +243,11 @@ def check_columns(columns: Columns, count: int, card: Card, where: str) -> None:
     for name, values in columns.items():
         if len(values) != count:
             raise MedcoreError(f"{where}: column {name!r} has {len(values)} rows for {count} images")
+        if values.dtype.kind not in "biufU" or values.ndim != 1:
+            raise MedcoreError(f"{where}: column {name!r} must be a row of numbers or texts, not {values.dtype}")
+    for name in TEXT_COLUMNS:
+        if columns[name].dtype.kind != "U":
+            raise MedcoreError(f"{where}: column {name!r} must hold texts, not {columns[name].dtype}")
     labels = columns["label"]
     if labels.dtype != np.int64:
         raise MedcoreError(f"{where}: labels must be whole numbers (class indexes), not {labels.dtype}")
@@ -256,6 +316,16 @@ class PatchSetWriter:
         check_set(images, columns, masks, self.card, str(self.path))
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             write_members(archive, count, images, masks, None, columns, self.card, None)
+
+
+def read_meta(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
+    """``meta.json`` of a set: ``card``, a mapping, and ``store_sha256``, a text."""
+    where = f"{path}, member 'meta.json'"
+    meta = json.loads(read_member(archive, "meta.json", MOST_META_BYTES, where))
+    if not (isinstance(meta, dict) and isinstance(meta.get("card"), dict)
+            and isinstance(meta.get("store_sha256"), str)):  # fmt: skip
+        raise MedcoreError(f"{where} has no card and checksum; make the set anew")
+    return meta
 
 
 def hash_store(images: np.ndarray, masks: np.ndarray | None) -> str:

@@ -26,7 +26,12 @@ def data_home() -> Path:
     named = os.environ.get("MEDCORE_DATA")
     root = repository_root()
     home = Path(named) if named else root / "data" if root else Path.home() / ".cache" / "medcore"
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MedcoreError(
+            f"the data folder '{home}' cannot be made ({error.strerror}); set MEDCORE_DATA to another folder"
+        ) from error
     return home
 
 

@@ -18,7 +18,7 @@ from medcore.errors import MedcoreError
 
 _CHUNK_BYTES = 16 << 20
 MOST_ROWS = 20_000_000
-MOST_COLUMN_BYTES, MOST_MASK_BYTES = 512 << 20, 4 << 30  # what is held in memory whole
+MOST_ROW_BYTES, MOST_MASK_BYTES = 4_096, 4 << 30  # of a column's text; of all masks, which are held in memory
 _PLURALS = {"labels": "label", "patients": "patient", "splits": "split"}
 
 
@@ -125,7 +125,7 @@ def _plain(path: Path, members: dict[str, tuple[int, ...]], problems: Problems, 
         elif name == "masks":
             masks = _masks(path, name)
         elif name != "images" and len(shape) == 1 and shape[0] == count:
-            columns[column] = _whole(path, name)
+            columns[column] = _whole(path, name, MOST_ROW_BYTES * count + 4096)
     if "label" not in columns and masks is None:
         raise MedcoreError(f"{path} has 'images' but no 'labels'; add whole numbers, one an image (-1 = unlabelled)")
     columns.setdefault("label", np.full(count, -1, dtype=np.int64))
@@ -147,7 +147,7 @@ def _plain(path: Path, members: dict[str, tuple[int, ...]], problems: Problems, 
     return Listing(path, card, rows=rows, problems=problems)
 
 
-def _whole(path: Path, name: str, most_bytes: int = MOST_COLUMN_BYTES) -> np.ndarray:
+def _whole(path: Path, name: str, most_bytes: int) -> np.ndarray:
     with npzfile.open_zip(path) as archive:
         return npzfile.read_array(archive, f"{name}.npy", most_bytes, f"{path}, member {name!r}")
 
@@ -160,7 +160,7 @@ def _masks(path: Path, name: str) -> np.ndarray:
 
 
 def _labels(path: Path, name: str, count: int) -> np.ndarray:
-    values = _whole(path, name)
+    values = _whole(path, name, 1_024 * count + 4096)
     where = f"{path}, '{name}'"
     if values.ndim == 2 and values.shape[1] > 1:
         raise MedcoreError(f"{where} has {values.shape[1]} labels an image; sets with several labels are not supported")
