@@ -362,6 +362,21 @@ def test_several_gpus_are_dealt_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> 
     assert environment.gpu_for(0, 3) == {}
 
 
+def test_a_log_says_where_a_long_notebook_is(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = ConsoleProgress(1, True)
+    progress.step(0, "06_x", {"cell": 14, "of": 58})
+    progress.hear(0, "epoch 3 of 20, 4 min left")
+    progress.tell()
+    progress.step(0, "06_x", {"cell": 15, "of": 58})
+    progress.tell()
+    progress.done(0, Outcome(Path("06_x.ipynb"), "ok", None, None, 1.0, None))
+    progress.tell()
+    progress.ended.set()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("14 of 58") for line in lines] == [0, 1, 0, 0]
+    assert "epoch 3 of 20, 4 min left" in lines[1] and "epoch" not in lines[2]
+
+
 def test_what_an_exception_holds_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     ConsoleProgress(1, True).done(0, Outcome(Path("x.ipynb"), "raised", 3, "\x1b[2J\x9b31mwiped\nup", 1.0, None))
     said = capsys.readouterr().out

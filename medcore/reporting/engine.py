@@ -21,6 +21,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 
 from medcore.data.npzfile import atomic_path
+from medcore.reporting.body import settled
 from medcore.reporting.status import (
     KEY,
     MemoryWatch,
@@ -34,6 +35,7 @@ from medcore.reporting.status import (
 
 NAME = "medcore"
 NOT_RUN = "not run"
+HEAR_EVERY = 5.0  # seconds between two lines of a running cell that are passed on
 SAVE_EVERY = 5.0  # seconds between saves while cells run; the end is always saved
 START_ATTEMPTS = 3  # kernels that start side by side may race for a port where there are no socket files
 SOCKET_NAME_LENGTH = 90  # bytes; systems allow 104 to 108, the kernel adds a number
@@ -85,6 +87,7 @@ class ReportClient(PapermillNotebookClient):
     limit: float | None = None  # seconds that all cells together may take
     deadline: float | None = None  # time.monotonic() at which that is over
     verdict = Verdict("ok")
+    heard: float = 0.0  # time.monotonic() of the last line that was passed on
     sockets: str | None = None  # first part of the names of the kernel's socket files
 
     def execute(self, **kwargs: Any) -> Any:
@@ -154,6 +157,15 @@ class ReportClient(PapermillNotebookClient):
             return Verdict("interrupted", number, "interrupted from outside")
         self.nb_man.cell_complete(cell, cell_index=index)
         return None
+
+    def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
+        """Pass on now and then what a cell prints last, such as the epoch it is in; its outputs are kept as ever."""
+        if self.nb_man.listen and msg["msg_type"] == "stream" and time.monotonic() - self.heard > HEAR_EVERY:
+            lines = settled(msg["content"]["text"]).strip().splitlines()
+            if lines:
+                self.heard = time.monotonic()
+                self.nb_man.listen({"text": lines[-1].strip()[:120]})
+        return super().process_message(msg, cell, cell_index)
 
     def _remaining(self, cell: Any) -> float | None:
         return None if self.deadline is None else max(0.001, self.deadline - time.monotonic())

@@ -155,7 +155,7 @@ def _places(partial: Path, folder: Path, parameters: dict[str, Any]) -> dict[str
 
 RUN_FOLDER_VARIABLE = "MEDCORE_RUN_DIR"
 # nothing telephones home; whoever sets one of these decides
-OFFLINE = {"WANDB_MODE": "offline", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+OFFLINE = {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 OVERTIME = 120.0  # seconds after a notebook's own limit until its process is ended from outside
 
 
@@ -190,6 +190,7 @@ def run_notebooks(
         jobs = max(1, min(jobs, len(planned)))
         crew = _Crew(out, jobs, timeout, kernel_environment(thread_share(jobs)), ConsoleProgress(jobs, progress))
         outcomes = crew.run(planned)
+        crew.progress.ended.set()
         _write_overviews(out, pdf, outcomes, crew.progress)
     return outcomes
 
@@ -287,6 +288,8 @@ class _Crew:
                 event = json.loads(line)
                 if "verdict" in event:
                     told = Verdict(**event["verdict"])
+                elif "text" in event:
+                    self.progress.hear(slot, event["text"])
                 else:
                     cell = event["cell"]
                     self.progress.step(slot, notebook.stem, event)

@@ -1,0 +1,104 @@
+"""Hostile names in a real JupyterLab in Chromium, in outputs that it trusts: nothing runs, nothing is asked for."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.sign import NotebookNotary
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from test_hostile import HOSTILE
+
+from medcore.reporting.report import find_browser
+from medcore.reporting.wording import escape_markdown, without_active_parts
+
+sys.path.insert(0, str(Path(__file__).parent / "browser"))
+from chromium import Tab, browser  # noqa: E402
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(find_browser() is None, reason="no Chromium found: install one or set MEDCORE_BROWSER"),
+]
+LAST = "the last output"
+UNTIL_SHOWN = f"""new Promise(done => {{
+    const look = () => [...document.querySelectorAll('.jp-OutputArea-output')].some(
+        o => o.textContent.includes('{LAST}')) ? done(true) : setTimeout(look, 200);
+    look();
+}})"""
+SETTLED = "new Promise(done => requestIdleCallback(() => done(true)))"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A server without a password, its notebooks' folder and its address."""
+    place = tmp_path_factory.mktemp("lab")
+    own = {f"JUPYTER_{name}_DIR": str(place / name.lower()) for name in ("DATA", "CONFIG", "RUNTIME")}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--IdentityProvider.token=",
+               "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", "--LabApp.news_url="]  # fmt: skip
+    (place / "books").mkdir()
+    environment = os.environ | own
+    process = subprocess.Popen(
+        command, cwd=place / "books", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    address = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+    yield place / "books", address
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Tab]:
+    with browser() as opened:
+        yield opened
+
+
+def write_trusted(path: Path, bundles: list[dict[str, str]]) -> None:
+    """A notebook with these outputs, signed as if this user had run it."""
+    shown = [new_output("display_data", data=bundle) for bundle in [*bundles, {"text/plain": LAST}]]
+    cells = [new_code_cell("outputs", outputs=[output], execution_count=1) for output in shown]
+    notebook = new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    nbformat.write(notebook, path)
+    NotebookNotary(data_dir=str(path.parents[1] / "data")).sign(nbformat.read(path, as_version=4))
+
+
+def opened(tab: Tab, address: str, name: str) -> list[str]:
+    """Open a notebook, wait for its last output; returns the addresses elsewhere that were asked for."""
+    tab.events.clear()
+    tab.call("Page.navigate", url=f"{address}/lab/tree/{name}?reset")
+    tab.wait_for("Page.loadEventFired")
+    assert tab.evaluate(UNTIL_SHOWN) and tab.evaluate(SETTLED)
+    return [url for url in tab.requests() if not url.startswith((address, address.replace("http", "ws"), "blob:"))]
+
+
+def test_names_in_trusted_outputs_run_and_load_nothing(tab: Tab, lab: tuple[Path, str]) -> None:
+    folder, address = lab
+    bundles = []
+    for hostile in HOSTILE:
+        frame = pd.DataFrame({hostile: [hostile]}, index=[hostile])
+        bundles += [
+            {"text/markdown": without_active_parts(f"The set holds **{hostile}** and `{hostile}`.")},
+            {"text/markdown": f"Most are **{escape_markdown(hostile)}**."},
+            {"text/html": frame._repr_html_()},
+        ]
+    write_trusted(folder / "names.ipynb", bundles)
+    assert opened(tab, address, "names.ipynb") == []
+    assert tab.evaluate("window.pwned") is None
+    active = "[...document.querySelectorAll('.jp-OutputArea-output a[href], .jp-OutputArea-output img')].length"
+    assert tab.evaluate(active) == 0
+
+
+def test_the_instrument_sees_what_runs(tab: Tab, lab: tuple[Path, str]) -> None:
+    """The same names without escaping: outputs are trusted, and something does run or load."""
+    folder, address = lab
+    raw = [{"text/html": "<img src=x onerror=window.pwned=1>"}, {"text/markdown": "![x](https://example.org/y.png)"}]
+    write_trusted(folder / "raw.ipynb", raw)
+    elsewhere = opened(tab, address, "raw.ipynb")
+    assert any("example.org" in url for url in elsewhere) or tab.evaluate("window.pwned") == 1
