@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from medcore.evaluation.familiarity import pixel_features
+from medcore.evaluation.features import pixel_features
 
 
 @pytest.mark.parametrize(("channels", "size"), [(3, (9, 14)), (1, (2, 5))])

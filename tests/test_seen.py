@@ -21,10 +21,10 @@ from medcore.training.objectives import Classification
 from medcore.training.reuse import fine_tune
 from medcore.training.seen import (
     Seen,
-    content_hashes,
     describe_sides,
     pack_hashes,
     patient_hashes,
+    pixel_hashes,
     split_like,
     unpack_hashes,
 )
@@ -104,9 +104,9 @@ def test_hashes_travel_as_text_and_blank_images_are_compared_with_nothing() -> N
     images = np.zeros((3, 4, 4, 3), np.uint8)
     images[1, 0, 0, 0] = 1
     images[2] = images[1]
-    first, second, third = content_hashes(images)
+    first, second, third = pixel_hashes(images)
     assert first == 0 and second == third != 0
-    assert content_hashes([images[1].reshape(2, 8, 3)])[0] != second  # the shape counts
+    assert pixel_hashes([images[1].reshape(2, 8, 3)])[0] != second  # the shape counts
 
 
 def test_patients_are_hashed_with_a_salt_of_the_set() -> None:

@@ -46,7 +46,7 @@ def command(
     from tqdm import tqdm
 
     from medcore.data.patchset import PatchSet
-    from medcore.evaluation.predict import printable, refuse_overwriting
+    from medcore.evaluation.predict import for_terminal, refuse_overwriting
     from medcore.evaluation.predictor import find_images, load_predictor
     from medcore.training.device import choose_device
 
@@ -69,7 +69,7 @@ def command(
             write(stream, out, top, predictor.classes)
         finally:
             for _, reason in tally.problems:
-                click.echo(f"skipped: {printable(reason)}", err=True)
+                click.echo(f"skipped: {for_terminal(reason)}", err=True)
     for line in tally.report(len(source)):
         click.echo(line, err=True)
     return 0
@@ -80,7 +80,7 @@ def _segment(
     overlays: bool, objects: bool, overwrite: bool,
 ) -> int:  # fmt: skip
     """Label images of a segmenter, one file each."""
-    from medcore.evaluation.predict import printable
+    from medcore.evaluation.predict import for_terminal
     from medcore.evaluation.predictor import find_images
     from medcore.evaluation.segmenter import load_segmenter, segment_files
     from medcore.training.device import choose_device
@@ -94,8 +94,8 @@ def _segment(
         overwrite=overwrite,
     )  # fmt: skip
     for _, reason in skipped:
-        click.echo(f"skipped: {printable(reason)}", err=True)
-    click.echo(f"{len(files) - len(skipped)} of {len(files)} images segmented into {printable(out)}", err=True)
+        click.echo(f"skipped: {for_terminal(reason)}", err=True)
+    click.echo(f"{len(files) - len(skipped)} of {len(files)} images segmented into {for_terminal(out)}", err=True)
     if skipped:
         click.echo(f"SKIPPED: {len(skipped)} of {len(files)} images, listed above", err=True)
     return 0
@@ -140,12 +140,12 @@ class Tally:
 def write(batches: Iterator[Any], out: Path | None, top: int, classes: list[str]) -> None:
     """Print, or write a file that appears only when it is complete."""
     from medcore.data.npzfile import atomic_path
-    from medcore.evaluation.predict import printable, safe_cell, utf8
+    from medcore.evaluation.predict import for_terminal, safe_cell, utf8
 
     if out is None:
         for batch in batches:
             for row in table_rows(batch, top):
-                click.echo("  ".join(printable(value) for value in row))
+                click.echo("  ".join(for_terminal(value) for value in row))
     elif out.suffix == ".csv":
         with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

@@ -18,6 +18,7 @@ from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
 from medcore.models.classifier import CLASSIFIER_NAMES, build_classifier
+from medcore.models.encoder import PREFIX
 from medcore.models.unet import ENCODERS, SmallUNet, build_unet
 from medcore.models.vae import VAE
 from medcore.training.objectives import ELBO, Classification, Objective, Reconstruction, Segmentation
@@ -36,8 +37,6 @@ class Task:
 
     Attributes:
         model: With fresh or pretrained weights.
-        objective: Loss and metrics.
-        train: Images to learn from.
         validation: Images that pick the best epoch.
         test: Untouched images, None when the set has none.
     """
@@ -70,7 +69,6 @@ def make_task(
         patches: A set with a split column (``assign_splits``).
         model: One of ``MODELS[kind]``; None takes the first.
         weights: ``imagenet``, a file, or None for random first weights.
-        seed: Decides the first weights.
         codes: Bottleneck of an autoencoder, latent size of a VAE.
         normal: Classes that an autoencoder or VAE learns; none named takes all that the card does not call abnormal.
         class_weights: ``balanced`` or None (classifier, segmenter).
@@ -84,7 +82,7 @@ def make_task(
     if kind not in MODELS:
         raise MedcoreError(f"task {kind!r} is unknown; choose one of {', '.join(MODELS)}")
     model = model or MODELS[kind][0]
-    if model not in MODELS[kind]:
+    if model not in MODELS[kind] and not (kind == "classifier" and model.startswith(PREFIX)):
         raise MedcoreError(f"model={model!r}: unknown for a {kind}; choose one of {', '.join(MODELS[kind])}")
     generative = kind in ("autoencoder", "vae")
     if weights is not None and generative:
@@ -141,7 +139,6 @@ def normal_only(patches: PatchSet, normal: Sequence[str] = ()) -> PatchSet:
     """The images that count as normal: what a detector of anomalies is trained on.
 
     Args:
-        patches: The set.
         normal: Class names; none takes all classes that the card does not list as abnormal.
 
     Raises:

@@ -74,10 +74,8 @@ def randomisation_check(
     """How alike the maps stay when the weights are randomised.
 
     Args:
-        model: A trained classifier.
         pixels: uint8. **Shape** ``(B, H, W, C)``.
         classes: The class asked about. **Shape** ``(B,)``.
-        seed: Of the random weights.
 
     Returns:
         Median rank correlation of the two maps (1 = the maps do not depend on what was learnt, about 0 = they do;

@@ -53,12 +53,10 @@ def predict(
 
     Args:
         model: a Classifier or a U-Net; put into evaluation mode.
-        ps: the images.
         batch_size: images at a time; None chooses by the image size.
         device: where to compute; None stays where the model is.
         precision: as in ``TrainConfig``, e.g. ``"auto"`` for bf16 where it wins.
         temperature: divides a classifier's logits (calibration; found on validation data).
-        progress: show a bar.
 
     Returns:
         Class probabilities (N, K) float32 of a classifier, class indexes (N, H, W) uint8 of a segmentation model.
@@ -101,13 +99,10 @@ def stream(
 
     Args:
         function: (B, C, H, W) float in [0, 1] on the device -> (B, …).
-        ps: the images.
         model: the network inside of ``function``: put into evaluation mode and onto the device. None leaves that to
             the caller.
         batch_size: images at a time; None chooses by the image size.
         device: where to compute; None stays where the model is.
-        precision: as in ``TrainConfig``.
-        progress: show a bar.
 
     Returns:
         One row per image: (N, …), of the function's type (bfloat16 as float32).
@@ -230,7 +225,6 @@ def stream_files(
     """Answers for image files, a batch at a time, in the order given.
 
     Args:
-        model: put into evaluation mode.
         paths: image files; may be a generator of millions.
         shape: height, width and channels that the model was trained on.
         policy: how other sizes are brought to it: ``resize``, ``fit``, ``crop`` or ``pad``.
@@ -239,8 +233,6 @@ def stream_files(
         options: how deep pixels and DICOM windows become 8 bit; as in training.
         batch_size: images at a time; None chooses by the shape.
         device: where to compute; None stays where the model is.
-        precision: as in ``TrainConfig``.
-        workers: threads that decode files.
 
     Raises:
         MedcoreError: an unknown policy or ``on_error``, or an unreadable file.
@@ -320,9 +312,9 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path], *, overw
         if not os.path.lexists(path):
             continue
         if path.exists() and _inode(path) in read:
-            raise MedcoreError(f"{printable(path)} is an input and would be replaced; choose another --out")
+            raise MedcoreError(f"{for_terminal(path)} is an input and would be replaced; choose another --out")
         if not overwrite:
-            raise MedcoreError(f"{printable(path)} exists; choose another --out, or pass --overwrite to replace it")
+            raise MedcoreError(f"{for_terminal(path)} exists; choose another --out, or pass --overwrite to replace it")
 
 
 def _inode(path: Path) -> tuple[int, int]:
@@ -335,7 +327,7 @@ def utf8(name: object) -> str:
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def printable(name: object) -> str:
+def for_terminal(name: object) -> str:
     """A name for a terminal: control characters are shown, not obeyed."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in utf8(name))
 

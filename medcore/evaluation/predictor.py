@@ -30,13 +30,13 @@ from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.files import image_files
 from medcore.data.source import is_phantom
 from medcore.errors import MedcoreError
-from medcore.evaluation.familiarity import Familiarity
+from medcore.evaluation.features import Familiarity
 from medcore.evaluation.predict import FileBatch, ahead, auto_batch_size, place_model, stream_files
 from medcore.models.backbone import fold_batch_norm
 from medcore.models.classifier import Classifier
 from medcore.training import checkpoint
 from medcore.training.manifest import decode_options
-from medcore.training.seen import Seen, content_hashes
+from medcore.training.seen import Seen, pixel_hashes
 
 
 @dataclass
@@ -46,7 +46,6 @@ class Predictions:
     Attributes:
         images: Paths or ids, in the order asked for.
         probabilities: Calibrated where the checkpoint has a temperature. **Shape** ``(n, K)``, rows sum to 1.
-        classes: K class names.
         distance: Distance from the training images, 1 = as far as 99 % of the validation images reach; None
             where the checkpoint does not know. **Shape** ``(n,)``.
         problems: Files that could not be read, with the reason (``on_error="skip"``).
@@ -91,7 +90,6 @@ class Predictor:
     Attributes:
         model: In evaluation mode, its batch norm folded into the convolutions; to train it on, ``checkpoint.load``.
         manifest: Everything the checkpoint says of itself.
-        path: The checkpoint's folder.
         seen: What it was trained on.
     """
 
@@ -210,7 +208,7 @@ class Predictor:
     ) -> Predictions:
         values = values if len(names) else np.zeros((0, len(self.classes) + 1), np.float32)
         distance = values[:, -1] if self._familiar else None
-        seen = self.seen.contents(content_hashes(pixels))
+        seen = self.seen.contents(pixel_hashes(pixels))
         return Predictions(names, values[:, :-1], self.classes, distance, problems, pixels, seen)
 
     def _check_shape(self, shape: Sequence[int]) -> None:
@@ -240,8 +238,6 @@ def read_as_trained(manifest: dict[str, Any], source: str | PathLike[str], *, on
 
     Args:
         manifest: Of the checkpoint.
-        source: As for ``read_set``.
-        on_error: As for ``read_set``.
 
     Raises:
         MedcoreError: It cannot be read so.

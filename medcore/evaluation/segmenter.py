@@ -34,7 +34,7 @@ from medcore.metrics.objects import split_touching
 from medcore.models.unet import SegmentationModel
 from medcore.training import checkpoint
 from medcore.training.manifest import decode_options
-from medcore.training.seen import Seen, content_hashes
+from medcore.training.seen import Seen, pixel_hashes
 
 LARGE = 1 << 26  # pixels above which probabilities do not stay in memory
 WHOLE = 1 << 20  # pixels, as the network sees them, up to which an image is not cut
@@ -47,7 +47,6 @@ class Segmenter:
     """A segmentation model out of a checkpoint.
 
     Attributes:
-        model: In evaluation mode.
         classes: K class names, background first.
         window: How images are cut.
         factor: Size that the model sees, as a share of the image's.
@@ -112,7 +111,6 @@ def segment_files(
 
     Args:
         segmenter: Of :func:`load_segmenter`.
-        paths: Image files.
         out: The folder; it is made when missing.
         probabilities: Also ``NAME_<class>.png``, 255 = certain.
         overlays: Also ``NAME_overlay.png``.
@@ -320,4 +318,4 @@ def _seen(segmenter: Segmenter, pixels: np.ndarray) -> str:
     """Whether an image was trained on; a large one, which was trained on in pieces, is not compared."""
     if segmenter.seen is None or segmenter.factor != 1 or pixels.shape[0] * pixels.shape[1] > LARGE:
         return ""
-    return "yes" if segmenter.seen.contents(content_hashes([pixels]))[0] else "no"
+    return "yes" if segmenter.seen.contents(pixel_hashes([pixels]))[0] else "no"

@@ -49,7 +49,6 @@ class Window:
         sigma: Standard deviation of the weights, as a share of the tile.
         margin: Pixels at a tile's edges that do not count, except at the image's own edges.
         batch_size: Tiles at a time; None chooses by the tile's size.
-        precision: As in ``TrainConfig``.
         device: Where to compute; None stays where the model is.
     """
 
@@ -85,16 +84,14 @@ def predict_image(
     """Class probabilities of one image.
 
     Args:
-        model: Put into evaluation mode.
         pixels: uint8. **Shape** ``(H, W, C)``.
-        window: How to cut.
         whole: Do not cut: the image goes through the network in one piece (``turns`` still apply).
 
     Returns:
         float32 that sum to 1. **Shape** ``(K, H, W)``.
     """
     window = window or Window()
-    check_pixels(pixels, model)
+    check_image(pixels, model)
     function = logits_function(model, window)
     if whole:
         logits = function(np.array(pixels)[None])[0]
@@ -116,18 +113,15 @@ def predict_large(
     """Classes of an image of any size, written strip by strip; memory holds one row of tiles.
 
     Args:
-        model: Put into evaluation mode.
         pixels: uint8, for instance memory-mapped. **Shape** ``(H, W, C)``.
         out: ``.npy`` file for the classes, uint8, written whole or not at all.
-        window: How to cut.
         probabilities: ``.npy`` file for the probabilities as uint8, 255 = 1, **Shape** ``(H, W, K)``; None writes none.
-        progress: Show a bar.
 
     Returns:
         The written classes, memory-mapped. **Shape** ``(H, W)`` uint8.
     """
     window = window or Window()
-    check_pixels(pixels, model)
+    check_image(pixels, model)
     height, width = pixels.shape[:2]
     strips = blended_strips(logits_function(model, window), pixels, window, model.classes, stride=model.stride)
     with ExitStack() as stack:
@@ -157,7 +151,6 @@ def blended_strips(
     Args:
         function: Tiles ``(B, h, w, C)`` uint8 -> logits ``(B, K, h, w)`` float32.
         pixels: **Shape** ``(H, W, C)``.
-        window: How to cut.
         classes: K.
         stride: Tiles begin at multiples of this; the bottom and right are extended to one by the last row and column.
         order: From the number of tiles in a row of tiles to the order they are computed in.
@@ -282,7 +275,7 @@ def edge_weights(length: int, window: Window, *, first: bool = True, last: bool 
     return weights
 
 
-def check_pixels(pixels: np.ndarray, model: SegmentationModel) -> None:
+def check_image(pixels: np.ndarray, model: SegmentationModel) -> None:
     """Refuses pixels that are no uint8 image with the model's channels."""
     channels = model.spec["args"]["in_channels"]
     if pixels.ndim != 3 or pixels.dtype != np.uint8 or pixels.shape[2] != channels:

@@ -127,7 +127,6 @@ class DenseAutoencoder(nn.Module):
 
     Args:
         image_size: side in pixels, or (height, width); 8 to 512.
-        in_channels: channels of the images.
         bottleneck: numbers Z that describe a picture.
         hidden: units of the layers between picture and bottleneck.
 

@@ -92,6 +92,10 @@ class Backbone(nn.Sequential):
         """The first convolution."""
         return next(layer for layer in self.modules() if isinstance(layer, nn.Conv2d))
 
+    def pool(self, maps: Tensor) -> Tensor:
+        """One vector an image. **Shape**: (B, D, h, w) -> (B, D)."""
+        return maps.mean(dim=(2, 3))
+
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """The maps at every tap, finest first.
 
@@ -109,12 +113,11 @@ class OnBackbone(nn.Module):
     """What every model with a (possibly pretrained) trunk offers for fine-tuning.
 
     Attributes:
-        backbone: the trunk.
         spec: what ``medcore.models.build`` needs.
         weights_report: what pretrained weights were loaded, None for random ones.
     """
 
-    backbone: Backbone
+    backbone: Any
     spec: dict[str, Any]
     weights_report: Any = None
 
@@ -228,7 +231,7 @@ def fold_batch_norm(model: nn.Module) -> int:
     for parent in list(model.modules()):
         children = list(parent.named_children())
         for (name, layer), (next_name, after) in zip(children, children[1:], strict=False):
-            if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+            if isinstance(layer, nn.Conv2d) and type(after) is nn.BatchNorm2d:  # timm's kinds of it also activate
                 setattr(parent, name, fuse_conv_bn_eval(layer, after))
                 setattr(parent, next_name, nn.Identity())
                 folded += 1

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
 from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, OnBackbone
+from medcore.models.encoder import PREFIX, TimmBackbone, statistics_of
 from medcore.models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from medcore.models.weights import load_weights
 
@@ -26,13 +27,11 @@ class Classifier(OnBackbone):
     """A trunk with a linear head.
 
     Args:
-        name: the trunk, one of ``CLASSIFIER_NAMES``.
+        name: the trunk, one of ``CLASSIFIER_NAMES`` or ``timm:NAME``.
         classes: number of classes K, at least 2.
-        in_channels: channels of the images.
         dropout: share of the pooled features dropped in training, 0 to below 1.
         image_size: side of the images in pixels where known; small images get a stem that keeps resolution.
-        mean: per channel, in [0, 1] units; ImageNet's by default.
-        std: as ``mean``.
+        mean: per channel, in [0, 1] units; by default what pretrained weights of the trunk expect.
         stem_channels: channels that the first convolution takes; 3 with ``in_channels=1`` replicates grey images.
         frozen_batch_norm: keep every batch norm of the trunk at its stored statistics also in training.
 
@@ -54,8 +53,10 @@ class Classifier(OnBackbone):
         super().__init__()
         _check_arguments(name, classes, in_channels, dropout)
         stem_channels = in_channels if stem_channels is None else stem_channels
-        mean = _per_channel(IMAGENET_MEAN, stem_channels) if mean is None else tuple(mean)
-        std = _per_channel(IMAGENET_STD, stem_channels) if std is None else tuple(std)
+        foreign = name.startswith(PREFIX)
+        usual = statistics_of(name) if foreign else (IMAGENET_MEAN, IMAGENET_STD)
+        mean = _per_channel(usual[0], stem_channels) if mean is None else tuple(mean)
+        std = _per_channel(usual[1], stem_channels) if std is None else tuple(std)
         self.spec: dict[str, Any] = {
             "family": "classifier",
             "args": {
@@ -71,7 +72,7 @@ class Classifier(OnBackbone):
             },
         }
         self.normalise = Normalise(mean, std, in_channels)
-        self.backbone = Backbone(name, stem_channels, image_size)
+        self.backbone = (TimmBackbone if foreign else Backbone)(name, stem_channels, image_size)
         width = self.backbone.widths[-1]
         # ConvNeXt normalises after pooling; the others have done so inside the trunk
         self.norm = nn.LayerNorm(width, eps=1e-6) if name == "convnext_tiny" else nn.Identity()
@@ -89,7 +90,7 @@ class Classifier(OnBackbone):
 
     def pool(self, maps: Tensor) -> Tensor:
         """Feature maps to one vector an image. **Shape**: (B, D, h, w) -> (B, D)."""
-        return self.norm(maps.mean(dim=(2, 3)))
+        return self.norm(self.backbone.pool(maps))
 
     def features(self, images: Tensor) -> Tensor:
         """What the head sees, e.g. for a linear probe. **Shape**: (B, C, H, W) in [0, 1] -> (B, D)."""
@@ -123,16 +124,15 @@ def build_classifier(
     """Makes a classifier, with random or pretrained weights.
 
     Args:
-        name: the trunk, one of ``CLASSIFIER_NAMES``.
+        name: the trunk, one of ``CLASSIFIER_NAMES``, or ``timm:NAME`` for any image model of timm.
         classes: number of classes K, at least 2.
         in_channels: channels of the images. Pretrained weights take grey images by replicating them; for 2, 4 or
             more channels their first convolution is averaged over RGB and scaled to keep its output's size.
         weights: None for random weights, ``"imagenet"`` (torchvision's, downloaded with their hash checked), a file
-            ``.pth``/``.safetensors``, or a checkpoint of ours. Never a silent fallback to random weights.
+            ``.pth``/``.safetensors``, or a checkpoint of ours; for timm also ``"hub"``. Never a silent fallback.
         dropout: share of the pooled features dropped in training, 0 to below 1.
         image_size: side of the images in pixels where known; small images get a stem that keeps resolution.
         mean: normalisation per channel in [0, 1] units; by default what the weights were trained with (ImageNet's).
-        std: as ``mean``.
 
     Returns:
         The model; ``model.weights_report`` tells what was loaded (None for random weights).
@@ -153,8 +153,8 @@ def _per_channel(rgb: Sequence[float], channels: int) -> tuple[float, ...]:
 
 
 def _check_arguments(name: str, classes: int, in_channels: int, dropout: float) -> None:
-    if name not in CLASSIFIER_NAMES:
-        raise MedcoreError(f"model={name!r}: unknown; choose one of {', '.join(CLASSIFIER_NAMES)}")
+    if name not in CLASSIFIER_NAMES and not name.startswith(PREFIX):
+        raise MedcoreError(f"model={name!r}: unknown; choose one of {', '.join(CLASSIFIER_NAMES)}, or {PREFIX}NAME")
     if classes < 2:
         raise MedcoreError(f"classes={classes}: a classifier needs at least 2; check the label column")
     if in_channels < 1:

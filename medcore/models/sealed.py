@@ -107,7 +107,6 @@ def read_tensors(path: Path, sha256: str, most: int) -> dict[str, Tensor]:
     """The tensors of a safetensors file whose hash is known.
 
     Args:
-        path: The file.
         sha256: What it must hash to, hex.
         most: Bytes of its numbers, at most.
 

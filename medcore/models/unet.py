@@ -76,10 +76,8 @@ class UNet(SegmentationModel, OnBackbone):
     Args:
         encoder: one of ENCODERS; the design's are resnet18, resnet34 and resnet50.
         classes: number of classes K, background included, at least 2.
-        in_channels: channels of the images.
         deep_supervision: judge two coarser decoder levels as well while training.
         mean: normalisation per channel, in [0, 1] units; ImageNet's by default.
-        std: as ``mean``.
         stem_channels: channels that the first convolution takes; 3 with ``in_channels=1`` replicates grey images.
         frozen_batch_norm: keep the encoder's batch norm at its stored statistics also in training.
 
@@ -136,11 +134,9 @@ class SmallUNet(SegmentationModel):
 
     Args:
         classes: number of classes K, background included, at least 2.
-        in_channels: channels of the images.
         widths: maps at 1/2, 1/4, … of the resolution.
         deep_supervision: judge two coarser decoder levels as well while training.
         mean: normalisation per channel, in [0, 1] units.
-        std: as ``mean``.
 
     **Shape**: (B, in_channels, H, W) in [0, 1] -> (B, K, H, W).
     """
@@ -230,7 +226,7 @@ def make_normalise(
 
 def statistics(layer: Normalise) -> dict[str, list[float]]:
     """Mean and std of a Normalise layer as plain JSON."""
-    return {name: np.float32(values).tolist() for name, values in layer.given.items()}
+    return {name: np.array(values, np.float32).tolist() for name, values in layer.given.items()}
 
 
 def check_classes(classes: int) -> None:
@@ -254,11 +250,9 @@ def build_unet(
     Args:
         encoder: ``"small"`` for SmallUNet, or one of ENCODERS.
         classes: number of classes K, background included, at least 2.
-        in_channels: channels of the images.
         weights: None, ``"imagenet"``, or a file; as in ``build_classifier``, for the encoder.
         deep_supervision: judge two coarser decoder levels as well while training.
         mean: normalisation per channel, in [0, 1] units; ImageNet's by default.
-        std: as ``mean``.
 
     Raises:
         MedcoreError: a bad argument, or weights that cannot be had or do not fit.

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
 from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, OnBackbone, batch_norms
+from medcore.models.encoder import PACKAGED, PREFIX, TimmBackbone, hub_file, packaged_file
 from medcore.models.sealed import HEADER, MANIFEST, MODEL, read_sealed, read_tensors
 
 HOW_TO_GO_ON = (
@@ -70,9 +71,12 @@ def load_weights(model: OnBackbone, weights: str | PathLike[str]) -> WeightsRepo
     source = read_weights(weights, model.backbone.name)
     state = source.state
     ours = any(key.startswith("backbone.") for key in state)
-    if not ours:
+    if not ours and isinstance(model.backbone, TimmBackbone):
+        state = model.backbone.convert(model.backbone.packaged(state) if source.packaged else state)
+    elif not ours:
         state = {our_key(key, model.backbone): value for key, value in state.items()}
     notes = [] if ours else _fit_stem(state, model)
+    notes += model.backbone.origin() if isinstance(model.backbone, TimmBackbone) and not ours else []
     return _freeze_folded(model, _copy_into(model, state, source, notes))
 
 
@@ -101,18 +105,27 @@ class Source:
     name: str
     sha256: str
     learnt_from: dict[str, Any] | None = None
+    packaged: bool = False
 
 
 def read_weights(weights: str | PathLike[str], name: str) -> Source:
     """The state dict behind a name or path.
 
     Args:
-        weights: ``"imagenet"``, a file, or a checkpoint of ours (its folder, its run's folder, or its file of weights).
+        weights: ``"imagenet"``, ``"hub"`` (timm), a file, or a checkpoint of ours (its folder, its run's folder, or its
+            file of weights).
         name: the architecture, for ``"imagenet"``.
 
     Raises:
         MedcoreError: they cannot be had or read, are damaged, or hold numbers that are not finite.
     """
+    foreign = name.startswith(PREFIX)
+    if str(weights) == "imagenet" and name.removeprefix(PREFIX) in PACKAGED and foreign:
+        path = packaged_file(name)
+        return Source(_to_float(_read_file(path)), f"packaged ImageNet weights of {name}", _sha256(path), packaged=True)
+    if foreign and str(weights) in ("imagenet", "hub"):
+        path = hub_file(name)
+        return Source(_to_float(_read_file(path)), f"the hub's weights of {name}", _sha256(path))
     if str(weights) == "imagenet":
         path = imagenet_file(name)
         return Source(_to_float(_read_file(path)), f"torchvision's ImageNet weights of {name}", _sha256(path))

@@ -152,8 +152,6 @@ def plan_pieces(order: Tensor, batch_size: int, *, pieces: int = 1, rank: int = 
         order: Positions in the order of visit. **Shape** ``(N,)`` int64.
         batch_size: Most images per step over all pieces and processes.
         pieces: Forward passes per step and process.
-        rank: Number of this process.
-        world: Number of processes.
 
     Raises:
         MedcoreError: A step has fewer images than processes.
@@ -186,17 +184,13 @@ class Batches:
     """Batches of a set, epoch by epoch.
 
     Args:
-        patches: The images.
         batch_size: Images per optimiser step over all pieces and processes.
-        device: Where batches go.
         seed: Fixes order and augmentation.
         shuffle: Visit in a new order each epoch; else in the set's order.
         pieces: Forward passes per step.
         loader: ``memory`` (pixels on the device), ``stream`` (read from the file), ``auto`` (memory when it fits).
         memory_share: Share of the device's free memory that ``auto`` may fill.
         threads: Threads that make batches ahead (on a GPU, or with no core idle: that read ahead when streaming).
-        rank: Number of this process.
-        world: Number of processes.
 
     Raises:
         MedcoreError: There are no images.

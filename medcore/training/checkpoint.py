@@ -52,7 +52,6 @@ class Loaded:
     Attributes:
         model: In evaluation mode, on the CPU.
         manifest: Classes, normalisation, image shape, config, data, metrics, extra…
-        path: The checkpoint's folder.
     """
 
     model: nn.Module
@@ -72,10 +71,8 @@ def save(
 
     Args:
         folder: The run's ``checkpoints`` folder.
-        epoch: Epoch, counted from 1.
         weights: Weights to use, by name.
         state: Tensors that a resume needs besides.
-        manifest: Plain JSON types.
     """
     return write_checkpoint(folder / epoch_name(epoch), weights, state, manifest)
 

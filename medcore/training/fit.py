@@ -53,9 +53,7 @@ def fit(
     Args:
         model: Takes images (B, C, H, W) in [0, 1]; is changed in place and ends with the best epoch's weights.
         objective: Loss and metrics of the task.
-        train: Images to learn from.
         validation: Images that pick the best epoch.
-        config: Every other choice.
         test: Images that are measured after each epoch for the curve only.
         out: Folder for ``history.csv`` and ``checkpoints/``; None writes nothing.
         tracker: None, ``"tensorboard"``, ``"wandb"``, ``"mlflow"``, or a tracker of one's own.
@@ -165,7 +163,6 @@ class Totals:
 
     Args:
         objective: Names the loss parts and the further sums it needs.
-        device: Where the sums live.
     """
 
     def __init__(self, objective: Objective, device: torch.device) -> None:

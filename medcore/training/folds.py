@@ -105,7 +105,6 @@ def cross_validate(
         objective: Loss and metrics of the task.
         patches: Images without any marked ``test``.
         config: Every other choice; its seed also cuts the folds.
-        k: Number of folds.
         jobs: Folds at a time; each gets its share of the cores.
         engine: ``loky`` here, ``dask`` or ``ray`` on a cluster.
         out: Folder that gets ``fold-1`` … and ``folds.csv``; None writes nothing.

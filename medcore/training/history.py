@@ -19,12 +19,10 @@ class History:
     Attributes:
         monitor: The validation column that picks the best epoch.
         mode: ``min`` or ``max``: which way it is better.
-        rows: One dict per epoch.
         best_epoch: The best epoch, counted from 1; 0 before the first.
         tables: Validation tables of the best epoch (``confusion``: truth down). Test data are never in here.
         out: Folder of the run, None when nothing is written.
         precision: Number format, layout and compiler of the run.
-        stopped: Why the run ended.
         notes: Sentences that a reader of the results should see.
     """
 

@@ -105,7 +105,7 @@ class Monitor(Strict):
 
 
 class FeatureSpace(Strict):
-    """Class centres in feature space; see ``familiarity.py``."""
+    """Class centres in feature space; see ``evaluation/features.py``."""
 
     centres: Annotated[list[list[float]], Field(min_length=1)]
     spread: Annotated[list[Positive], Field(min_length=1)]

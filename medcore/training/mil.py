@@ -25,7 +25,6 @@ class MILConfig:
         epochs: Steps over all bags.
         learning_rate: Of AdamW with a cosine schedule.
         weight_decay: Of AdamW; strong, for bags are few.
-        hidden: Width of the model.
         dropout: Share of the embedding dropped, 0 to below 1.
         most_windows: In each epoch a bag shows at most so many of its windows, drawn anew: big bags become small ones.
         seed: Of weights, dropout and draws.
@@ -47,7 +46,6 @@ def fit_mil(features: np.ndarray, owner: np.ndarray, truth: np.ndarray, config: 
         features: One row per window. **Shape** ``(N, D)``.
         owner: Bag of each window, 0 to P-1, each at least once. **Shape** ``(N,)``.
         truth: Label of each bag, 0 or 1, both present. **Shape** ``(P,)``.
-        config: Every other choice.
 
     Returns:
         The model in evaluation mode.

@@ -56,7 +56,6 @@ class Objective(ABC):
         Args:
             output: What the model returned for ``batch.images``.
             batch: Images, labels and masks on the device.
-            epoch: Epoch, counted from 1.
         """
 
     def sums(self) -> dict[str, tuple[int, ...]]:

@@ -47,7 +47,6 @@ def schedule_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> flo
     """Learning rate of a step as a share of the largest.
 
     Args:
-        config: Names the schedule.
         step: Optimiser steps done before this one, from 0.
         steps_per_epoch: Optimiser steps of an epoch.
 
@@ -84,7 +83,6 @@ class Ema:
     """Exponential moving average of all weights and buffers of a model.
 
     Args:
-        model: The model to follow.
         decay: Share of the old average kept per step; early steps keep less, (1 + t) / (10 + t).
 
     **Reference** Polyak and Juditsky 1992, doi:10.1137/0330046.

@@ -66,7 +66,6 @@ def make_tracker(name: str, folder: str | Path) -> Tracker:
 
     Args:
         name: ``tensorboard``, ``wandb`` or ``mlflow``.
-        folder: The run's folder.
 
     Raises:
         MedcoreError: The name is unknown, or the tracker is not installed.
@@ -169,7 +168,7 @@ class WandB(Tracker):
         """See the base class."""
         picture = io.BytesIO()  # drawn here: W&B's own way goes through the global state of pyplot
         figure.savefig(picture, format="png")
-        self._run.log({name: self._wandb.Image(Image.open(picture))})
+        self._run.log({name: self._wandb.Image(Image.open(picture, formats=("PNG",)))})
 
     def finish(self) -> None:
         """See the base class."""

@@ -42,11 +42,9 @@ class Trained:
     """A model and where it comes from.
 
     Attributes:
-        model: In evaluation mode.
         reused: Whether it was found rather than trained now.
         made: When its checkpoint was written (UTC, ISO 8601).
         sha256: Of its weights.
-        folder: Its run.
     """
 
     model: nn.Module
@@ -75,12 +73,8 @@ def fit_or_reuse(
 
     Args:
         spec: ``model.spec``; its first weights follow from ``config.seed``.
-        objective: Loss and metrics.
-        train: Images to learn from.
         validation: Images that pick the best epoch.
-        config: Every other choice.
         retrain: Forget the one that is there.
-        progress: Show the training.
         home: Where models are kept; ``models`` of the data folder by default.
 
     Raises:

@@ -32,7 +32,7 @@ BLANK = 0  # the hash of an image without variation, which is compared with noth
 WAYS = ("refuse", "count", "leave-out")
 
 
-def content_hashes(images: Iterable[np.ndarray]) -> np.ndarray:
+def pixel_hashes(images: Iterable[np.ndarray]) -> np.ndarray:
     """One number per image from its shape and pixels. **Shape** each ``(H, W, C)`` uint8 -> ``(N,)`` uint64."""
     return np.fromiter((_content(np.ascontiguousarray(image)) for image in images), dtype=np.uint64)
 
@@ -69,7 +69,7 @@ def describe_side(patches: PatchSet, salt: str) -> dict[str, Any]:
         "patients": len(set(patches.patients.tolist())),
         "fingerprint": patches.fingerprint,
         "rows_sha256": hashlib.sha256(patches.index.tobytes()).hexdigest(),
-        "content_hashes": pack_hashes(content_hashes(images_of(patches))),
+        "content_hashes": pack_hashes(pixel_hashes(images_of(patches))),
         "patient_hashes": pack_hashes(patients),
     }
 
@@ -111,7 +111,6 @@ class Overlap:
     Attributes:
         train: Images that the model learnt from, or whose patient it did. **Shape** ``(N,)`` bool.
         validation: The same of its validation images, which chose the epoch. **Shape** ``(N,)`` bool.
-        patches: The set.
     """
 
     train: np.ndarray
@@ -176,7 +175,7 @@ class Seen:
 
     def among(self, patches: PatchSet, *, by_patient: bool = True) -> Overlap:
         """Which images of a set are known, by pixels or by patient."""
-        hashes = content_hashes(images_of(patches))
+        hashes = pixel_hashes(images_of(patches))
         train, validation = (
             self.contents(hashes, side) | (self.patients(patches, side) if by_patient else False)
             for side in ("train", "validation")

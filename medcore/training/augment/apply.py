@@ -44,8 +44,6 @@ def augment_images(
         pixels: uint8 on the device. **Shape** ``(B, H, W, C)``.
         masks: Class indexes, 255 = ignore, on the device. **Shape** ``(B, H, W)`` uint8; or None.
         ids: Rows of the set's store, on the host. **Shape** ``(B,)`` int64.
-        seed: Seed of the run.
-        epoch: Epoch, counted from 1.
         sizes: Height and width without padding, so that a crop stays inside. **Shape** ``(B, 2)`` int64 on the host.
 
     Returns:
@@ -70,13 +68,7 @@ def choose(
     """What happens to each sample: tensors by name, each with the samples along its first axis.
 
     Args:
-        recipe: What may happen.
-        ids: As for :func:`augment_images`.
         shape: Height, width and channels of the stored images.
-        device: Where the images are.
-        seed: Seed of the run.
-        epoch: Epoch, counted from 1.
-        sizes: As for :func:`augment_images`.
     """
     draws = Draws(keys(ids, seed, epoch, AUGMENT), device)
     side, (height, width, channels) = recipe.crop, shape
@@ -152,8 +144,6 @@ def augmented_examples(
     Args:
         recipe: A preset's name or an ``Augment``.
         images: uint8. **Shape** ``(n, H, W, C)``.
-        count: Variants per image.
-        seed: Seed of the run.
 
     Returns:
         uint8 images, row by row. **Shape** ``(n * (count + 1), H, W, C)``.

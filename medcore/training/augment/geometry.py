@@ -26,7 +26,6 @@ def choose_geometry(
 
     Args:
         recipe: Names the ranges.
-        draws: The batch's random numbers.
         shape: Height and width after cropping.
         sizes: Height and width of each image without its padding, for crops. **Shape** ``(B, 2)`` int64.
         node_keys: Keys of the elastic field, where there is one. **Shape** ``(B,)`` int64.
@@ -52,7 +51,6 @@ def crop_corners(side: int, sizes: Tensor, draws: Draws) -> Tensor:
     Args:
         side: Side of the window, pixels.
         sizes: Height and width of each image without its padding. **Shape** ``(B, 2)`` int64.
-        draws: The batch's random numbers.
     """
     room = (sizes - side + 1).clamp_min(1)  # an image smaller than the window keeps some of its padding
     return (torch.stack([draws.on_host("crop_y"), draws.on_host("crop_x")], 1) * room).long()

