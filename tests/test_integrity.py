@@ -272,7 +272,7 @@ def bomb(kind: str) -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("kind", ["labels", "column", "image", "masks"])
 def test_a_bomb_is_refused_before_it_unpacks(tmp_path: Path, tmp_data: Path, kind: str) -> None:
-    path = write_zip(tmp_path / "bomb.npz", bomb(kind), zipfile.ZIP_DEFLATED)
+    write_zip(tmp_path / "bomb.npz", bomb(kind), zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 4 << 20
     tracemalloc.start()
     try:
@@ -284,7 +284,7 @@ def test_a_bomb_is_refused_before_it_unpacks(tmp_path: Path, tmp_data: Path, kin
 
 
 def test_sizes_that_lie_are_refused(tmp_path: Path, tmp_data: Path) -> None:
-    path = write_zip(tmp_path / "lies.npz", list(members(make_set(tmp_path / "good.npz")).items()))
+    write_zip(tmp_path / "lies.npz", list(members(make_set(tmp_path / "good.npz")).items()))
     content = bytearray(path.read_bytes())
     at = content.rindex(b"PK\x01\x02")  # the last entry of the directory: its size becomes 4 GB
     content[at + 24 : at + 28] = b"\xfe\xff\xff\xff"
@@ -304,3 +304,33 @@ def test_pipes_and_devices_are_refused_and_never_waited_for(tmp_path: Path, tmp_
     root = make_folder(tmp_path / "set")
     os.mkfifo(root / "a/pipe.png")
     assert len(read_set(root, progress=False)) == 6
+
+
+def test_a_workbook_bomb_is_refused_packed(tmp_path: Path) -> None:
+    from medcore.data.readers.quironhelico import read_annotations
+
+    write_zip(tmp_path / "book.xlsx", [("xl/sharedStrings.xml", b"<a>" + bytes(110 << 20))], zipfile.ZIP_DEFLATED)
+    with pytest.raises(MedcoreError, match=r"book\.xlsx"):
+        read_annotations(tmp_path)
+
+
+def test_large_images_wait_for_their_turn() -> None:
+    """However many threads there are, what is in work and waits to be taken stays within the budget."""
+    import threading
+
+    from medcore.data.parallel import BYTES_AHEAD, map_threads
+
+    lock, running, most = threading.Lock(), [0], [0]
+
+    def work(size: int) -> int:
+        with lock:
+            running[0] += size
+            most[0] = max(most[0], running[0])
+        return size
+
+    total = 0
+    for size in map_threads(work, [BYTES_AHEAD // 3] * 24 + [3 * BYTES_AHEAD] + [1] * 50, 8, weight=lambda size: size):
+        total += 1
+        with lock:
+            running[0] -= size
+    assert total == 75 and most[0] <= 3 * BYTES_AHEAD

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,6 +15,7 @@ from medcore.data import sizes
 from medcore.data.card import Card
 from medcore.data.images import Decoded, DecodeOptions, Header, as_channels, decode, probe
 from medcore.data.npzfile import PatchSetWriter
+from medcore.data.parallel import attempt, map_threads
 from medcore.data.readers import masks as mask_rules
 from medcore.data.readers.listing import ImageRow, Listing, listed
 from medcore.data.readers.mask_files import decode_mask
@@ -25,8 +23,6 @@ from medcore.data.readers.series import arrange, hide_file_names
 from medcore.errors import MedcoreError
 
 _BATCH = 64  # images written at once
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,8 @@ def write_set(
         return _prepare_arrays(listing, target, policy, size, channels, progress)
     hide_file_names(listing)
     headers = arrange(listing, _probe_all(listing, decoding, progress), decoding)
+    for item, header in zip(listing.items, headers, strict=True):
+        item.bytes_needed = header.height * header.width * (2 + 2 * header.channels)
     policy = "pad" if listing.mask_rule is not None and policy == "resize" and size is None else policy
     extents = np.array([(header.height, header.width) for header in headers])
     plan = Plan(policy, sizes.target_size(extents, policy, size), channels or max(h.channels for h in headers), overlap)
@@ -73,36 +71,9 @@ def write_set(
     return _write(listing, target, plan, decoding, progress, varied=bool((extents != extents[0]).any()))
 
 
-def map_threads(function: Callable[[T], R], values: list[T], threads: int | None = None) -> Iterator[R]:
-    """Results of ``function`` in order, computed by threads (decoders release the GIL), a few ahead at a time."""
-    threads = threads or min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Any] = deque()
-        try:
-            for value in values:
-                ahead.append(pool.submit(function, value))
-                if len(ahead) >= 4 * threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
-def _attempt(function: Callable[[T], R]) -> Callable[[T], R | MedcoreError]:
-    def run(value: T) -> R | MedcoreError:
-        try:
-            return function(value)
-        except MedcoreError as error:
-            return error
-
-    return run
-
-
 def _probe_all(listing: Listing, decoding: DecodeOptions, progress: bool) -> list[Header]:
     """Headers of all images; items with unreadable headers are dropped from the listing."""
-    results = map_threads(_attempt(lambda item: probe(item.file, decoding)), listing.items)
+    results = map_threads(attempt(lambda item: probe(item.file, decoding)), listing.items)
     items, headers = [], []
     bar = tqdm(results, f"{listing.card.name}: headers", len(listing.items), disable=not progress, leave=False)
     for item, header in zip(listing.items, bar, strict=True):
@@ -189,7 +160,7 @@ def _look_at_masks(
             raise MedcoreError(f"image '{item.columns['source']}' has no mask")
         return mask_rules.look_at(item.mask, decode_mask(item.mask, decoding, by_colour=by_colour))
 
-    results = map_threads(_attempt(look), listing.items)
+    results = map_threads(attempt(look), listing.items, weight=lambda item: item.bytes_needed)
     bar = tqdm(results, f"{listing.card.name}: masks", len(listing.items), disable=not progress, leave=False)
     usable, looks = [], []
     for item, found in zip(listing.items, bar, strict=True):
@@ -220,9 +191,11 @@ def _write(
     counts: Counter[str] = Counter()
     notes = _Notes()
     writer = _writer(listing, target, (*plan.size, plan.channels), masks=masked)
-    results = map_threads(
-        _attempt(lambda item: _load_item(item, listing.mask_rule, plan, decoding, varied)), listing.items
-    )
+
+    def load(item: ImageRow) -> tuple[Decoded, list[sizes.Piece]]:
+        return _load_item(item, listing.mask_rule, plan, decoding, varied)
+
+    results = map_threads(attempt(load), listing.items, weight=lambda item: item.bytes_needed)
     bar = tqdm(results, f"{listing.card.name}: images", len(listing.items), disable=not progress)
     with writer:
         batch: list[sizes.Piece] = []
@@ -245,6 +218,7 @@ def _write(
 def _load_item(
     item: ImageRow, rule: mask_rules.MaskRule | None, plan: Plan, decoding: DecodeOptions, varied: bool
 ) -> tuple[Decoded, list[sizes.Piece]]:
+    """What was decoded, with only its lowest and highest value as pixels, and the images made of it."""
     at_least = plan.size if plan.policy == "resize" else None
     decoded = as_channels(
         decode(item.file, decoding, at_least=at_least, frame=item.frame, shared=item.grey), plan.channels
@@ -261,7 +235,10 @@ def _load_item(
     if varied and plan.policy in ("resize", "crop"):  # the original size may give the class away: keep it for the audit
         extent = {"source_height": decoded.size[0], "source_width": decoded.size[1]}
         parts = [(pixels, part_mask, {**columns, **extent}) for pixels, part_mask, columns in parts]
-    return decoded, parts
+    if plan.policy == "crop":  # a view would keep the whole image
+        parts = [(pixels.copy(), None if mask is None else mask.copy(), columns) for pixels, mask, columns in parts]
+    ends = np.array([decoded.pixels.min(), decoded.pixels.max()])
+    return replace(decoded, pixels=ends), parts
 
 
 def _load_mask(item: ImageRow, rule: mask_rules.MaskRule, size: tuple[int, int], decoding: DecodeOptions) -> np.ndarray:

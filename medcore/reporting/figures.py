@@ -51,7 +51,7 @@ def as_webp(mime: str, content: str) -> tuple[str, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             raw = base64.b64decode(content)
-            with Image.open(io.BytesIO(raw)) as picture:
+            with Image.open(io.BytesIO(raw), formats=("PNG", "JPEG", "WEBP", "GIF")) as picture:
                 made = _webp(picture, lossless=mime == "image/png")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return mime, content
@@ -215,7 +215,7 @@ def _made(mime: str, content: str) -> tuple[str, bytes] | None:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+        with Image.open(io.BytesIO(base64.b64decode(content)), formats=("PNG", "JPEG", "WEBP", "GIF")) as image:
             image.draft("RGB", (WIDTH, WIDTH))
             small = image.convert("RGB")
             small.thumbnail((WIDTH, WIDTH))

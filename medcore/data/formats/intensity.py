@@ -13,6 +13,7 @@ Range = tuple[float, float]
 Scaled = tuple[np.ndarray, tuple[str, ...], float | None]  # pixels, conversions, highest value
 SOFT_TISSUE = (40.0, 400.0)  # centre and width in Hounsfield units
 PERCENTILES = (0.5, 99.5)  # of a series without window: a few metal or padding pixels must not decide
+_AT_ONCE = 4_000_000  # values that are scaled at once
 _SAMPLE = 200_000  # values an image that enter the percentiles
 
 
@@ -63,8 +64,12 @@ def _default_range(values: np.ndarray, path: Path, bits: int) -> Range:
 
 def linear(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """``low`` to 0, ``high`` to 255, clipped and rounded. uint8 of the same shape."""
-    deep = (values.astype(np.float64) - low) * (255.0 / max(high - low, 1e-12))
-    return np.clip(np.rint(deep), 0, 255).astype(np.uint8)
+    pixels, factor = np.empty(values.shape, np.uint8), 255.0 / max(high - low, 1e-12)
+    step = max(1, _AT_ONCE * len(values) // max(1, values.size))
+    for top in range(0, len(values), step):  # a large image would fill the memory with float64
+        deep = (values[top : top + step].astype(np.float64) - low) * factor
+        pixels[top : top + step] = np.clip(np.rint(deep), 0, 255)
+    return pixels
 
 
 def window(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:

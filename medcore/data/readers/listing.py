@@ -31,6 +31,7 @@ class ImageRow:
         mask_label: The class that every foreground pixel of the mask gets; None when the mask says it.
         frame: Frame or page of the file, counted from 0; None for its only or usual one.
         grey: Name and range of the grey rule of its DICOM series.
+        bytes_needed: Memory that decoding takes, about.
     """
 
     file: Path
@@ -40,6 +41,7 @@ class ImageRow:
     mask_label: int | None = None
     frame: int | None = None
     grey: tuple[str, tuple[float, float]] | None = None
+    bytes_needed: int = 0
 
 
 @dataclass

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medcore.data import npzfile
 from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.datasets import card as facts_of
 from medcore.data.readers.files import image_files, subfolders
@@ -20,6 +21,7 @@ from medcore.data.readers.listing import ImageRow, Listing, Problems, listed
 from medcore.data.readers.tables import read_table, require
 from medcore.errors import MedcoreError
 
+MOST_WORKBOOK_BYTES = 100 << 20
 _NEEDED = ("Pat_ID", "Section_ID", "Window_ID", "Presence")
 Key = tuple[str, int, int]  # patient, section, window
 
@@ -112,6 +114,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     from openpyxl import load_workbook
 
+    with npzfile.open_zip(path) as archive:  # a workbook is a zip; its texts are held in memory
+        if sum(entry.file_size for entry in archive.infolist()) > MOST_WORKBOOK_BYTES:
+            raise MedcoreError(f"{path} unpacks to more than {MOST_WORKBOOK_BYTES:,} bytes; save the table as .csv")
     try:
         book = load_workbook(path, read_only=True, data_only=True)
     except Exception as error:  # broken workbooks raise anything from BadZipFile to KeyError
