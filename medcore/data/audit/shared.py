@@ -19,7 +19,7 @@ from medcore.data.splits import group_names
 SAME_SCALE, SAME_TURN = 0.04, 1.5  # how far size (share) and turn (degrees) may be off in an overlap
 ALL, SAME_PIXELS = 0.9, 0.99  # overlap that counts as the whole image; agreement from which slices are copies
 NUMBER = r"^(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)$"  # the last number of a file name
-NEIGHBOURS = 2  # slices or frames that lie so close are neighbours
+NEIGHBOURS = 5  # slices or frames that lie so close are neighbours
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def name_kinds(ps: PatchSet, pairs: pd.DataFrame) -> pd.Series:
 
 
 def _are_neighbours(ps: PatchSet, pairs: pd.DataFrame) -> np.ndarray:
-    """Whether two images are of one patient and their file names differ in one number, by 1 or 2."""
+    """Whether two images are of one patient and their file names differ in one number, by a few."""
     a, b = pairs["a"].to_numpy(dtype=int), pairs["b"].to_numpy(dtype=int)
     parts = pd.Series(ps.column("source").astype(str)).str.extract(NUMBER)
     number = pd.to_numeric(parts["number"], errors="coerce").to_numpy(dtype=float)
