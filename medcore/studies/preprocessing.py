@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 from medcore.data import stain
 from medcore.data.load import limit_images, read_set
 from medcore.data.patchset import PatchSet
-from medcore.data.splits import Fold, assign_splits, patient_folds
+from medcore.data.splits import Fold, assign_splits, patient_folds, unit_of
 from medcore.errors import MedcoreError
 from medcore.evaluation.baselines import baseline_names, is_grey
 from medcore.evaluation.comparison import Comparison, compare_methods
@@ -114,12 +115,14 @@ class SplitExperiment:
         mixed: Answers from folds over images.
         method: The strongest method in kind, the one that is reported: the network where there is one.
         histogram: What the histogram baseline is called for these images.
+        unit: What must not stand on two sides: ``patient``, ``lesion`` or ``image``.
     """
 
     by_patient: CrossPrediction
     mixed: CrossPrediction
     method: str
     histogram: str
+    unit: str
 
     @property
     def comparison(self) -> Comparison:
@@ -147,7 +150,7 @@ class SplitExperiment:
         """Every method under both kinds of folds, as rows of a figure."""
         found = {}
         for name in self.by_patient.scores:
-            for kind, crossed in (("patient", self.by_patient), ("random", self.mixed)):
+            for kind, crossed in ((self.unit, self.by_patient), ("random", self.mixed)):
                 found[f"{name}\n{kind} folds"] = crossed.compare(name, metrics=[METRIC]).metrics[0]
         return found
 
@@ -167,17 +170,18 @@ def compare_splits(patches: PatchSet, choices: SplitChoices | None = None) -> Sp
     methods = {name: baseline_method(name, seed=choices.seed) for name in ("majority", histogram)}
     if choices.epochs:
         methods["small CNN"] = small_network(patches, choices)
-    return SplitExperiment(
-        *cross_both(patches, methods, k=choices.folds, seed=choices.seed), list(methods)[-1], histogram
-    )
+    both = cross_both(patches, methods, k=choices.folds, seed=choices.seed)
+    return SplitExperiment(*both, method=list(methods)[-1], histogram=histogram, unit=unit_of(patches))
 
 
 def cross_both(
     patches: PatchSet, methods: dict[str, TrainAndPredict], *, k: int, seed: int = 0
 ) -> tuple[CrossPrediction, CrossPrediction]:
     """The same methods under folds over patients, and under random folds."""
-    folds = patient_folds(patches, k, seed=seed), random_folds(patches, k, seed=seed)
-    return cross_predict(patches, methods, folds[0]), cross_predict(patches, methods, folds[1])
+    by_patient = cross_predict(patches, methods, patient_folds(patches, k, seed=seed))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "[0-9]+ patient")  # on two sides: here that is the point
+        return by_patient, cross_predict(patches, methods, random_folds(patches, k, seed=seed))
 
 
 def random_folds(patches: PatchSet, k: int, *, seed: int = 0) -> list[Fold]:

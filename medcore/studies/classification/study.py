@@ -27,7 +27,7 @@ from torch import nn
 
 from medcore.data.load import limit_images, read_set
 from medcore.data.patchset import PatchSet
-from medcore.data.splits import assign_splits, check_enough, group_names, patient_folds
+from medcore.data.splits import assign_splits, check_enough, group_names, patient_folds, unit_of
 from medcore.errors import MedcoreError
 from medcore.evaluation import calibration
 from medcore.evaluation.baselines import baseline_names, run_baselines
@@ -303,7 +303,7 @@ class ClassificationStudy:
 
     def per_class(self) -> pd.DataFrame:
         """Sensitivity, specificity, PPV, NPV and F1 of each class on test data."""
-        return classification_table(self.scores)
+        return classification_table(self.scores).rename(columns={"patients": f"{unit_of(self.patches)}s"})
 
     def class_aurocs(self) -> dict[str, str]:
         """AUROC of each class that has test cases against the rest, printed with its interval."""
