@@ -21,7 +21,7 @@ from medcore.reporting.front import front
 from medcore.reporting.report import ReportExporter, find_results, report_page
 from medcore.reporting.sanitise import Narrative, clean, column_classes, page_fragment
 from medcore.reporting.status import Verdict, verdict_of
-from medcore.reporting.wording import PHANTOM_LINE, duration, memory
+from medcore.reporting.wording import PHANTOM_LINE, SMOKE_LINE, duration, memory
 
 SHELL_LIMIT = 60_000  # bytes of a report without its figures
 DATA_URI = re.compile(r"data:image/[^\"]+")
@@ -68,6 +68,12 @@ def test_a_report_holds_what_a_reviewer_needs_in_order() -> None:
         begin = words.find(" ".join(text.split()), begin)
         places.append(begin)
     assert -1 not in places, wanted[places.index(-1)]
+
+
+@pytest.mark.parametrize(("profile", "shown"), [("smoke", True), ("quick", False)])
+def test_a_smoke_run_says_that_its_numbers_mean_nothing(profile: str, shown: bool) -> None:
+    page = report_page(sample_notebook(), sample_results(parameters={"profile": profile}))
+    assert (SMOKE_LINE in page) == shown
 
 
 def test_the_policy_of_the_page_allows_neither_scripts_nor_requests() -> None:

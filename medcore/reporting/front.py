@@ -12,6 +12,7 @@ from medcore.reporting.sanitise import LAST
 from medcore.reporting.status import Verdict
 from medcore.reporting.wording import (
     PHANTOM_LINE,
+    SMOKE_LINE,
     STATUS_NOTES,
     as_sentence,
     duration,
@@ -39,6 +40,7 @@ def front(results: Results | None, verdict: Verdict, title: str) -> dict[str, An
         "recorded": recorded,
         "title": title or results.title or results.notebook,
         "synthetic": PHANTOM_LINE if data.synthetic else "",
+        "smoke": SMOKE_LINE if results.parameters.get("profile") == "smoke" else "",
         "status": status_facts(verdict),
         "summary": results.summary,
         "headline": headline(results),

@@ -45,6 +45,7 @@ from medcore.reporting.parameters import Parameters, did_you_mean, literals, sch
 from medcore.reporting.results import AuditFacts, Data, MethodEstimate, Results, Validation, json_types, write_results
 from medcore.reporting.wording import (
     CONTROL,
+    SMOKE_LINE,
     comparison_sentence,
     escape_markdown,
     limits_of,
@@ -120,7 +121,7 @@ class Run:
             f"medcore {env['medcore']} · {self.notebook} · profile {self.parameters.profile} · seed "
             f"{self.parameters.seed} · {env['device']} ({env['threads']} threads) · torch {env['packages']['torch']}\n"
             f"Research and teaching only: not for clinical use."
-        )
+        ) + (f"\n{SMOKE_LINE}" if self.parameters.profile == "smoke" else "")
 
     def use(self, patches: PatchSet) -> PatchSet:
         """Record the set that the run stands on, with its split table; returns it."""

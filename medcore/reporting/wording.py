@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # what steers a terminal
 CODE_SPAN = re.compile(r"(?<![`\\])(`[^`\n]+`)(?!`)")
 PHANTOM_LINE = "Made on synthetic phantoms: procedural images with known truth, no patients."
+SMOKE_LINE = "Profile smoke: a check that the code runs, on few images and epochs. Ignore the numbers."
 FEW_GROUPS, FEW_IMAGES, WIDE = 30, 10, 0.2  # patients of a test part; images of a class; width of an interval
 STATUS_NOTES = {
     "ok": "ran to its end",
