@@ -133,7 +133,7 @@ READ: dict[str, tuple[str, dict[str, Any], str]] = {
                                           {"masks": True, "splits": {"train": 2, "test": 1}}, ""),
     "nnU-Net in two dimensions": (
         "imagesTr/c_{1..3}_0000.png !labelsTr/c_{1..3}.png imagesTs/c_9_0000.png dataset.json",
-                                  {"masks": True, "n": 3}, "without a folder of masks"),
+                                  {"masks": True, "n": 3}, "1 images belong to no images and masks"),
     "GlaS in test folders": ("{train,testA,testB}/images/{1,2}.png !{train,testA,testB}/mask/{1,2}.png",
                              {"masks": True, "splits": {"train": 2, "test": 4}}, ""),
     "masks by suffix": ("{x1,x2,x3}.png !{x1,x2,x3}_mask.png", {"masks": True, "n": 3}, ""),
@@ -142,12 +142,24 @@ READ: dict[str, tuple[str, dict[str, Any], str]] = {
     "other ends on both sides": (
         "images/{21,22,23}_training.png !manual/{21,22,23}_manual1.png", {"masks": True, "n": 3}, ""),
     "field of view beside the truth": (
-        "images/{1..3}.png !manual/{1..3}.png !FOV/{1..3}.png", {"masks": True, "n": 3}, "not read beside images and "
-        "masks"),
+        "images/{1..3}.png !manual/{1..3}.png !FOV/{1..3}.png", {"masks": True, "n": 3},
+        "3 images belong to no images and masks"),
     "images around a mask folder": ("{1..3}.png !masks/{1..3}.png", {"masks": True, "n": 3}, ""),
     "images of an unusual name": ("tissue/{1..3}.png !masks/{1..3}.png", {"masks": True, "n": 3}, ""),
     "patients with masks beside": (
         "TCGA_{01,02,03}/x_1.tif !TCGA_{01,02,03}/x_1_mask.tif", {"masks": True, "patients": 3}, ""),
+    "a test part without masks": ("train/images/{1,2}.png !train/labels/{1,2}.png test/images/{3,4}.png",
+                                  {"masks": True, "n": 2, "splits": {"train": 2}}, "test/images/"),
+    "ISIC folders": (
+        "X_Training_Input/I_{1..3}.jpg !X_Training_GroundTruth/I_{1..3}_segmentation.png "
+        "X_Validation_Input/I_{7,8}.jpg !X_Validation_GroundTruth/I_{7,8}_segmentation.png",
+        {"masks": True, "splits": {"train": 3, "val": 2}}, ""),
+    "folds of images and masks": (
+        "fold_{1..3}/images/{1,2}.png !fold_{1..3}/masks/{1,2}.png", {"masks": True, "splits": {"": 6}}, ""),
+    "patients of images and masks": (
+        "P{01,02,03}/images/{1,2}.png !P{01,02,03}/masks/{1,2}.png", {"masks": True, "patients": 3}, ""),
+    "an empty part": ("{train,test}/{a,b}/{1,2}.png validation/", {"splits": {"train": 4, "test": 4}}, "validation/"),
+    "equal names in two formats": ("{a,b}/{1.png,1.jpg}", {"n": 4}, ""),
     "a wrapper around images and masks": ("data/images/{1..3}.jpg !data/masks/{1..3}.png", {"masks": True, "n": 3}, ""),
 }  # fmt: skip
 
@@ -177,6 +189,13 @@ REFUSED: dict[str, tuple[str, str]] = {
     "an image without a mask": ("images/{1..4}.png !masks/{1..3}.png", r"image 'images/4\.png' has no mask"),
     "one name twice": ("images/{1,2}.png !masks/{1.png,1.tif,2.png}", r"same name; keep one"),
     "masks of other images": ("images/{a,b}.png !masks/{c,d}.png", r"images, masks.*no classes by their names"),
+    "eval beside train": ("{train,eval}/{a,b}/{1,2}.png", r"eval' may be the validation or the test part"),
+    "years or classes": (
+        "{2019,2020,2021}/{benign,malignant}/{1,2}.png", r"--layout 'class/\*' or --layout '\*/class'"),
+    "images by organ": ("{colon_image_sets,lung_image_sets}/{aca,n}/{1,2}.png", r"no classes.*--layout '\*/class'"),
+    "many masks an image": ("{a1,b2}/images/x.png !{a1,b2}/masks/{m1,m2}.png", r"masks are no classes"),
+    "modalities of patients": ("BraTS_{001,002}/x_{flair,t1}.png !BraTS_{001,002}/x_seg.png", r"look like patients"),
+    "COCO": ("images/{1,2}.png annotations/instances.json", r"COCO"),
     "splits without classes": ("{train,test}/{1,2}.png", r"images without class folders"),
 }  # fmt: skip
 

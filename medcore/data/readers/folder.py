@@ -22,6 +22,7 @@ from medcore.data.readers.names import (
     role_of,
     spelling_key,
     split_name,
+    words_of,
 )
 from medcore.data.readers.series import fill_dicom_patients
 from medcore.errors import MedcoreError
@@ -149,9 +150,16 @@ def _below_splits(tree: Folder, splits: list[Folder], problems: Problems) -> lis
     others = [folder for folder in tree.filled() if folder not in splits]
     for folder in others:
         count = len(folder.all_images())
+        if set(words_of(folder.name)) & {"eval", "evaluation"} and folder.filled():
+            raise MedcoreError(
+                f"'{folder.path}' may be the validation or the test part; call it val or test, or move it away"
+            )
         sides = listed([side.name for side in splits])
         problems.warn(f"the folder {folder.name}/ ({count} images) stands beside {sides} and "
                       "is no part of a split: not read")  # fmt: skip
+    for folder in tree.folders:
+        if split_name(folder.name) and folder not in splits and folder not in others:
+            problems.warn(f"the folder {folder.name}/ holds no images")
     _say_loose(tree, problems)
     branches = []
     for folder in splits:
@@ -175,8 +183,8 @@ def _below_splits(tree: Folder, splits: list[Folder], problems: Problems) -> lis
 def _by_levels(tree: Folder, filled: list[Folder], problems: Problems) -> list[Branch]:
     """Classes, and a level of patients, sites or splits above or below them."""
     tops = [folder.name for folder in filled]
-    _refuse_roles(tree, filled)
     inner = {folder.name: [child.name for child in folder.filled()] for folder in filled}
+    _refuse_roles(tree, filled, inner)
     within = sorted({name for names in inner.values() for name in names})
     deep = [name for name in tops if inner[name] and not _folder(filled, name).images]
     if within and len(deep) == len(tops) and all(split_name(name) for name in within):
@@ -212,16 +220,19 @@ def _by_levels(tree: Folder, filled: list[Folder], problems: Problems) -> list[B
     return [Branch(folder, {"class": folder.name}) for folder in [*filled, *empty]]
 
 
-def _refuse_roles(tree: Folder, filled: Sequence[Folder]) -> None:
-    """Refuse folders named as images or masks, and twins, which are no classes."""
+def _refuse_roles(tree: Folder, filled: Sequence[Folder], inner: dict[str, list[str]]) -> None:
+    """Refuse folders named as images or masks, here or inside, and twins: they are no classes."""
     from medcore.data.readers.pairs import refuse_twins  # pairs reads folders, too
 
     named = [folder.name for folder in filled if role_of(folder.name) in ("images", "masks")]
-    if named and (len(named) == len(filled) or any(role_of(name) == "masks" for name in named)):
+    inside = sorted({name for names in inner.values() for name in names if role_of(name) == "masks"})
+    if inside or (named and (len(named) == len(filled) or any(role_of(name) == "masks" for name in named))):
         raise MedcoreError(
-            f"'{tree.path}': the folders {listed(named)} are no classes by their names, and no images and masks that "
-            f"belong "
-            "together; write a metadata.csv with the columns image,label (or image,mask), or say --layout class"
+            f"'{tree.path}': the folders {listed(named or inside)} are no classes by their names, and hold no images "
+            f"and "
+            "masks of the same names; write a metadata.csv with the columns image,label (or image,mask), or say where "
+            "the "
+            "classes are: --layout class, --layout '*/class'"
         )
     refuse_twins([folder for folder in filled if folder.images])
 

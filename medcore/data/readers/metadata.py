@@ -178,7 +178,7 @@ def read_metadata(
         problems.warn(NO_PATIENTS)
     if not segmented:
         _check_classes(path, names, items, problems)
-    _say_found(finder, path, problems, segmented)
+    _say_found(finder, path, items, problems, segmented)
     root = path.parent
     lesions = any("lesion" in line and "'patient'" in line for line in problems.warnings)
     card = Card(
@@ -300,7 +300,7 @@ def _check_new(item: ImageRow, number: int, place: str, first_seen: dict[Path, i
     first_seen[item.file] = number
 
 
-def _say_found(finder: Finder, path: Path, problems: Problems, segmented: bool) -> None:
+def _say_found(finder: Finder, path: Path, items: list[ImageRow], problems: Problems, segmented: bool) -> None:
     """What it took to find the files, and what lies beside them unread."""
     for way, count in finder.ways.items():
         if way.startswith(("outside", "under another")):
@@ -308,6 +308,9 @@ def _say_found(finder: Finder, path: Path, problems: Problems, segmented: bool) 
         elif way:
             problems.note(f"{path.name}: {count} files were found {way}")
     beside = [] if segmented else sorted(entry.name for entry in os.scandir(path.parent) if entry.is_dir())
+    if "tree" in vars(finder):
+        rest = len(set(finder.tree.all_images()) - {file for item in items for file in (item.file, item.mask)})
+        problems.note(f"{path.name}: {rest} images beside it have no row") if rest else None
     masks = [name for name in beside if role_of(name) == "masks"]
     if masks:
         problems.warn(f"{path.name} has no column 'mask': the folder {listed(masks)} is not read")

@@ -80,7 +80,7 @@ def are_patients(names: Iterable[str]) -> bool:
     names = list(names)
     if len(names) < 2 or not all(re.search(r"\d", name) for name in names):
         return False
-    if all(re.fullmatch(r"\d+[xX]", name) for name in names):  # magnifications
+    if all(re.fullmatch(r"\d+[xX]|(19|20)\d\d", name) for name in names):  # magnifications, years
         return False
     first = {words_of(name)[:1][0] if words_of(name) else "" for name in names}
     if first & _CLASS_WORDS:

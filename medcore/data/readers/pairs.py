@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,12 +53,11 @@ class _Roles:
     others: list[Folder] = field(default_factory=list)
 
 
-def find_pairs(tree: Folder, problems: Problems, images: str | None = None, masks: str | None = None) -> list[Pairs]:
+def find_pairs(tree: Folder, images: str | None = None, masks: str | None = None) -> list[Pairs]:
     """All images with masks below a folder, in two folders or side by side.
 
     Args:
         tree: The folder.
-        problems: Hears of folders that were passed over.
         images: Name of the folders of images; None for the usual names.
         masks: Name of the folders of masks, or what a mask's name ends with; None for the usual ones.
 
@@ -70,19 +70,16 @@ def find_pairs(tree: Folder, problems: Problems, images: str | None = None, mask
     suffix = masks if masks and masks not in named else None
     if images and images not in named:
         raise MedcoreError(f"images={images!r}: there is no such folder in '{tree.path}'")
-    found = [] if suffix else _in_folders(tree, (), images, masks, problems)
+    found = [] if suffix else _in_folders(tree, (), images, masks)
     found = found or _side_by_side(tree, suffix)
     if masks and not found:
         raise MedcoreError(f"masks={masks!r}: no folder of '{tree.path}' is called so, and no mask's name ends so")
     return found
 
 
-def _in_folders(
-    folder: Folder, above: tuple[str, ...], images: str | None, masks: str | None, problems: Problems
-) -> list[Pairs]:
+def _in_folders(folder: Folder, above: tuple[str, ...], images: str | None, masks: str | None) -> list[Pairs]:
     roles = _roles(folder, images, masks)
     found: list[Pairs] = []
-    alone: list[Folder] = []
     for pictures in roles.images if roles.masks else []:
         fit = _masks_of(pictures, roles.masks)
         if len(fit) > 1:
@@ -94,17 +91,9 @@ def _in_folders(
         if fit:
             keyed = _matched(pictures, fit[0])
             found.append(Pairs(*keyed, above, split_within(pictures.name), f"'{fit[0].path}'"))
-        else:
-            alone.append(pictures)
     if not found:
         return [pair for child in folder.filled() if child not in roles.masks
-                for pair in _in_folders(child, (*above, child.name), images, masks, problems)]  # fmt: skip
-    if alone:
-        count = sum(len(pictures.all_images()) for pictures in alone)
-        problems.warn(f"{listed([p.name for p in alone])}: {count} images without a folder of masks: not read")
-    unused = [m.name for m in roles.masks if not any(f"'{m.path}'" == pair.where for pair in found)]
-    if unused or roles.others:
-        problems.warn(f"not read beside images and masks: {listed([*unused, *(f.name for f in roles.others)])}")
+                for pair in _in_folders(child, (*above, child.name), images, masks)]  # fmt: skip
     return found
 
 
@@ -228,6 +217,16 @@ def _refuse_channels(pictures: Folder) -> None:
             f"'{pictures.path}' holds several channels of each case ({', '.join(channels)}), as nnU-Net writes them; "
             f"medcore "
             "reads one image a case: keep the files of one channel"
+        )
+
+
+def report_unpaired(tree: Folder, pairs: Sequence[Pairs], problems: Problems) -> None:
+    """Say which images are in no pair of folders: without masks, or of a mask folder that is not used."""
+    used = {file for pair in pairs for file in [*pair.images.values(), *pair.masks.values()]}
+    rest = Counter(f.parent.relative_to(tree.path).as_posix() + "/" for f in tree.all_images() if f not in used)
+    if rest:
+        problems.warn(
+            f"{sum(rest.values())} images belong to no images and masks: not read ({listed(sorted(rest), 4)})"
         )
 
 

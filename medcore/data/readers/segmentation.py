@@ -17,7 +17,7 @@ from medcore.data.readers.folder import compiled_pattern
 from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, listed
 from medcore.data.readers.masks import MaskRule, rule_from_options
 from medcore.data.readers.names import are_patients, split_name
-from medcore.data.readers.pairs import Pairs, find_pairs, levels_above
+from medcore.data.readers.pairs import Pairs, find_pairs, levels_above, report_unpaired
 from medcore.data.readers.tables import read_table
 from medcore.errors import MedcoreError
 
@@ -84,7 +84,7 @@ def is_segmentation(tree: Folder, images: str | None = None, masks: str | None =
     Raises:
         MedcoreError: Masks are there, but several may be meant.
     """
-    return bool(find_pairs(tree, Problems("skip"), images, masks))
+    return bool(find_pairs(tree, images, masks))
 
 
 def read_segmentation(
@@ -122,7 +122,8 @@ def read_segmentation(
     tree = scan(root)
     table = grade_file(root)
     report_files(tree, problems, table)
-    pairs = find_pairs(tree, problems, images, masks)
+    pairs = find_pairs(tree, images, masks)
+    report_unpaired(tree, pairs, problems)
     items = _paired_items(root, pairs, problems, told=masks is not None or images is not None)
     if not items:
         raise MedcoreError(f"'{root}' holds no image with a mask that can be used")
@@ -209,8 +210,20 @@ def _paired_items(root: Path, pairs: Sequence[Pairs], problems: Problems, *, tol
             more = {"split": split_name(first) or ""} if first and split_name(first) else {}
             more |= {"patient": first} if first and are_patients(inner) else {}
             items.append(_item(root, pair.images[key], pair.masks[key], above | more))
-        problems.note(f"{len(items)} images with masks, masks in {pair.where.strip(chr(39)).removeprefix(str(root))}/")
+    _say_pairs(root, pairs, says, problems)
     return items
+
+
+def _say_pairs(root: Path, pairs: Sequence[Pairs], says: Sequence[dict[str, str]], problems: Problems) -> None:
+    """The reading report: where the masks are, and what the folders above say."""
+    count = sum(len(set(pair.images) & set(pair.masks)) for pair in pairs)
+    places = [Path(pair.where.strip("'")) for pair in pairs]
+    named = [place.relative_to(root).as_posix() + "/" if place.is_relative_to(root) else str(place) for place in places]
+    problems.note(f"{count} images with masks, masks in {listed(named, 4)}")
+    for level in ("split", "fold", "patient", "folder"):
+        found = sorted({one[level] for one in says if level in one})
+        if found:
+            problems.note(f"{level} from folders: {listed(found, 6)}")
 
 
 def _item(root: Path, file: Path, mask: Path, says: dict[str, str]) -> ImageRow:

@@ -6,6 +6,7 @@ file names become hashes, salted by all identifiers of the set, so that no list 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -170,15 +171,15 @@ def shared_greys(
     return greys
 
 
-def greys_of(paths: Sequence[Path], decoding: DecodeOptions) -> list[Grey | None]:
-    """The shared grey rules of some image files, for prediction; None for files that need none or cannot be read."""
+def greys_of(paths: Sequence[Path], decoding: DecodeOptions) -> dict[Path, Grey]:
+    """The shared grey rules of those image files that need one, for prediction."""
     files: list[tuple[Path, DicomHeader | None, int | None]] = []
     for path in paths:
-        try:
-            files.append((path, probe(path, decoding).dicom if is_dicom(path) else None, None))
-        except MedcoreError:  # said when its pixels are read
-            files.append((path, None, None))
-    return shared_greys(files, decoding)
+        with contextlib.suppress(MedcoreError):  # said when its pixels are read
+            if is_dicom(path):
+                files.append((path, probe(path, decoding).dicom, None))
+    greys = zip(files, shared_greys(files, decoding), strict=True)
+    return {path: grey for (path, _, _), grey in greys if grey is not None}
 
 
 def _sample(file: tuple[Path, DicomHeader | None, int | None], decoding: DecodeOptions) -> np.ndarray | None:
