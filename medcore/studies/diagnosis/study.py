@@ -23,7 +23,7 @@ from medcore.data.patchset import PatchSet
 from medcore.data.sizes import resize
 from medcore.evaluation.calibration import calibration_estimates
 from medcore.evaluation.comparison import Comparison
-from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.estimate import Estimate, printed_p
 from medcore.evaluation.intervals import interval, paired_difference
 from medcore.metrics.confusion import confusion_matrix
 from medcore.metrics.stain_scores import brown_map, brown_peak, red_share, redness, score_windows
@@ -271,8 +271,9 @@ class DiagnosisStudy:
         rows = {}
         for name in [name for name in self.final if name != OURS]:
             test = results.compare_decisions(self.ours, self.final[name])
-            rows[name] = {"right here only": test.first_only, "right there only": test.second_only, "p": test.p}
-        return pd.DataFrame.from_dict(rows, orient="index").round(3)
+            p = printed_p(test.p).removeprefix("P ").removeprefix("= ")
+            rows[name] = {"right here only": test.first_only, "right there only": test.second_only, "P": p}
+        return pd.DataFrame.from_dict(rows, orient="index")
 
     def windows(self) -> Comparison:
         """AUROC of the window score that most folds chose, beside every other, on annotated windows of unseen patients.
