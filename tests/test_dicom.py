@@ -280,6 +280,19 @@ def test_slices_of_different_slopes_share_one_grey_scale(tmp_path: Path, tmp_dat
     assert any("no window" in text for text in patches.card.warnings)
 
 
+def test_prediction_gives_a_series_the_grey_scale_of_the_series(tmp_path: Path, tmp_data: Path) -> None:
+    import torch
+
+    from medcore.evaluation.predict import stream_files
+
+    for number in range(6):
+        write(tmp_path / "mr/a" / f"{number}.dcm", STORED // (number + 1), Modality="MR", SeriesInstanceUID="1.2")
+    patches = read_set(tmp_path / "mr", progress=False, keep_ids=True)
+    files = [tmp_path / "mr" / name for name in patches.column("source")]
+    (batch,) = stream_files(torch.nn.Identity(), files, shape=patches.shape, function=lambda images: images)
+    assert np.array_equal(batch.pixels, patches.take()) and len(np.unique(patches.take().max(axis=(1, 2)))) > 3
+
+
 def volume(folder: Path, order: list[int], series: str = "1.2.3") -> None:
     for name, position in enumerate(order):
         slice_ = np.full((12, 16), 1000 + 10 * position, np.uint16)

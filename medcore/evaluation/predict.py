@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from medcore.data.images import DecodeOptions, as_channels, decode
 from medcore.data.patchset import PatchSet
+from medcore.data.readers.series import Grey, greys_of
 from medcore.data.sizes import pieces
 from medcore.errors import MedcoreError
 from medcore.models.classifier import Classifier
@@ -225,7 +226,8 @@ def stream_files(
     """Answers for image files, a batch at a time, in the order given.
 
     Args:
-        paths: image files; may be a generator of millions.
+        paths: image files; may be a generator of millions. Slices of one DICOM series without a window share their
+            grey scale only in a list.
         shape: height, width and channels that the model was trained on.
         policy: how other sizes are brought to it: ``resize``, ``fit``, ``crop`` or ``pad``.
         function: (B, C, H, W) -> (B, …); by default what ``predict`` gives.
@@ -244,9 +246,12 @@ def stream_files(
     place, function = place_model(model, device, precision), function or answer(model)
     size = batch_size or auto_batch_size(shape, place.device)
 
+    listed = [Path(path) for path in paths] if isinstance(paths, Sequence) else []
+    greys = greys_of(listed, options or DecodeOptions())  # one grey scale for the slices of a DICOM series
+
     def read(path: Path) -> np.ndarray | str:
         try:
-            return read_image(path, shape, policy, options)
+            return read_image(path, shape, policy, options, greys.get(path))
         except MedcoreError as error:
             if on_error == "raise":
                 raise
@@ -282,16 +287,17 @@ def _batched_reads(
 
 
 def read_image(
-    path: str | PathLike[str], shape: tuple[int, int, int], policy: str = "resize", options: DecodeOptions | None = None
-) -> np.ndarray:
-    """One image file as the model expects it. **Shape**: -> (H, W, C) uint8.
+    path: str | PathLike[str], shape: tuple[int, int, int], policy: str = "resize",
+    options: DecodeOptions | None = None, shared: Grey | None = None,
+) -> np.ndarray:  # fmt: skip
+    """One image file as the model expects it. **Shape**: -> (H, W, C) uint8. ``shared`` as in ``greys_of``.
 
     Raises:
         MedcoreError: it cannot be read or brought to the shape; the message names the file.
     """
     height, width, channels = shape
     at_least = (height, width) if policy == "resize" else None  # as when a set is prepared
-    decoded = as_channels(decode(path, options, at_least=at_least), channels)
+    decoded = as_channels(decode(path, options, at_least=at_least, shared=shared), channels)
     try:
         pixels, _, _ = next(iter(pieces(decoded.pixels, None, policy, (height, width))))
     except MedcoreError as error:
