@@ -30,6 +30,7 @@ from medcore.data.audit.shared import Learnt, find_shared, name_kinds, shared_li
 from medcore.data.audit.shortcuts import CONSTANT
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
+from medcore.data.splits import SPLITS
 
 PLANTED, PLANTED_OF_MANY, MANY = 6, 16, 2000  # images copied in every way to measure the power; of sets above MANY
 MOST_TURNED = 20_000  # flat images compared by exact turns
@@ -51,6 +52,7 @@ class Audit:
         images: how many images were looked at.
         flat: how many of them hold too little detail to be compared with others.
         power: planted kind of copy to (found, planted).
+        sides: images on each side of the split that was judged; empty without a split.
         seconds: how long it took.
         set_name: of the set.
         fingerprint: of the set.
@@ -61,6 +63,7 @@ class Audit:
     images: int
     flat: int
     power: dict[str, tuple[int, int]] = field(default_factory=dict)
+    sides: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     set_name: str = ""
     fingerprint: str = ""
@@ -104,6 +107,7 @@ class Audit:
             ],
             "examples": {one.kind: one.examples[:EXAMPLES] for one in self.findings if one.examples},
             "images": self.images,
+            "sides": self.sides,
             "too_flat_to_compare": self.flat,
             "power": {name: {"found": found, "planted": count} for name, (found, count) in self.power.items()},
             "unseen": self.unseen,
@@ -111,7 +115,8 @@ class Audit:
         }
 
     def __str__(self) -> str:
-        lines = [f"audit of {self.images:,} images: {self.verdict}"]
+        sides = ", ".join(f"{side} {count:,}" for side, count in self.sides.items()) or "no split"
+        lines = [f"audit of {self.images:,} images ({sides}): {self.verdict}"]
         for one in self.findings:
             lines.append(f"  {one.severity:<8} {one.kind}: {one.message}")
             lines += [f"           {findings.example_line(example)}" for example in one.examples[:SHOWN]]
@@ -154,9 +159,9 @@ def audit(
         *findings.flat_findings(ps, flat),
     ]
     found.sort(key=lambda one: findings.SEVERITIES.index(one.severity))
-    return Audit(
-        found, pairs, len(ps), int(flat.sum()), power, time.perf_counter() - begun, ps.card.name, ps.fingerprint
-    )
+    sides = {side: int((ps.splits == side).sum()) for side in SPLITS if (ps.splits == side).any()}
+    seconds = time.perf_counter() - begun
+    return Audit(found, pairs, len(ps), int(flat.sum()), power, sides, seconds, ps.card.name, ps.fingerprint)
 
 
 def _all_pairs(

@@ -69,6 +69,9 @@ def patient_findings(ps: PatchSet) -> list[Finding]:
             f"{len(torn):,} {_many(unit, len(torn))} ({len(rows):,} images) stand on more than one side of the split."
         )
         found.append(Finding(f"{unit} on two sides", "leakage", len(torn), text, rows, examples))
+    if placed.empty and len(ps):
+        text = "The set has no split yet: nothing could be judged across its sides, only copies between its images."
+        found.append(Finding("no split", "info", len(ps), text))
     if not ps.card.patients_known:
         text = "No patients are known: images of one patient may stand on both sides, and nobody can check."
         found.append(Finding("patients unknown", "warning", len(ps), text))
@@ -116,8 +119,8 @@ def shortcut_findings(ps: PatchSet, statistics: pd.DataFrame, *, seed: int = 0) 
     if len(set(ps.labels) - {-1}) < 2:
         return []
     cues, single = cue_values(ps, statistics), cue_table(ps, statistics)
-    families = {
-        "class told by simple statistics": ("colour, contrast, sharpness, size", list(cues)),
+    families: dict[str, tuple[str, list[str]]] = {
+        "class told by simple statistics": ("colour, contrast, sharpness, size", [str(name) for name in cues]),
         "class told by the corners": ("marks and contrast in the corners", [name for name in CORNERS if name in cues]),
     }
     found = []
@@ -135,13 +138,14 @@ def shortcut_findings(ps: PatchSet, statistics: pd.DataFrame, *, seed: int = 0) 
         if strong or kind == "class told by simple statistics":
             severity = "warning" if strong else "info"
             found.append(Finding(kind, severity, 1, text, examples=_records(best)))
-    for row in column_scores(ps, seed=seed).itertuples():
-        if _strength(row.balanced_accuracy, row.chance) >= SHORTCUT:
+    for row in column_scores(ps, seed=seed).to_dict("records"):
+        name, reached, chance = row["column"], row["balanced_accuracy"], row["chance"]
+        if _strength(reached, chance) >= SHORTCUT:
             text = (
-                f"The {row.column} alone tells the class of unseen {unit_of(ps)}s with {row.balanced_accuracy:.0%} "
-                f"balanced accuracy (chance {row.chance:.0%}): whatever goes along with it, a model may learn instead."
+                f"The {name} alone tells the class of unseen {unit_of(ps)}s with {reached:.0%} balanced accuracy "
+                f"(chance {chance:.0%}): whatever goes along with it, a model may learn instead."
             )
-            found.append(Finding(f"class told by {row.column}", "warning", 1, text))
+            found.append(Finding(f"class told by {name}", "warning", 1, text))
     return found
 
 
@@ -185,7 +189,7 @@ def _conflicting(ps: PatchSet, pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[(a >= 0) & (b >= 0) & (a != b) & ~pairs["kind"].isin(["overlap", "slice"])]
 
 
-def how_alike(pair: Mapping[str, Any]) -> str:
+def how_alike(pair: Mapping[Any, Any]) -> str:
     """What brings one image of a pair onto the other, in a few words."""
     if pair["kind"] == "named":
         return "by name"

@@ -69,7 +69,8 @@ def learn_limit(measured: pd.DataFrame, groups: np.ndarray) -> float:
 
 def evidence(measured: pd.DataFrame) -> pd.Series:
     """How much speaks for a pair: arctanh(agreement) · √cells."""
-    return np.arctanh(measured["agreement"].astype(float).clip(-0.99, 0.99)) * np.sqrt(measured["cells"].astype(float))
+    agreement, cells = measured["agreement"].to_numpy(dtype=float), measured["cells"].to_numpy(dtype=float)
+    return pd.Series(np.arctanh(np.clip(agreement, -0.99, 0.99)) * np.sqrt(cells), index=measured.index)
 
 
 def _plausible(measured: pd.DataFrame) -> pd.Series:
@@ -174,9 +175,9 @@ def _cells_agree(
     usable &= usual < COMMON * np.sqrt(whole * square)
     correlation = np.where(usable, both / np.sqrt(square_a * square_b), np.nan)
     down, right = (slope.reshape(len(images), -1)[a] for slope in np.gradient(images, axis=(1, 2)))
-    square = [(cells(part) * usable).sum(axis=1) for part in (down**2, right**2, down * right)]
-    spread = np.sqrt((square[0] - square[1]) ** 2 + 4 * square[2] ** 2)
-    variety = (square[0] + square[1] - spread) / np.maximum(square[0] + square[1] + spread, 1e-6)
+    steep, level, mixed = ((cells(part) * usable).sum(axis=1) for part in (down**2, right**2, down * right))
+    spread = np.sqrt((steep - level) ** 2 + 4 * mixed**2)
+    variety = (steep + level - spread) / np.maximum(steep + level + spread, 1e-6)
     numbers = usable.sum(axis=1)
     correlation[numbers == 0] = -1
     grown = np.maximum(np.abs(np.linalg.det(affine[:, :, :2])), 1e-6)
