@@ -17,7 +17,9 @@ from PIL import Image
 
 from medcore.data.load import read_set, report_reading
 from medcore.data.patchset import PatchSet
+from medcore.data.readers.files import image_files
 from medcore.errors import MedcoreError
+from medcore.evaluation.predictor import find_images
 
 DISC = np.hypot(*(np.indices((12, 12)) - 6)) < 4
 
@@ -324,3 +326,11 @@ def test_files_that_are_no_source_name_the_way_out(tmp_path: Path, tmp_data: Pat
     (tmp_path / source).write_bytes(b"PK")
     with pytest.raises(MedcoreError, match=rf"{source}' is neither a folder.*; (unpack|save|name)"):
         read_set(tmp_path / source, progress=False)
+
+
+def test_reading_and_prediction_walk_alike(tmp_path: Path, tmp_data: Path) -> None:
+    """A folder from a Mac: copies, archives and checkpoints of other programs are no images for anybody."""
+    root = build(tmp_path / "new", "im{0..3}.png ._im{0..3}.png __MACOSX/im0.png .ipynb_checkpoints/im{0,1}.png more/x")
+    expected = ["im0.png", "im1.png", "im2.png", "im3.png", "x"]
+    assert [file.name for file in image_files(root)] == expected
+    assert [file.name for file in find_images(root)] == expected

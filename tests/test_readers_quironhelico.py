@@ -1,6 +1,6 @@
 """QuironHelico: labels from several tables, ambiguity, copies, and patients, on a small made-up tree."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from medcore.data.load import read_set
+from medcore.data.patchset import PatchSet
+from medcore.data.splits import assign_splits, split_cases
 from medcore.errors import MedcoreError
 
 SHEET = [  # Pat_ID, Section_ID, Window_ID, i, j, h, w, Presence
@@ -134,3 +136,20 @@ def test_order_of_table_rows_changes_nothing(tmp_path: Path, tmp_data: Path) -> 
         tree(tmp_path / "b", sheet=SHEET[::-1], diagnoses=dict(reversed(DIAGNOSES.items()))), progress=False
     )
     assert first.fingerprint == second.fingerprint
+
+
+@pytest.mark.parametrize("make", [assign_splits, split_cases])
+def test_the_hold_out_is_test_in_every_split_and_nothing_of_its_patients_is_trained_on(
+    tmp_path: Path, tmp_data: Path, make: Callable[..., PatchSet]
+) -> None:
+    root = tree(tmp_path, diagnoses=DIAGNOSES | {f"B22-{n}": "ALTA" for n in range(20, 26)})
+    for number in range(20, 26):
+        path = root / f"CrossValidation/Annotated/B22-{number}_0/00001.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes((root / FILES[0]).read_bytes())
+    patches = read_set(root, progress=False)
+    for seed in range(5):
+        made = make(patches, seed=seed)
+        assert set(made.splits[made.column("set") == "HoldOut"]) == {"test"}
+        assert set(made.splits[made.column("set") != "HoldOut"]) == {"train", "val"}
+        assert "test as given; val taken from train" in made.card.recipe["split"]["how"]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medcore.data import npzfile
 from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.datasets import card as facts_of
 from medcore.data.readers.files import image_files, subfolders
@@ -114,11 +114,14 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     from openpyxl import load_workbook
 
-    with npzfile.open_zip(path) as archive:  # a workbook is a zip; its texts are held in memory
-        if sum(entry.file_size for entry in archive.infolist()) > MOST_WORKBOOK_BYTES:
-            raise MedcoreError(f"{path} unpacks to more than {MOST_WORKBOOK_BYTES:,} bytes; save the table as .csv")
     try:
+        with zipfile.ZipFile(path) as archive:  # a workbook is a zip; its texts are held in memory
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MOST_WORKBOOK_BYTES:
+            raise MedcoreError(f"{path} unpacks to more than {MOST_WORKBOOK_BYTES:,} bytes; save the table as .csv")
         book = load_workbook(path, read_only=True, data_only=True)
+    except MedcoreError:
+        raise
     except Exception as error:  # broken workbooks raise anything from BadZipFile to KeyError
         raise MedcoreError(f"{path} is not a readable workbook ({error}); save it again as .xlsx or .csv") from error
     for sheet in book.worksheets:
