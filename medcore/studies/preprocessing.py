@@ -180,7 +180,7 @@ def cross_both(
     """The same methods under folds over patients, and under random folds."""
     by_patient = cross_predict(patches, methods, patient_folds(patches, k, seed=seed))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[0-9]+ patient")  # on two sides: here that is the point
+        warnings.filterwarnings("ignore", r"[0-9]+ \w+\(s\) are in train")  # here that is the point
         return by_patient, cross_predict(patches, methods, random_folds(patches, k, seed=seed))
 
 

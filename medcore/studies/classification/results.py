@@ -16,7 +16,7 @@ from medcore.models.classifier import Classifier
 from medcore.training.augment.apply import augmented_examples
 
 
-class Judged(NamedTuple):
+class JudgedNetwork(NamedTuple):
     """A network with its scores of test and of validation images."""
 
     network: Classifier

@@ -42,7 +42,7 @@ from medcore.evaluation.tables import classification_table
 from medcore.metrics.confusion import confusion_matrix
 from medcore.models.classifier import Classifier, build_classifier
 from medcore.studies.classification.choices import ClassificationChoices
-from medcore.studies.classification.results import Augmentation, Calibrated, Explained, Judged
+from medcore.studies.classification.results import Augmentation, Calibrated, Explained, JudgedNetwork
 from medcore.studies.classification.robustness import robustness_table
 from medcore.studies.experiments import (
     CrossPrediction,
@@ -74,7 +74,7 @@ class ClassificationStudy:
         self.train, self.validation, self.test = (patches.where(split=side) for side in ("train", "val", "test"))
         self.objective = Classification(patches.classes, class_weights=self.choices.class_weights)
         self.histogram = baseline_names(patches)[-1]
-        self._judged: Judged | None = None
+        self._judged: JudgedNetwork | None = None
 
     @classmethod
     def read(
@@ -185,11 +185,11 @@ class ClassificationStudy:
 
     def judge(self, network: Classifier) -> Comparison:
         """The network's result on test data beside the baselines; the study keeps the network and its scores."""
-        self._judged = Judged(network, self.score(network, self.test), self.score(network, self.validation))
+        self._judged = JudgedNetwork(network, self.score(network, self.test), self.score(network, self.validation))
         return compare_methods(self.scores, self.baselines, metrics=self.choices.metrics, reference=self.reference)
 
     @property
-    def judged(self) -> Judged:
+    def judged(self) -> JudgedNetwork:
         """The network that was judged and what it said.
 
         Raises:
