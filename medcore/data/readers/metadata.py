@@ -56,12 +56,19 @@ class Finder:
                     return candidate
         for name, way in _readings(cell):
             parts = _plain(name).split("/")
+            for start in range(max(1, len(parts) - 1)):  # the path, then without the folders of another computer
+                key = "/".join(parts[start:])
+                if len(found := self._by_path.get(_stem(key), [])) == 1:
+                    same = _plain(found[0].name) == parts[-1]
+                    more = _how(parts[-1], same, bool(start))
+                    self.ways[" and ".join(filter(None, [way, more]))] += 1
+                    return found[0]
             for index, more in ((self._by_name, "by its name in a subfolder"), (self._by_stem, "without its ending")):
                 key = parts[-1] if index is self._by_name else _stem(parts[-1])
-                if found := self._nearest(index.get(key, []), parts, what, cell):
-                    named = os.path.splitext(parts[-1])[1] in SUFFIXES and more == "without its ending"
-                    self.ways[" and ".join(filter(None, [way, "under another ending" if named else more]))] += 1
-                    return found
+                if nearest := self._nearest(index.get(key, []), parts, what, cell):
+                    named = more if index is self._by_name else _how(parts[-1], False, True)
+                    self.ways[" and ".join(filter(None, [way, named]))] += 1
+                    return nearest
         return None
 
     def _nearest(self, files: list[Path], parts: list[str], what: str, cell: str) -> Path | None:
@@ -82,6 +89,10 @@ class Finder:
     def tree(self) -> Folder:
         """Everything beside the table."""
         return scan(self.root)
+
+    @cached_property
+    def _by_path(self) -> dict[str, list[Path]]:
+        return self._index(lambda file: _stem(_plain(file.relative_to(self.root).as_posix())))
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -106,6 +117,13 @@ def _readings(cell: str) -> list[tuple[str, str]]:
     if "%" in cell or cell.startswith("file:"):
         readings.append((unquote(cell.removeprefix("file://")), "as an address"))
     return readings
+
+
+def _how(name: str, same: bool, moved: bool) -> str:
+    """What it took to find a file by its path: nothing, another folder, no ending or another one."""
+    if same:
+        return "by its name in a subfolder" if moved else ""
+    return "under another ending" if os.path.splitext(name)[1] in SUFFIXES else "without its ending"
 
 
 def _plain(path: str) -> str:
