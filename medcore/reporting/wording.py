@@ -130,7 +130,7 @@ def _inert(text: str) -> str:
 def escape_markdown(value: object) -> str:
     """A name as Markdown that shows its very characters; as HTML, too."""
     words = " ".join(CONTROL.sub("", str(value)).split())
-    return re.sub(r"[^\w .,;]", lambda found: f"&#{ord(found[0])};", words)
+    return re.sub(r"[^\w ]", lambda found: f"&#{ord(found[0])};", words)
 
 
 def duration(seconds: float) -> str:
