@@ -7,6 +7,7 @@ reports of people who use them. Nothing here may become a guess in silence.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -334,3 +335,21 @@ def test_reading_and_prediction_walk_alike(tmp_path: Path, tmp_data: Path) -> No
     expected = ["im0.png", "im1.png", "im2.png", "im3.png", "x"]
     assert [file.name for file in image_files(root)] == expected
     assert [file.name for file in find_images(root)] == expected
+
+
+def test_a_folder_that_cannot_be_read_is_named_or_left_out(
+    tmp_path: Path, tmp_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = build(tmp_path / "set", "{a,b}/{1,2}.png a/closed/3.png")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(MedcoreError, match="closed' cannot be read"):
+        read_set(root, progress=False)
+    patches = read_set(root, progress=False, on_error="skip")
+    assert len(patches) == 4 and "closed" in patches.card.excluded[0]["file"]

@@ -102,3 +102,15 @@ def test_a_new_study_keeps_what_was_said_and_refuses_too_few(tmp_path: Path, tmp
     refused = run.invoke(cli, ["new", str(tmp_path / "other"), "--data", str(root)])
     assert isinstance(refused.exception, MedcoreError) and "A class needs at least 3 patients" in str(refused.exception)
     assert not (tmp_path / "other").exists()
+
+
+def test_what_was_left_out_is_said_last_and_escapes_in_names_are_shown(tmp_path: Path, tmp_data: Path) -> None:
+    for name in ("a", "b\x1b[31m"):
+        for k in range(3):
+            path = tmp_path / "set" / name / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8), 10 * k, np.uint8) + np.arange(8, dtype=np.uint8)).save(path)
+    (tmp_path / "set/a/9.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    result = CliRunner().invoke(cli, ["data", "prepare", str(tmp_path / "set"), "--on-error", "skip"])
+    assert result.exit_code == 0 and result.output.strip().splitlines()[-1].startswith("LEFT OUT: 1 of 7")
+    assert "classes from folders: a, b\\x1b[31m" in result.output

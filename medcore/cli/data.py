@@ -60,6 +60,7 @@ def _prepare(source: str, out: Path | None, dry_run: bool, **options: Any) -> No
 
     given = given_options(options)
     if dry_run:
+        given.pop("cache", None)  # nothing is reused
         card = report_reading(source, **given)
         click.echo(reading_text(card))
         click.echo("\n".join([*(f"  warning: {text}" for text in card.warnings), "nothing was written (--dry-run)"]))
@@ -70,6 +71,14 @@ def _prepare(source: str, out: Path | None, dry_run: bool, **options: Any) -> No
     click.echo(repr(patches))
     if patches.path:
         click.echo(f"  file: {patches.path}")
+    say_left_out(patches.card, len(patches))
+
+
+def say_left_out(card: Card, kept: int) -> None:
+    """Last and loudest: how much of a source is not in the set."""
+    if card.excluded:
+        total = kept + len(card.excluded)
+        click.secho(f"LEFT OUT: {len(card.excluded)} of {total} images or rows", fg="yellow", bold=True)
 
 
 def reading_text(card: Card) -> str:
@@ -77,4 +86,5 @@ def reading_text(card: Card) -> str:
     lines = [f"  {line}" for line in card.reading]
     lines += [f"  left out: {entry['file']}: {entry['reason']}" for entry in card.excluded[:MOST_LISTED]]
     rest = len(card.excluded) - MOST_LISTED
+    lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines]  # no escapes obeyed
     return "\n".join(["read:", *lines, *([f"  left out: {rest} more (listed in the card)"] if rest > 0 else [])])

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from medcore.cli.data import reading_text
+from medcore.cli.data import reading_text, say_left_out
 from medcore.cli.reading import given_options, reading_options
 from medcore.errors import MedcoreError
 
@@ -55,6 +55,7 @@ def command(study: Path, data: str, task: str | None, seed: int, **options: Any)
     click.echo(str(found))
     write_parameters(target, data, task, seed)
     folder = shlex.quote(str(study))
+    say_left_out(patches.card, len(patches))
     click.echo(f"\nwritten: {target}\nrun next:")
     click.echo(f"  medcore reports {' '.join(NOTEBOOKS[task])} -f {folder}/parameters.yaml --out {folder}/reports")
     return 0 if found.passed else 1
