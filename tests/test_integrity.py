@@ -272,7 +272,7 @@ def bomb(kind: str) -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("kind", ["labels", "column", "image", "masks"])
 def test_a_bomb_is_refused_before_it_unpacks(tmp_path: Path, tmp_data: Path, kind: str) -> None:
-    write_zip(tmp_path / "bomb.npz", bomb(kind), zipfile.ZIP_DEFLATED)
+    path = write_zip(tmp_path / "bomb.npz", bomb(kind), zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 4 << 20
     tracemalloc.start()
     try:
@@ -284,7 +284,7 @@ def test_a_bomb_is_refused_before_it_unpacks(tmp_path: Path, tmp_data: Path, kin
 
 
 def test_sizes_that_lie_are_refused(tmp_path: Path, tmp_data: Path) -> None:
-    write_zip(tmp_path / "lies.npz", list(members(make_set(tmp_path / "good.npz")).items()))
+    path = write_zip(tmp_path / "lies.npz", list(members(make_set(tmp_path / "good.npz")).items()))
     content = bytearray(path.read_bytes())
     at = content.rindex(b"PK\x01\x02")  # the last entry of the directory: its size becomes 4 GB
     content[at + 24 : at + 28] = b"\xfe\xff\xff\xff"
@@ -334,3 +334,20 @@ def test_large_images_wait_for_their_turn() -> None:
         with lock:
             running[0] -= size
     assert total == 75 and most[0] <= 3 * BYTES_AHEAD
+
+
+def test_the_command_reuses_says_so_and_makes_anew(tmp_path: Path, tmp_data: Path) -> None:
+    from click.testing import CliRunner
+
+    from medcore.cli import cli
+
+    root = str(make_folder(tmp_path / "set"))
+    first = CliRunner().invoke(cli, ["data", "prepare", root])
+    again = CliRunner().invoke(cli, ["data", "prepare", root])
+    anew = CliRunner().invoke(cli, ["data", "prepare", root, "--no-cache"])
+    assert [done.exit_code for done in (first, again, anew)] == [0, 0, 0], anew.output
+    assert "--no-cache" in again.output and "--no-cache" not in first.output + anew.output
+    green = CliRunner().invoke(cli, ["data", "prepare", root, "--bands", "1", "--out", str(tmp_path / "green.npz")])
+    assert green.exit_code == 0 and PatchSet.open(tmp_path / "green.npz").shape == (16, 16, 1)
+    assert CliRunner().invoke(cli, ["data", "prepare", root, "--bands", "red"]).exit_code == 2
+    assert CliRunner().invoke(cli, ["data", "prepare", root, "--bands", "0,1"]).exit_code == 1

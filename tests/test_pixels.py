@@ -120,7 +120,8 @@ SWEEP: dict[str, tuple[Callable[[Path], None], np.ndarray, DecodeOptions | None]
     "float 64.tif": (tiff(FLOAT.astype(np.float64)), to8(FLOAT, 1), None),
     "float white is zero.tif": (tiff(FLOAT, photometric="miniswhite"), 255 - to8(FLOAT, 1), None),
     "float of a given range.tif": (tiff(FLOAT * 200 - 100), to8(FLOAT, 1), DecodeOptions(value_range=(-100, 100))),
-    "signed 8.tif": (tiff(GREY8.view(np.int8)), GREY8.view(np.int8).astype(int) + 128, DecodeOptions(value_range=(-128, 127))),
+    "signed 8.tif": (tiff(GREY8.view(np.int8)), GREY8.view(np.int8).astype(int) + 128,
+                     DecodeOptions(value_range=(-128, 127))),
     "signed 16.tif": (
         tiff(TWELVE.astype(np.int16) - 1024), to8(TWELVE, 4095), DecodeOptions(value_range=(-1024, 3071)),
     ),
@@ -230,6 +231,17 @@ def test_negative_and_huge_values_ask_for_their_range(tmp_path: Path) -> None:
     for name in ("hu.tif", "u32.tif"):
         with pytest.raises(MedcoreError, match=rf"{name}.*value_range"):
             decode(tmp_path / name)
+
+
+def test_colours_of_another_model_and_further_pages_are_not_silent(tmp_path: Path) -> None:
+    Image.fromarray(RGB8, "LAB").save(tmp_path / "lab.tif")
+    with pytest.raises(MedcoreError, match=r"lab\.tif"):
+        decode(tmp_path / "lab.tif")
+    Image.fromarray(RGB8).save(tmp_path / "m.tif", save_all=True, append_images=[Image.fromarray(RGB8[:9])])
+    decoded = decode(tmp_path / "m.tif")
+    assert np.array_equal(decoded.pixels, RGB8) and any("pages" in text for text in decoded.conversions)
+    Image.fromarray(GREY8).save(tmp_path / "turned.tif", compression="tiff_lzw", tiffinfo={274: 6})
+    assert np.array_equal(decode(tmp_path / "turned.tif").pixels[..., 0], np.rot90(GREY8, -1))
 
 
 def test_formats_are_told_by_content_and_others_never_opened(tmp_path: Path) -> None:

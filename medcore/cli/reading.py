@@ -43,6 +43,7 @@ _OPTIONS = [
                  help="Which channels of a file, counted from 0, become grey (one) or red, green, blue (three)."),
     click.option("--slices", help="DICOM and pages: all, middle, or n for every n-th."),
     click.option("--keep-ids", is_flag=True, help="Let patient identifiers and file names of DICOM reach the set."),
+    click.option("--no-cache", is_flag=True, help="Prepare anew what was prepared before."),
     click.option("--layout", metavar="LEVELS", help="What folders are, as split/class, patient/class or */class."),
     click.option("--classes", callback=_names, metavar="A,B,...", help="Class names, in order."),
     click.option("--patient-pattern", metavar="REGEX", help="Finds the patient in a path: one group, as '(P[0-9]+)_'."),
@@ -72,6 +73,8 @@ def given_options(values: dict[str, Any]) -> dict[str, Any]:
         given.pop("policy")
     if given.get("on_error") == "raise":
         given.pop("on_error")
+    if given.pop("no_cache", False):
+        given["cache"] = False
     if "channels" in given:
         given["channels"] = int(given["channels"])
     if str(given.get("slices", "")).isdigit():

@@ -237,9 +237,13 @@ def _picked(pixels: np.ndarray, bands: tuple[int, ...] | None, path: Path, conve
 
 def _decode_deep_png(path: Path, image: Image.Image, options: DecodeOptions) -> Decoded:
     """PNG of 16 bits in several channels, of which Pillow keeps the high byte only."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
-
+    try:
+        import torch
+        from torchvision.io import ImageReadMode, decode_png
+    except ImportError as error:
+        raise MedcoreError(
+            f"image '{path}' is a PNG of 16-bit colours, which needs torchvision; save it as TIFF"
+        ) from error
     turn = image.getexif().get(_EXIF_ORIENTATION, 1)
     content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
     values = decode_png(content, ImageReadMode.UNCHANGED).numpy().transpose(1, 2, 0)

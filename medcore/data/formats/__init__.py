@@ -41,6 +41,7 @@ _MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     )
 )
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # max_pixels is stricter, and an error
+warnings.filterwarnings("ignore", module="torchvision.io")  # deprecated; the only decoder here of deep colour PNG
 warnings.filterwarnings("ignore", module="PIL.TiffImagePlugin")  # odd tags; what matters of them is an error here
 
 

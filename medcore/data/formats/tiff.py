@@ -18,7 +18,8 @@ from medcore.data.formats.intensity import Range, check_finite, scale
 from medcore.errors import MedcoreError
 
 BITS, ORIENTATION, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 274, 338, 339
-_WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 2, 3, 5
+_WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _JPEG = 0, 2, 3, 5, 6, 7
+_READ = (_WHITE_IS_ZERO, 1, _RGB, _PALETTE, _CMYK)
 _DEFLATE = (8, 32946)
 
 
@@ -32,6 +33,7 @@ class Layout:
         bits: Bits a sample.
         alpha: Extra sample tag of the last sample: 1 premultiplied, 2 straight, 0 unknown, -1 none.
         palette: Colours by index. **Shape** ``(K, 3)`` uint8.
+        further: There are pages of another size, which are left out.
     """
 
     height: int
@@ -43,6 +45,7 @@ class Layout:
     orientation: int
     alpha: int
     palette: np.ndarray | None = None
+    further: bool = False
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -85,6 +88,11 @@ def _layout(tiff: Any, path: Path) -> Layout:
     if len(tiff.pages) > 1 and tiff.series:
         series = tiff.series[0]
         page, axes, shape = series.keyframe, series.axes, series.shape
+    decoded_as_rgb = page.photometric == _YCBCR and page.compression == _JPEG
+    if page.photometric not in _READ and not decoded_as_rgb:
+        raise MedcoreError(
+            f"image '{path}' is a TIFF of {page.photometric.name} values, which is not read; save as RGB"
+        )
     sizes = dict(zip(axes, shape, strict=True))
     if page.imagedepth > 1 or not {"Y", "X"} <= set(sizes):
         raise MedcoreError(f"image '{path}' is a TIFF with axes {axes} of {shape}; save each plane as a file")
@@ -97,6 +105,7 @@ def _layout(tiff: Any, path: Path) -> Layout:
         height, width, samples * channels, int(np.prod(list(sizes.values()), dtype=np.int64)),
         int(page.bitspersample), int(page.photometric), _orientation(page), int(extra) if samples > 1 else -1,
         (page.colormap >> 8).astype(np.uint8).T if page.photometric == _PALETTE and page.colormap is not None else None,
+        further=len(tiff.pages) > 1 and len(tiff.series) > 1,
     )  # fmt: skip
 
 
@@ -142,7 +151,7 @@ def read_tiff(
     chosen, alpha = chosen_channels(layout, bands, path)
     check_finite(values, path)
     notes = []
-    if layout.frames > 1:
+    if layout.frames > 1 or layout.further:
         notes.append("first of several pages or frames" if frame == 0 else "one of several pages or frames")
     bits = min(16, layout.bits)
     picked = values[..., list(chosen)]
