@@ -1,4 +1,4 @@
-"""DeLong against its definition, pair by pair."""
+"""DeLong and the AUROC within folds against their definitions, pair by pair."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from medcore.errors import MedcoreError
-from medcore.metrics.ranking import delong, delong_limits, delong_test
+from medcore.metrics.ranking import auroc_within_folds, delong, delong_limits, delong_test
 
 
 def by_definition(positive, scores):
@@ -60,3 +60,20 @@ def test_limits_stay_inside_and_widen_with_the_level():
 def test_too_few_cases_are_named():
     with pytest.raises(MedcoreError, match="got 1 and 2"):
         delong(np.array([True, False, False]), np.zeros(3))
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_within_folds_only_pairs_of_a_fold_count(repeats):
+    """Every pair of one fold compared, one by one; patients may be left out by their weight."""
+    rng = np.random.default_rng(repeats)
+    positive, group = rng.random(40) < 0.4, np.arange(40) // 2
+    scores, folds = np.round(rng.normal(size=(repeats, 40)), 1), rng.integers(0, 4, (repeats, 40))
+    weights = np.stack([np.ones(20), rng.integers(0, 3, 20)]).astype(float)
+    found = auroc_within_folds(positive, scores, folds, group, 20)(weights)
+    for row, weight in enumerate(weights[:, group]):
+        each = []
+        for score, fold in zip(scores, folds, strict=True):
+            pairs = [(i, j) for i in np.flatnonzero(positive) for j in np.flatnonzero(~positive) if fold[i] == fold[j]]
+            won = [weight[i] * weight[j] * ((score[i] > score[j]) + 0.5 * (score[i] == score[j])) for i, j in pairs]
+            each.append(sum(won) / sum(weight[i] * weight[j] for i, j in pairs))
+        assert found[row] == pytest.approx(np.mean(each), abs=1e-12)

@@ -6,7 +6,8 @@ import pytest
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
-from medcore.evaluation.scores import Scores, refuse_test_data
+from medcore.evaluation.intervals import interval
+from medcore.evaluation.scores import Folds, Scores, refuse_test_data
 
 
 def make(**changes):
@@ -92,6 +93,15 @@ def test_unknown_or_empty_positives_are_refused(positive):
 def test_a_question_with_two_answers_needs_two_classes():
     with pytest.raises(MedcoreError, match="one_vs_rest"):
         _ = make().positive
+
+
+def test_folds_travel_with_their_cases():
+    folds = Folds(np.arange(8).reshape(2, 4) / 8, np.array([[0, 0, 1, 1], [0, 1, 0, 1]]))
+    scores = make(truth=[0, 1, 1, 0], score=[0.1, 0.9, 0.8, 0.3], classes=("n", "p"), folds=folds)
+    assert scores.select([1, 3]).folds.fold.tolist() == [[0, 1], [1, 1]]
+    assert "within folds" in interval(scores, "auroc").note
+    with pytest.raises(MedcoreError, match=r"folds must hold \(repeats, 4\)"):
+        make(folds=Folds(np.zeros((1, 3)), np.zeros((1, 3))))
 
 
 def test_only_marked_cases_may_choose():

@@ -178,7 +178,7 @@ def printed_decimals(low: float | None, high: float | None, *, value: float | No
     largest, least = max(known), 0
     if largest <= 1:
         least = 3 if name.startswith("auroc") and value is not None and 0.95 <= value < 1 else 2
-    if low is None or high is None or high <= low:
+    if low is None or high is None or high - low < 1e-12:
         return max(least, 2 if largest < 10 else 1 if largest < 100 else 0)
     return max(least, min(6, math.ceil(-math.log10((high - low) / 5) - 1e-9)))
 
