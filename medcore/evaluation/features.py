@@ -166,7 +166,7 @@ def weights_hash(model: torch.nn.Module) -> str:
     for name, value in sorted(model.state_dict().items()):
         if not name.startswith("head."):  # a new head changes no feature
             digest.update(name.encode() + str(tuple(value.shape)).encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else b"")
+            digest.update(value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

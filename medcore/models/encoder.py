@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -141,7 +143,8 @@ class TimmBackbone(nn.Module):
         """A state dict of timm (or of the model's authors, where timm knows how) as our classifier names it."""
         rewrite = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)
         if rewrite is not None:
-            state = rewrite(state, self.net)
+            with suppress(KeyError):  # it looks for a head that this trunk has not: the names are timm's own then
+                state = rewrite(state, self.net)
         heads = self.configuration.classifier or ()
         heads = (heads,) if isinstance(heads, str) else tuple(heads)
         named = {}
@@ -189,9 +192,11 @@ def hub_file(name: str) -> Path:
     repository = found.hf_hub_id if "/" in found.hf_hub_id else f"timm/{found.hf_hub_id}"
     if repository == "timm/":
         repository += f"{found.architecture}.{found.tag}" if found.tag else str(found.architecture)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     download = importlib.import_module("huggingface_hub").hf_hub_download
     try:
-        return Path(download(repository, found.hf_hub_filename or "model.safetensors"))
+        name_there = found.hf_hub_filename or "model.safetensors"
+        return Path(download(repository, name_there, endpoint=os.environ.get("HF_ENDPOINT")))
     except Exception as error:  # a dozen types: offline, gated, no such repository, full disk
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MedcoreError(

@@ -198,14 +198,15 @@ def build_like(manifest: dict[str, Any], folder: Path) -> nn.Module:
     try:
         with torch.device("meta"):  # shapes without numbers: a lying size costs nothing
             planned = bytes_of(build(manifest["architecture"]).state_dict())
+    except (MedcoreError, TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, MemoryError) as error:
+        raise MedcoreError(f"{folder / MANIFEST}: its architecture cannot be built ({error})") from error
+    try:
         size = (folder / MODEL).stat().st_size
-        if not planned <= size <= planned + HEADER:
-            raise MedcoreError(f"{folder / MODEL} has {size:,} bytes, but this network's weights take {planned:,}")
-        return build(manifest["architecture"])
     except OSError as error:
         raise MedcoreError(f"{folder / MODEL} cannot be read ({error.strerror}); {ANOTHER}") from error
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, MemoryError) as error:
-        raise MedcoreError(f"{folder / MANIFEST}: its architecture cannot be built ({error})") from error
+    if not planned <= size <= planned + HEADER:
+        raise MedcoreError(f"{folder / MODEL} has {size:,} bytes, but this network's weights take {planned:,}")
+    return build(manifest["architecture"])
 
 
 def epoch_name(epoch: int) -> str:
