@@ -70,7 +70,7 @@ def kinds(result) -> dict[str, int]:
 
 def test_frequencies_equal_scipys_cosine_transform():
     images = textures(3, side=40)
-    reference = dctn(hashing.luminance(images).astype(float), axes=(1, 2), norm="ortho") / 40
+    reference = dctn(hashing.grey_levels(images).astype(float), axes=(1, 2), norm="ortho") / 40
     assert np.allclose(hashing.low_frequencies(images, 9), reference[:, :9, :9], atol=1e-3)
 
 

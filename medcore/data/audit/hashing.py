@@ -108,7 +108,7 @@ def low_frequencies(images: np.ndarray, keep: int) -> np.ndarray:
     Returns:
         float32 in grey levels. **Shape** ``(N, keep, keep)``, first index vertical.
     """
-    return cosine_coefficients(luminance(images), keep)
+    return cosine_coefficients(grey_levels(images), keep)
 
 
 def cosine_coefficients(light: np.ndarray, keep: int) -> np.ndarray:
@@ -116,7 +116,7 @@ def cosine_coefficients(light: np.ndarray, keep: int) -> np.ndarray:
     return _cosines(light.shape[1], keep) @ light @ _cosines(light.shape[2], keep).T
 
 
-def luminance(images: np.ndarray) -> np.ndarray:
+def grey_levels(images: np.ndarray) -> np.ndarray:
     """Luminance, 0…255, float32. **Shape** ``(N, H, W, C)`` to ``(N, H, W)``."""
     if images.shape[-1] == 1:
         return images[..., 0].astype(np.float32)
@@ -170,7 +170,7 @@ def _describe_chunk(
     else:
         digests = [_digest(image[:high, :wide]) for image, (high, wide) in zip(images, extent, strict=True)]
         images = _stretched(images, extent)
-    light = luminance(images)
+    light = grey_levels(images)
     frequencies = cosine_coefficients(light, keep)
     return digests, frequencies, detail_share(light), image_statistics(images)
 

@@ -21,7 +21,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from medcore.data.audit.hashing import content_extent, luminance
+from medcore.data.audit.hashing import content_extent, grey_levels
 from medcore.data.patchset import PatchSet
 
 SIDE, SMALL = 96, 48  # pixels: larger images are brought to SIDE, smaller ones than SMALL are doubled
@@ -141,7 +141,7 @@ def _suspected_halves(ps: PatchSet) -> np.ndarray:
     """Rows and parts of images whose middle line stands out, as that of two pictures side by side. **Shape** (n, 2)."""
     found = []
     for start in range(0, len(ps), 256):
-        light = luminance(ps.take(slice(start, min(start + 256, len(ps)))))
+        light = grey_levels(ps.take(slice(start, min(start + 256, len(ps)))))
         for axis, parts in ((2, (1, 2)), (1, (3, 4))):
             if light.shape[axis] >= 24:
                 step = np.abs(np.diff(light, axis=axis)).mean(axis=3 - axis)
@@ -158,7 +158,7 @@ def _view(image: np.ndarray, half: int, size: tuple[int, int]) -> np.ndarray:
     cut = (slice(None), slice(0, middle[1])), (slice(None), slice(middle[1], None)), (slice(0, middle[0]),), (
         slice(middle[0], None),)  # fmt: skip
     image = image[cut[half - 1]] if half else image
-    light = luminance(_without_border(image)[None])[0]
+    light = grey_levels(_without_border(image)[None])[0]
     return _resampling(light.shape[0], size[0]) @ light @ _resampling(light.shape[1], size[1]).T
 
 
