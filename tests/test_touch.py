@@ -87,6 +87,20 @@ def test_a_run_for_a_report_shows_the_still_figure_and_no_control(
     assert sent == [(expected, facts)] and "widget" not in str(list(expected))
 
 
+@pytest.mark.parametrize("still", [True, False])
+def test_a_caption_travels_with_the_figure_into_the_report(
+    still: bool, sent: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, controls, _ = FIGURES["operating point"]
+    if still:
+        monkeypatch.setenv(interactive.STILL, "somewhere")
+    explore(draw, alt="What it shows.", caption="80 cases,\n  <b>validation</b>.", **controls)
+    ((data, metadata),) = sent
+    output = new_output("display_data", data=data, metadata=metadata)
+    page = report_page(nbformat.from_dict(new_notebook(cells=[new_code_cell("explore(…)", outputs=[output])])), None)
+    assert "<b>Figure 1.</b> 80 cases, &lt;b&gt;validation&lt;/b&gt;." in page
+
+
 def test_without_ipywidgets_the_still_figure_is_shown(sent: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interactive.importlib.util, "find_spec", lambda name: None)
     draw, controls, _ = FIGURES["operating point"]
@@ -102,7 +116,7 @@ def test_a_saved_notebook_keeps_the_still_figure_beside_the_control(sent: list) 
     output = new_output("display_data", data=data, metadata=metadata)
     state = {"application/vnd.jupyter.widget-state+json": {"state": {"1": {"model_name": "FloatSliderModel"}}}}
     notebook = new_notebook(cells=[new_code_cell("explore(…)", outputs=[output])], metadata={"widgets": state})
-    page = report_page(nbformat.from_dict(notebook), {})
+    page = report_page(nbformat.from_dict(notebook), None)
     assert re.search(r'<img src="data:image/svg\+xml,[^"]*" alt="ROC curve &amp; point"', page)
     for leftover in ("<script", "FloatSlider", "widget-state", "widget-view", "interactive control"):
         assert leftover not in page, leftover

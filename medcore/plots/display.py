@@ -30,7 +30,7 @@ SCALE = 2  # picture pixels per shown pixel, for sharp text on high-density scre
 PLACEHOLDERS = ("", "image", "figure", "plot", "no description has been provided for this image")
 
 
-def show(figure_or_axes: Any, *, alt: str) -> None:
+def show(figure_or_axes: Any, *, alt: str, caption: str = "") -> None:
     """Display a figure in the notebook with alt text, then close it.
 
     Outside a notebook nothing is shown, and nothing fails.
@@ -38,6 +38,7 @@ def show(figure_or_axes: Any, *, alt: str) -> None:
     Args:
         figure_or_axes: a Figure, an Axes, or an array of Axes of one figure.
         alt: what the figure shows, for a reader who cannot see it: what is drawn and what it says.
+        caption: what stands below it in a report: on which cases, how many, what a band is and how it was made.
 
     Raises:
         MedcoreError: when `alt` is empty or a placeholder.
@@ -47,7 +48,7 @@ def show(figure_or_axes: Any, *, alt: str) -> None:
     try:
         send = front_end()
         if send is not None:
-            data, metadata = bundle_of(figure, alt)
+            data, metadata = bundle_of(figure, alt, caption)
             send(data, metadata=metadata, raw=True)
     finally:
         plt.close(figure)
@@ -94,7 +95,7 @@ def encode(figure: Figure) -> tuple[str, bytes]:
     return "image/png", picture
 
 
-def bundle_of(thing: Any, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def bundle_of(thing: Any, alt: str, caption: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
     """A figure as a notebook output: content by MIME type, and facts (description, shown size) by MIME type.
 
     Names that no font of this machine can draw are numbers in the figure and stand in full in the description.
@@ -106,7 +107,7 @@ def bundle_of(thing: Any, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if numbered:
         names = ", ".join(f"{number} = {name}" for name, number in numbered.items())
         alt += f" (No font of this machine can draw these names; they stand as numbers: {names}.)"
-    facts: dict[str, Any] = {"alt": alt}
+    facts: dict[str, Any] = {"alt": alt} | ({"caption": " ".join(caption.split())} if caption else {})
     if mime == "image/svg+xml":
         data = content.decode()
     else:

@@ -63,12 +63,13 @@ class Choice:
             raise MedcoreError(f"Choice: start {self.start!r} must be one of the options {options}.")
 
 
-def explore(draw: Callable[..., Any], *, alt: str, **controls: Slider | Choice) -> None:
+def explore(draw: Callable[..., Any], *, alt: str, caption: str = "", **controls: Slider | Choice) -> None:
     """Show a figure that follows its controls, or stands still where there are none.
 
     Args:
         draw: makes the figure from the controls' values, given by name; returns a Figure or Axes.
         alt: what the figure shows, as for `plots.show`.
+        caption: what stands below the figure in a report, as for `plots.show`.
         controls: a `Slider` or `Choice` for each argument of `draw` that may be changed.
 
     Raises:
@@ -80,9 +81,9 @@ def explore(draw: Callable[..., Any], *, alt: str, **controls: Slider | Choice) 
     still = draw(**{name: start_of(control) for name, control in controls.items()})
     send = front_end() if can_be_touched() else None
     if send is None:
-        show(still, alt=alt)
+        show(still, alt=alt, caption=caption)
         return
-    data, metadata = bundle_of(still, alt)
+    data, metadata = bundle_of(still, alt, caption)
     plt.close(figure_of(still))
     send({**data, **panel(draw, alt, controls)._repr_mimebundle_()}, metadata=metadata, raw=True)
 
