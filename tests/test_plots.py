@@ -516,3 +516,9 @@ def test_wrong_image_shapes_are_named(bad):
 def test_captions_must_fit():
     with pytest.raises(MedcoreError, match="titles has 2 entries for 8 images"):
         images.image_grid(PICTURES, titles=["a", "b"])
+
+
+def test_the_intervals_of_folds_lie_inside_the_axis() -> None:
+    table = pd.DataFrame({"fold": [1, 2], "n": [9, 9], "auroc": [0.69, 0.71], "low": [0.5, 0.6], "high": [0.8, 0.9]})
+    low, high = diagnosis.fold_results(table, value="auroc").get_ylim()
+    assert low < 0.5 and high > 0.9

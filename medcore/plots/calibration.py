@@ -47,8 +47,8 @@ def reliability_diagram(
     fresh = not ax.lines
     if fresh:
         ax.plot([0, 1], [0, 1], color=style.MUTED, lw=0.8, ls=(0, (2, 3)), zorder=0)
-        ax.annotate("too sure", (0.97, 0.60), ha="right", fontsize=8, color="#777777", style="italic")
-        ax.annotate("too modest", (0.03, 0.47), fontsize=8, color="#777777", style="italic")
+        ax.annotate("overconfident", (0.97, 0.60), ha="right", fontsize=8, color="#777777", style="italic")
+        ax.annotate("underconfident", (0.03, 0.47), fontsize=8, color="#777777", style="italic")
     ax.vlines(found.stated, found.low, found.high, color=colour, lw=1.4, alpha=0.6)
     ax.plot(found.stated, found.observed, "o-", color=colour, lw=1.2, ms=5, mec="white", mew=0.7, label=label)
     shown = np.asarray(probability)[:: max(1, len(probability) // 400)]

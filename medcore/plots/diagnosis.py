@@ -181,6 +181,7 @@ def fold_results(
     for number, (name, height) in enumerate((baselines or {}).items()):
         lines.append((f"{name} {height:.2f}", height, style.PALETTE[1 + number % 4]))
     ends = [height for _, height, _ in lines]
+    ends += [*table["low"].dropna(), *table["high"].dropna()] if {"low", "high"} <= set(table) else []
     low, high = ax.get_ylim()
     room = 0.06 * (max(high, *ends) - min(low, *ends))
     ax.set_ylim(min(low, *ends) - room, max(high, *ends) + room)
