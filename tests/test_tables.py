@@ -143,6 +143,7 @@ ILL: dict[str, tuple[str, str]] = {
                               r"several findings an image.*column 'label'"),
     "names of images as labels": (
         lines("image,label", lambda k: f"im{k:02d}.png,note {chr(97 + k)}"), r"names, not classes"),
+    "minus one": (lines("image,label", lambda k: f"im{k:02d}.png,{k % 3 - 1}"), r"'-1' may mean uncertain"),
     "two label columns": (lines("image,class,diagnosis,patient", lambda k: f"im{k:02d}.png,a,b,p{k}"),
                           r"'class', 'diagnosis' may all mean 'label'.*--column label=class"),
     "none among words": (lines("image,label", lambda k: f"im{k:02d}.png,{['none', 'mild', 'severe'][k % 3]}"),
@@ -222,6 +223,19 @@ def test_another_table_is_found_when_it_names_the_images(tmp_path: Path, tmp_dat
         (root / place / "im70.png").write_bytes((root / "images/im05.png").read_bytes())
     with pytest.raises(MedcoreError, match=r"the folders ill, well or stand in train_labels\.csv.*--layout class"):
         read(root)
+
+
+def test_tables_of_kaggle_and_chexpert_are_found_by_what_they_hold(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "aptos", lines("id_code,diagnosis", lambda k: f"im{k:02d},{k % 5}"), name="train.csv")
+    assert read(root).classes == ["0", "1", "2", "3", "4"]
+    rows = lines(
+        "Path,Sex,Age,Edema,Mass", lambda k: f"v1/images/im{k:02d}.png,F,{k},{k % 2}.0,{['', '-1.0', '1.0'][k % 3]}"
+    )
+    with pytest.raises(MedcoreError, match=r"Edema, Mass hold several findings"):
+        read(folder(tmp_path / "chexpert", rows, name="train.csv"))
+    rows = lines("Image Index,Finding Labels,Patient ID", lambda k: f"im{k:02d}.png,{['A|B', 'A'][k % 2]},{k}")
+    with pytest.raises(MedcoreError, match=r"several labels in one cell \(A\|B\)"):
+        read(folder(tmp_path / "nih", rows, name="Data_Entry.csv"))
 
 
 def test_masks_beside_a_table_of_labels_are_not_read_and_that_is_said(tmp_path: Path, tmp_data: Path) -> None:

@@ -33,6 +33,10 @@ _SEVERAL = "|;,/&+"
 _FLOAT = re.compile(r"^-?\d+\.0+$")
 
 
+class SeveralColumns(MedcoreError):
+    """Two columns of a table may have one meaning."""
+
+
 def find_columns(
     table: Table,
     asked: dict[str, str],
@@ -87,13 +91,19 @@ def _chosen(
         if role == "image" and found:
             return found[0]
         if len(found) > 1:
-            raise MedcoreError(
+            raise SeveralColumns(
                 f"{table.path}: the columns {', '.join(map(repr, found))} may all mean {role!r}; say which with "
                 f"--column {role}={found[0]} (in Python columns={{{role!r}: {found[0]!r}}})"
             )
         if found:
             return found[0]
-    return None
+    return next((name for name in header if _all_images(table, name, is_image)), None) if role == "image" else None
+
+
+def _all_images(table: Table, name: str, is_image: Callable[[str], bool]) -> bool:
+    """Whether the first cells of a column name image files that are there, whatever the column is called."""
+    values = [value for value in table.column(name)[:5] if not is_missing(value)] if name in table.header else []
+    return bool(values) and all(is_image(value) for value in values)
 
 
 def _fits(table: Table, role: str, name: str, is_image: Callable[[str], bool], is_mask: Callable[[str], bool]) -> bool:
@@ -166,6 +176,12 @@ def clean_labels(table: Table, classes: list[str] | None, problems: Problems) ->
     filled = [value for value in values if value]
     if not filled:
         raise MedcoreError(f"{table.path}: column 'label' is empty in every row; fill it")
+    if not given and {"-1", "-1.0"} & set(filled):
+        raise MedcoreError(
+            f"{table.path}: label '-1' may mean uncertain, unlabelled or a class; empty the cells if there is no "
+            f"label, or "
+            "name all classes with --classes (Python: classes=[...])"
+        )
     if any(unknown.keys() - {""}):
         shown = ", ".join(f"{name!r} {count}" for name, count in unknown.items() if name)
         problems.warn(

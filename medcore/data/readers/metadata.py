@@ -16,6 +16,7 @@ from medcore.data.card import Card
 from medcore.data.formats import SUFFIXES
 from medcore.data.readers.columns import (
     ROLES,
+    SeveralColumns,
     clean_labels,
     clean_patients,
     find_columns,
@@ -214,13 +215,19 @@ def read_metadata(
 
 def names_images(path: Path) -> bool:
     """Whether a table lists images of its folder with labels or masks: then it may be read in place of folders."""
+    look = Finder(path.parent)
     try:
-        table, finder = _understood(path, None, {}, Problems("skip"))
+        table = find_columns(
+            read_table(path), {}, Problems("skip"), lambda cell: bool(look.find(cell, "image")),
+            lambda cell: bool(look.find(cell, "mask")),
+        )  # fmt: skip
+        labelled = {"label", "mask"} & set(table.header) or len(spread_columns(table)) > 1
+        cells = [cell for cell in table.column("image")[:5] if cell] if "image" in table.header else []
+        return bool(labelled) and any(look.find(cell, "image") for cell in cells)
+    except SeveralColumns:  # reading it says so
+        return True
     except MedcoreError:
         return False
-    if "image" not in table.header or not {"label", "mask"} & set(table.header):
-        return False
-    return any(finder.find(cell, "image") for cell in table.column("image")[:5] if cell)
 
 
 def _understood(path: Path, encoding: str | None, asked: dict[str, str], problems: Problems) -> tuple[Table, Finder]:
