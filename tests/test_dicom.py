@@ -164,6 +164,26 @@ def test_ct_slices_are_learnt_predicted_and_their_window_is_stated(tmp_path: Pat
     assert np.allclose(answers.probabilities, expected.probabilities, atol=1e-6)
 
 
+@pytest.mark.parametrize("how", ["folders", "pattern", "no ending"])
+def test_no_name_reaches_a_set_from_paths_or_headers(tmp_path: Path, tmp_data: Path, how: str) -> None:
+    secrets = {"PatientName": "DOE^JANE", "PatientBirthDate": "19610203", "InstitutionName": "St Elsewhere",
+               "StudyDate": "20240506", "AccessionNumber": "ACC77"}  # fmt: skip
+    options = {}
+    for number, (name, label) in enumerate((n, c) for n in ("DOE_JANE", "ROE_RICH") for c in ("ill", "well")):
+        file = {"folders": f"{name}/{label}/{number}.dcm", "pattern": f"{label}/{name}_19610203_{number}.dcm",
+                "no ending": f"{label}/{name}_{number}"}[how]  # fmt: skip
+        write(tmp_path / "set" / file, PatientID=f"MRN-{name}", **secrets)
+        options = {"layout": "patient/class"} if how == "folders" else {}
+        options |= {"patient_pattern": "([A-Z]+_[A-Z]+)_"} if how == "pattern" else {}
+    patches = read_set(tmp_path / "set", progress=False, **options)
+    told = patches.card.to_json() + patches.table.to_csv() + patches.path.read_bytes().decode("latin-1")
+    found = [word for word in ("DOE", "JANE", "ROE", "RICH", "1961", "Elsewhere", "20240506", "ACC77", "MRN")
+             if word in told]  # fmt: skip
+    assert not found and len(set(patches.patients)) == 2
+    kept = read_set(tmp_path / "set", progress=False, keep_ids=True, **options)
+    assert any("DOE" in patient for patient in kept.patients)
+
+
 ATTRIBUTES = {
     "linear": {"WindowCenter": 40, "WindowWidth": 400},
     "exact": {"WindowCenter": 40, "WindowWidth": 400, "VOILUTFunction": "LINEAR_EXACT"},

@@ -46,7 +46,7 @@ def fetch_set(name: str, *, progress: bool = True, budget: int | None = None) ->
     """Download all files of a set below ``data_home()`` and unpack them; what is there already is kept.
 
     Args:
-        name: A set of ``info.CARDS``.
+        name: A set of ``datasets.CARDS``.
         progress: Show progress bars.
         budget: Most bytes that download and unpacking together may take on the disk; None for what is free.
 

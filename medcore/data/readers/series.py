@@ -61,12 +61,35 @@ def pseudonyms(names: Sequence[str]) -> list[str]:
 
 
 def hide_file_names(listing: Listing) -> None:
-    """Put hashes in place of the names of DICOM files, which often are those of patients."""
+    """Put hashes in place of the names of DICOM files, which often are those of patients, in rows and in reports.
+
+    Patients that were read from paths (a folder a patient, a pattern) are such names too; those of a table are not.
+    """
     rows = [] if listing.problems.keep_ids else [row for row in listing.items if is_dicom(row.file)]
+    names: dict[str, str] = {}
+    patients = [str(row.columns.get("patient", "")) for row in rows]
+    if all(patient and patient in str(row.file) for patient, row in zip(patients, rows, strict=True)):
+        for row, patient, code in zip(rows, patients, pseudonyms(patients), strict=True):
+            if patient != row.columns["source"]:
+                row.columns["patient"] = names[patient] = f"patient-{code}"
     for row, code in zip(rows, pseudonyms([str(row.columns["source"]) for row in rows]), strict=True):
         given, name = row.columns["source"], f"dicom-{code}"
         row.columns |= {key: name for key in ("source", "image", "patient") if row.columns.get(key) == given}
         row.columns |= {key: name for key, value in row.columns.items() if value in (row.file.name, str(row.file))}
+        names |= {str(row.file): name, str(given): name, row.file.name: name}
+    longest_first = sorted(names, key=len, reverse=True)
+    problems = listing.problems
+    problems.reading = [_replaced(text, names, longest_first) for text in problems.reading]
+    problems.warnings = [_replaced(text, names, longest_first) for text in problems.warnings]
+    for entry in problems.excluded:
+        entry |= {key: _replaced(str(entry[key]), names, longest_first) for key in ("file", "reason")}
+
+
+def _replaced(text: str, names: dict[str, str], order: list[str]) -> str:
+    for name in order:
+        if name in text:
+            text = text.replace(name, names[name])
+    return text
 
 
 def arrange(listing: Listing, headers: list[Header], decoding: DecodeOptions) -> list[Header]:
