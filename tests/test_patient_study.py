@@ -66,17 +66,19 @@ def test_hold_out_labels_change_no_decision_of_the_notebook(tmp_path, tmp_data, 
     for number, one in enumerate((patches, other_hold_out(patches, 3))):
         one.save(tmp_path / f"{number}.npz")
         spaces.append(play(tmp_path / f"{number}.npz", tmp_path / f"run{number}", monkeypatch, limit=None))
-    first, second = spaces
-    assert first["ours"].split == "test"
-    assert not first["ours"].table["truth"].equals(second["ours"].table["truth"])
-    assert list(first["final"]) == list(second["final"])
-    for name, found in first["final"].items():
-        again = second["final"][name]
+    first, second = (space["study"] for space in spaces)
+    assert first.ours.split == "test"
+    assert not first.ours.table["truth"].equals(second.ours.table["truth"])
+    assert list(first.final) == list(second.final)
+    for name, found in first.final.items():
+        again = second.final[name]
         assert found.table.drop(columns=MADE_BY_THE_TRUTH).equals(again.table.drop(columns=MADE_BY_THE_TRUTH)), name
         assert found.rules == again.rules
-    for name, found in first["in_folds"].items():
-        assert found.table.equals(second["in_folds"][name].table), name
-    assert first["chosen"].equals(second["chosen"])
+    for name, found in first.in_folds.items():
+        assert found.table.equals(second.in_folds[name].table), name
+    assert first.chosen().equals(second.chosen())
+    searched = [space["results"]["validation"] for space in spaces]
+    assert searched[0] == searched[1] and searched[0]["name"] == "val_auroc"
 
 
 class Told:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 import pandas as pd
 import torch
@@ -18,8 +21,54 @@ from medcore.evaluation.predict import stream
 from medcore.evaluation.scores import refuse_test_images
 from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
 from medcore.models.vae import VAE, active_units, traverse
+from medcore.studies.anomaly.detection import Sides
 
 SIDE = 32  # pixels; distances between images are measured at this size, where noise is averaged out
+
+
+@dataclass
+class LatentSpace:
+    """The codes of a VAE's validation images, and what can be asked of them.
+
+    Attributes:
+        model: A trained VAE.
+        sides: Who learnt, and who is encoded (``validation``).
+        seed: Of arrangements, draws and chance.
+    """
+
+    model: VAE
+    sides: Sides
+    seed: int = 0
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """Posterior means of the validation images. **Shape** ``(N, Z)``."""
+        return encode_set(self.model, self.sides.validation)
+
+    def collapse(self, history: pd.DataFrame) -> pd.DataFrame:
+        """See ``collapse_table``."""
+        return collapse_table(self.codes, history)
+
+    def maps(self) -> tuple[np.ndarray, np.ndarray]:
+        """The codes in the plane: principal components, and t-SNE. Each **Shape** ``(N, 2)``."""
+        return PCA(2, random_state=self.seed).fit_transform(self.codes), neighbour_map(self.codes, seed=self.seed)
+
+    def neighbours(self, unit: str = "patient") -> pd.DataFrame:
+        """See ``nearest_neighbours``."""
+        side = self.sides.validation
+        return nearest_neighbours(self.codes, side.labels, side.patients, unit=unit, seed=self.seed)
+
+    def walk(self, dimensions: int = 4, steps: int = 7) -> tuple[list[int], list[float], np.ndarray]:
+        """See ``traversal``."""
+        return traversal(self.model, self.codes, dimensions=dimensions, steps=steps)
+
+    def draw(self, count: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See ``samples_and_neighbours``."""
+        return samples_and_neighbours(self.model, self.sides.train, count=count, seed=self.seed)
+
+    def memories(self, distance: np.ndarray) -> pd.DataFrame:
+        """See ``memory_table``."""
+        return memory_table(distance, self.sides.train, self.sides.monitor)
 
 
 def encode_set(model: VAE | ConvAutoencoder | DenseAutoencoder, ps: PatchSet) -> np.ndarray:
@@ -66,11 +115,6 @@ def collapse_table(codes: np.ndarray, history: pd.DataFrame) -> pd.DataFrame:
         "epochs whose KL divergence is not finite": str(int((~np.isfinite(history["val_kl"])).sum())),
     }
     return pd.DataFrame({"value": rows})
-
-
-def principal_map(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """The two directions in which codes vary most. **Shape** ``(N, Z)`` -> ``(N, 2)``."""
-    return PCA(2, random_state=seed).fit_transform(codes)
 
 
 def neighbour_map(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:

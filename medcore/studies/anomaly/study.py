@@ -11,7 +11,7 @@ The first network that is added is the method; further ones are its rivals.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,7 @@ from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.scores import Scores
 from medcore.evaluation.thresholds import OperatingPoint, choose_threshold
+from medcore.models.autoencoder import DenseAutoencoder
 from medcore.models.classifier import build_classifier
 from medcore.studies.anomaly.candidates import (
     Blur,
@@ -40,6 +41,7 @@ from medcore.studies.anomaly.candidates import (
     judge,
     with_labels,
 )
+from medcore.studies.anomaly.choices import AnomalyChoices
 from medcore.studies.anomaly.detection import (
     abnormal_scores,
     auroc_within,
@@ -50,47 +52,15 @@ from medcore.studies.anomaly.detection import (
 )
 from medcore.studies.anomaly.experiments import Trial, learning_table, patient_folds_auroc, table_loss, width_sweep
 from medcore.studies.anomaly.patchcore import fit_patchcore
-from medcore.studies.anomaly.reconstructions import error_maps, reconstruct_pixels
+from medcore.studies.anomaly.reconstructions import error_maps, quality_table, reconstruct_pixels
 from medcore.studies.anomaly.scores import PIXEL_MAPS, score_set
-from medcore.studies.choices import Choices
 from medcore.training.augment.recipe import as_augment
-from medcore.training.config import TrainConfig, setting
+from medcore.training.config import TrainConfig
 from medcore.training.objectives import Objective
 from medcore.training.reuse import Trained, fit_or_reuse
 
 LADDER = ("mse", "ssim", "ssim_centre", "structure_centre")
 HOW_DIAGNOSED = ("dx_type", "diagnosis")
-
-
-@dataclass(frozen=True)
-class AnomalyChoices(Choices):
-    """What is fixed before any image is judged; ``AnomalyChoices().table()`` shows it."""
-
-    seed: int = setting(0, "Of the split, the first weights and the order.")
-    scores: Sequence[str] = setting(("mse", "ssim"), "Candidate scores; one is chosen on validation cases.")
-    rule: str = setting("youden", "How the threshold is chosen, on validation cases.")
-    strict_rule: str = setting("specificity>=0.90", "A second threshold rule that is shown beside it.")
-    bottleneck: int = setting(32, "Numbers that an image is squeezed through; also components of the PCA.")
-    epochs: int | None = setting(None, "Visits of every normal image; None follows from images_seen.", "epochs")
-    images_seen: int = setting(30_000, "Images shown in training altogether, where epochs is None;", "images")
-    fewest_epochs: int = setting(
-        10, "but at least so many visits: a large set has to be seen more than once,", "epochs"
-    )
-    most_epochs: int = setting(60, "and at most so many: a small one would be memorised.", "epochs")
-    batch_size: int = setting(16, "Images per optimiser step.", "images")
-    lr: float = setting(2e-3, "Largest learning rate.", "per step")
-    clip_norm: float = setting(1.0, "Longest gradient that is let through.", "L2 norm")
-    augment: str | None = setting(None, "What is changed at random in training images.")
-    blur_share: float = setting(1 / 16, "Standard deviation of the blurred copy.", "share of the shorter side")
-    short_epochs: int = setting(4, "Length of the short trainings that compare choices.", "epochs")
-    short_images: int = setting(400, "Normal images that a short training uses at most.", "images")
-    peer: str = setting("", "Classifier whose patch features are the peer; empty leaves it out.")
-    peer_weights: str | None = setting(None, "Its weights: imagenet, a file, or None for random ones.")
-    peer_memory: int = setting(1000, "Patches that the peer remembers, out of", "patches")
-    peer_candidates: int = setting(20_000, "so many, drawn evenly from the normal images.", "patches")
-    peer_share: float = setting(0.5, "Strangest patches whose mean distance is the peer's score.", "share")
-    device: str = setting("cpu", "Where networks are trained.")
-    retrain: bool = setting(False, "Train anew instead of reusing an equal model.")
 
 
 class AnomalyStudy:
@@ -172,6 +142,16 @@ class AnomalyStudy:
         sides = self.sides
         self.objective = self.objective or objective
         return fit_or_reuse(spec, objective, sides.train, sides.monitor, self.config, retrain=self.choices.retrain)
+
+    def fully_connected(self, hidden: int = 256) -> DenseAutoencoder:
+        """An autoencoder with one hidden layer on each side and the study's bottleneck, not trained."""
+        height, width, channels = self.patches.shape
+        bottleneck = self.choices.bottleneck
+        return DenseAutoencoder((height, width), in_channels=channels, bottleneck=bottleneck, hidden=(hidden,))
+
+    def quality(self, models: Mapping[str, nn.Module], side: PatchSet) -> pd.DataFrame:
+        """How well models reconstruct the same images, see ``reconstructions.quality_table``."""
+        return quality_table(models, side)
 
     def add(self, name: str, model: nn.Module) -> pd.DataFrame:
         """Judge a network by every candidate score, and choose one on validation cases.
