@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medcore.data import load as load_module
 from medcore.data import prepare as prepare_module
 from medcore.data import sizes
 from medcore.data.load import read_set
@@ -200,7 +199,7 @@ def test_a_failed_preparation_leaves_nothing_behind(tmp_path: Path, tmp_data: Pa
     (root / "b/199.png").write_bytes(content[:-40])
     with pytest.raises(MedcoreError, match=r"199\.png"):
         read_set(root, progress=False)
-    assert [path.suffix for path in tmp_data.rglob("*") if path.is_file()] == [".lock"]
+    assert [path.suffix for path in (tmp_data / "prepared").rglob("*")] == [".lock"]
     (root / "b/199.png").write_bytes(content)
     assert len(read_set(root, progress=False)) == 200
 
@@ -240,11 +239,9 @@ def test_a_full_disk_is_refused_before_work(tmp_path: Path, tmp_data: Path, monk
 
 def test_order_does_not_depend_on_threads(tmp_path: Path, tmp_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "s", [(8, 10)] * 100)
-    several = read_set(root, progress=False)
-    monkeypatch.setattr(load_module, "_code_hash", lambda _: "another key")
-    monkeypatch.setattr(prepare_module.os, "cpu_count", lambda: 1)
-    single = read_set(root, progress=False)
-    assert single.path != several.path and single.fingerprint == several.fingerprint
+    several = read_set(root, progress=False).fingerprint
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert read_set(root, progress=False, cache=False).fingerprint == several
 
 
 def test_resize_is_pillows_antialiased_bilinear(tmp_path: Path, tmp_data: Path) -> None:
