@@ -190,6 +190,18 @@ def test_the_difference_the_other_way_round_is_its_mirror(table, metric):
         assert there.low <= there.value <= there.high
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=30),
+    st.sampled_from(["accuracy", "balanced_accuracy", "macro_f1", "mcc", "quadratic_kappa", "sensitivity", "ppv@0.1"]),
+)  # fmt: skip
+@settings(deadline=None, max_examples=150)
+def test_an_interval_holds_its_value_whatever_the_cases_are(table, metric):
+    truth, decision, patient = np.array(table).T
+    many = Scores(truth, np.eye(3)[decision], patient, ["test"] * len(truth), "abc")
+    found = iv.interval(many, metric, positive="a" if metric in ("sensitivity", "ppv@0.1") else None)
+    assert found.low is None or found.low - 1e-9 <= found.value <= found.high + 1e-9
+
+
 def test_a_difference_inherits_nothing_from_the_first_method(scores):
     """A collapsed first method has an exact 1/2, the difference to a working one does not."""
     collapsed = replace(scores, score=np.zeros(len(scores)))

@@ -109,12 +109,13 @@ def effective_cases(tables: np.ndarray, metric: Metric, bounds: tuple[float, flo
     squares = _squared_influences(smooth, influences(smooth, metric))
     independent, correlated = _variance(squares, sizes, 0.0), _variance(squares, sizes, CORRELATION)
     share = float(np.clip((metric(smooth) - bounds[0]) / (bounds[1] - bounds[0]), 1e-9, 1 - 1e-9))
-    n = share * (1 - share) * (bounds[1] - bounds[0]) ** 2 / max(independent, 1e-300)
+    varies = independent > 1e-12  # else no decision could move the metric, and its cases are counted
+    n = share * (1 - share) * (bounds[1] - bounds[0]) ** 2 / independent if varies else float(matrix.sum())
     per_case = influences(matrix, metric)
     design, freedom = design_effect(
         _left_out_influences(tables, metric, per_case),
         float(np.nansum(matrix * np.where(matrix > 0, per_case, 0) ** 2)),
-        correlated / max(independent, 1e-300),
+        correlated / independent if varies else 1.0,
         list(sizes.T > 0),
     )
     return Effective(max(1.0, n / design), freedom) if sizes.sum(1).max() > 1 else Effective(max(1.0, n), np.inf)
