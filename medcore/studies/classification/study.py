@@ -1,10 +1,7 @@
 """One classification study: its sides, its baselines, its scores and its results, on one object.
 
     study = ClassificationStudy.read("phantom-crc", limit=2000)
-    network = study.build("small_cnn")
-    fit(network, study.objective, study.train, study.validation, config)
     compared = study.judge(network)              # test patients: metrics, baselines, paired differences
-    study.calibrate().temperature                # chosen on validation
 
 - Whatever chooses (the reference baseline, the temperature, variants) sees validation data only.
 - Every method answers under the same prior: where the loss weighs classes equally, the baselines' class shares are
@@ -41,6 +38,7 @@ from medcore.evaluation.scores import Scores
 from medcore.evaluation.tables import classification_table
 from medcore.metrics.confusion import confusion_matrix
 from medcore.models.classifier import Classifier, build_classifier
+from medcore.studies.classification.abstention import Abstention, judge_abstention
 from medcore.studies.classification.choices import ClassificationChoices
 from medcore.studies.classification.results import Augmentation, Calibrated, Explained, JudgedNetwork
 from medcore.studies.classification.robustness import robustness_table
@@ -90,12 +88,8 @@ class ClassificationStudy:
         """Read a set, leave unlabelled images out, take at most ``limit`` images, split over patients.
 
         Args:
-            source: As for ``read_set``.
-            limit: Most images.
+            source: As for ``read_set``, which takes ``options`` as well.
             classes: Only these classes, or so many of the commonest; None takes all.
-            seed: Of the phantom, the choice of images and the split.
-            choices: Of the study.
-            **options: Further arguments of ``read_set``.
         """
         patches = read_set(source, seed=seed, **options)
         patches = patches.select(patches.labels >= 0)
@@ -332,6 +326,14 @@ class ClassificationStudy:
         after, _ = calibration.stated_and_observed(calibrated)
         return Calibrated(fitted.value, self.scores, calibrated, before, after, right)
 
+    def abstain(self, temperature: float) -> Abstention:
+        """Rules for not answering, chosen on validation data, and what they do to test data."""
+        validation, test = (
+            self.score(self.network, ps, temperature=temperature) for ps in (self.validation, self.test)
+        )
+        methods = {"network": test, self.histogram: self.baselines[self.histogram]}
+        return judge_abstention(validation, methods, shares=self.choices.answered, promise=self.choices.promise)
+
     def explain(self) -> Explained:
         """Where the network looks on some test images, and whether that depends on what it learnt."""
         rows = np.sort(np.random.default_rng(self.seed).permutation(len(self.test))[: self.choices.maps])
@@ -385,11 +387,13 @@ class ClassificationStudy:
 
         return compare_variants(changes, train_one, seeds=["seed 1", "seed 2"])
 
-    # --- beyond this study
-
-    def equip(self, folder: Path, *, temperature: float) -> None:
-        """Write into the best checkpoint what prediction on new images needs: temperature and familiarity."""
-        equip(folder, self.network, self.train, self.validation, temperature=temperature)
+    def equip(self, folder: Path, *, temperature: float, abstention: Abstention) -> None:
+        """Write into the best checkpoint what prediction needs: temperature, familiarity, rules for not answering."""
+        facts = {
+            "rejection": {name: rule.as_dict() for name, rule in abstention.rejection.items()},
+            "conformal": abstention.conformal.as_dict(),
+        }
+        equip(folder, self.network, self.train, self.validation, temperature=temperature, **facts)
 
     def fine_tune(self, folder: Path, classes: Sequence[str]) -> tuple[Classifier, str]:
         """A network for other classes that starts from this study's weights, and what was kept."""
