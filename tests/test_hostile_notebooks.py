@@ -18,6 +18,8 @@ ROOT = repository_root() or Path()
 # a name of a class is one line of text; what a table cannot hold at all is not a matter of the notebooks
 NAMES = [" ".join(name.split()) for name in HOSTILE if name.isprintable()]
 SHORT = {"variant_epochs": 0, "fold_epochs": 0}
+# with these signs the reader asks whether several labels are meant
+CLASSES = [name for name in NAMES if not set("[]|,;") & set(name)][:4]
 
 
 def write_set(folder: Path, classes: list[str]) -> Path:
@@ -45,13 +47,13 @@ def write_set(folder: Path, classes: list[str]) -> Path:
     ("stem", "parameters"),
     [
         ("01_preprocessing", {"demo_epochs": 0}),
-        ("02_autoencoder", {"abnormal": NAMES[1:2], "bottlenecks": [], "folds": 0, "peer": ""}),
-        ("03_vae", {"abnormal": NAMES[1:2]}),
+        ("02_autoencoder", {"abnormal": CLASSES[1:2], "bottlenecks": [], "folds": 0, "peer": ""}),
+        ("03_vae", {"abnormal": CLASSES[1:2]}),
         ("06_patch_classification", {"subgroups": ["site"], **SHORT}),
     ],
 )
 def test_no_output_of_a_notebook_is_active(stem: str, parameters: dict, tmp_path: Path, tmp_data: Path) -> None:
-    data = write_set(tmp_path / "set", NAMES[:4])
+    data = write_set(tmp_path / "set", CLASSES)
     given = {"data": str(data), "profile": "smoke", "device": "cpu", **parameters}
     (outcome,) = run_notebooks({ROOT / "notebooks" / f"{stem}.ipynb": given}, out=tmp_path / "out", progress=False)
     assert outcome.status == "ok" and outcome.folder is not None, outcome
@@ -59,7 +61,7 @@ def test_no_output_of_a_notebook_is_active(stem: str, parameters: dict, tmp_path
     shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     tables = [Tags(bundle["text/html"]) for bundle in shown if "text/html" in bundle]
     prose = [page for bundle in shown if "text/markdown" in bundle for page in rendered(bundle["text/markdown"])]
-    assert prose and NAMES[0] in json.dumps([bundle.get("text/plain", "") for bundle in shown]) + str(outcome)
+    assert prose and CLASSES[0] in json.dumps([bundle.get("text/plain", "") for bundle in shown]) + str(outcome)
     for page in tables + prose:
         assert page.tags <= HARMLESS | {"div", "style"}
         assert not [link for link in page.links if not link.startswith(("border=", "scope=", "colspan=", "rowspan="))]

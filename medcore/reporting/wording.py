@@ -102,7 +102,9 @@ def interval_method(estimate: Estimate) -> str:
     """How an interval was made, as a sentence."""
     if estimate.low is None or estimate.method in ("", "none"):
         return "No interval."
-    return f"{100 * estimate.level:g} % interval: {estimate.method}."
+    if estimate.method == "exact":
+        return "Exact: nothing in it can vary."
+    return f"{100 * estimate.level:g} % CI: {estimate.method}."
 
 
 def as_sentence(text: str) -> str:
