@@ -15,6 +15,8 @@ from PIL import Image
 from training_toys import ended, run_toy, toy_config, toy_set
 
 from medcore.cli import main
+from medcore.data.load import read_set
+from medcore.data.splits import assign_splits
 from medcore.evaluation.predict import for_terminal, safe_cell
 from medcore.models.classifier import build_classifier
 from medcore.models.unet import SmallUNet
@@ -207,3 +209,26 @@ def test_a_terminal_of_another_code_page_is_told_all_the_same(
     terminal.flush()
     said = terminal.buffer.getvalue().decode("cp1252")  # type: ignore[attr-defined]
     assert not end.value.code and r"ärzte-\u56fe.png" in said
+
+
+def test_a_segmenter_knows_the_images_it_was_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of several sizes are padded for training; the files are compared as training saw them."""
+    monkeypatch.setenv("MEDCORE_DATA", str(tmp_path / "home"))
+    for n in range(12):
+        image = picture(tmp_path / "set" / "images" / f"{n}.png", (24 + 2 * (n % 3), 28), seed=n)
+        (tmp_path / "set" / "masks").mkdir(exist_ok=True)
+        with Image.open(image) as opened:
+            Image.fromarray(np.where(np.asarray(opened)[..., 0] > 128, 255, 0).astype(np.uint8)).save(
+                tmp_path / "set" / "masks" / f"{n}.png"
+            )
+    arguments = ("train", "segmenter", "--profile", "smoke", "--data", tmp_path / "set", "--out", tmp_path / "run")
+    assert ended(capsys, *arguments)[0] == 0
+    picture(tmp_path / "new" / "fresh.png", (26, 28), seed=99)
+    files = [*sorted((tmp_path / "set" / "images").iterdir()), tmp_path / "new" / "fresh.png"]
+    assert ended(capsys, "predict", tmp_path / "run", *files, "--out", tmp_path / "seg")[0] == 0
+    seen = {Path(row["image"]).name: row["seen_in_training"] for row in rows_of_table(tmp_path / "seg" / "summary.csv")}
+    sides = assign_splits(read_set(tmp_path / "set"), seed=0)
+    trained = {Path(name).name: side != "test" for name, side in zip(sides.column("source"), sides.splits, strict=True)}
+    assert seen.pop("fresh.png") == "no" and seen == {name: "yes" if known else "no" for name, known in trained.items()}

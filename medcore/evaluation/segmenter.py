@@ -27,6 +27,7 @@ from PIL import Image
 from medcore.data.formats.large import TIFF_SUFFIXES, mapped_tiff, tiff_pixels, write_tiled
 from medcore.data.images import DecodeOptions, as_channels, decode
 from medcore.data.npzfile import atomic_path
+from medcore.data.sizes import pieces
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import refuse_overwriting, safe_cell
 from medcore.evaluation.sliding import Window, at_scale, predict_image, predict_large
@@ -53,6 +54,8 @@ class Segmenter:
         pixel_size_um: Of the images it was trained on, None when unknown.
         decoding: How deep pixels become 8 bit, as in training.
         seen: What it was trained on.
+        policy: How images came to the size of training.
+        trained_size: Height and width of the images of training.
     """
 
     model: SegmentationModel
@@ -62,6 +65,8 @@ class Segmenter:
     pixel_size_um: float | None = None
     decoding: DecodeOptions | None = None
     seen: Seen | None = None
+    policy: str = "resize"
+    trained_size: tuple[int, int] | None = None
 
 
 def load_segmenter(path: str | Path, *, device: str | None = None, turns: int | None = None) -> Segmenter:
@@ -92,6 +97,8 @@ def load_segmenter(path: str | Path, *, device: str | None = None, turns: int | 
         facts.get("pixel_size_um"),
         decode_options(manifest["preprocessing"]),
         Seen.of(manifest),
+        manifest["preprocessing"].get("policy", "resize"),
+        tuple(manifest["image_shape"][:2]),  # type: ignore[arg-type]
     )
 
 
@@ -315,7 +322,13 @@ def file_words(names: Sequence[str]) -> list[str]:
 
 
 def _seen(segmenter: Segmenter, pixels: np.ndarray) -> str:
-    """Whether an image was trained on; a large one, which was trained on in pieces, is not compared."""
-    if segmenter.seen is None or segmenter.factor != 1 or pixels.shape[0] * pixels.shape[1] > LARGE:
+    """Whether an image was trained on, brought to the pixels of training first; empty where that cannot be told."""
+    height, width = segmenter.trained_size or pixels.shape[:2]
+    large = pixels.shape[0] * pixels.shape[1] > LARGE
+    if segmenter.seen is None or segmenter.factor != 1 or segmenter.policy == "tile" or large:
         return ""
-    return "yes" if segmenter.seen.contents(pixel_hashes([pixels]))[0] else "no"
+    try:
+        as_trained, _, _ = next(iter(pieces(pixels, None, segmenter.policy, (height, width))))
+    except MedcoreError:  # larger than what was padded in training: it was not among these
+        return "no"
+    return "yes" if segmenter.seen.contents(pixel_hashes([as_trained]))[0] else "no"
