@@ -12,6 +12,7 @@ Philbin et al. 2007, doi:10.1109/CVPR.2007.383172.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ PROPOSALS = 3  # placements tried for each pair of images
 TOLERANCE, DRIFT = 2.0, 0.1  # pixels that a keypoint may be off, and the share of its distance to the proposing one
 AGREEING = 4  # keypoints that must agree on a placement
 STIFF = 60.0  # pixels²: how much the first placement counts against the agreeing keypoints
-PAIRS_PER_IMAGE, FEWEST_PAIRS = 4, 3000  # most pairs of images looked at closely
+PAIRS_PER_IMAGE, FEWEST_PAIRS = 2, 3000  # most pairs of images looked at closely
 
 
 @dataclass(frozen=True)
@@ -86,23 +87,33 @@ def _votes(keypoints: Keypoints, seed: int, images: int) -> tuple[np.ndarray, np
     vectors = keypoints.patch.reshape(views * most, -1)
     bits = int(np.clip(round(BITS + np.log2(max(images, 1) / BITS_AT)), 16, 36))
     rng = np.random.default_rng(seed)
-    found = [np.zeros((0, 3), np.int64)]
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.float32))]
     for _ in range(TABLES):
         keys, symmetry = _keys(vectors, patches, bits, rng)
-        first, second = _equal_keys(keys)
-        a, b = patches[first], patches[second]
-        other = keypoints.row[a // most] != keypoints.row[b // most]
-        other &= (keypoints.part[a // most] == 0) | (keypoints.part[b // most] == 0)
-        found.append(np.stack([a, b, RELATIVE[symmetry[first], symmetry[second]]], axis=1)[other])
-    votes = np.unique(np.concatenate(found), axis=0)
-    cosine = np.empty(len(votes), np.float32)
-    for start in range(0, len(votes), 2**17):
-        part = votes[start : start + 2**17]
-        one, two = vectors[part[:, 0]] / np.float32(SCALE), vectors[part[:, 1]] / np.float32(SCALE)
-        for number in range(8):
-            these = part[:, 2] == number
-            cosine[start : start + 2**17][these] = (one[these] * turned_patch(two[these], number)).sum(axis=1)
-    return votes[cosine > ALIKE], cosine[cosine > ALIKE]
+        for first, second in _equal_keys(keys):
+            a, b = patches[first], patches[second]
+            other = keypoints.row[a // most] != keypoints.row[b // most]
+            other &= (keypoints.part[a // most] == 0) | (keypoints.part[b // most] == 0)
+            a, b, number = a[other], b[other], RELATIVE[symmetry[first[other]], symmetry[second[other]]]
+            cosine = _cosines(vectors, a, b, number)
+            alike = cosine > ALIKE
+            found.append((((a * len(vectors) + b) * 8 + number)[alike], cosine[alike]))
+    codes, place = np.unique(np.concatenate([code for code, _ in found]), return_index=True)
+    ends, number = np.divmod(codes, 8)
+    votes = np.stack([*np.divmod(ends, len(vectors)), number], axis=1)
+    return votes, np.concatenate([cosine for _, cosine in found])[place]
+
+
+def _cosines(vectors: np.ndarray, a: np.ndarray, b: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Cosine of two patches each, the second flipped or turned. **Shape** ``(n,)``."""
+    cosine = np.empty(len(a), np.float32)
+    for start in range(0, len(a), 2**16):
+        part = slice(start, start + 2**16)
+        one, two = vectors[a[part]] / np.float32(SCALE), vectors[b[part]] / np.float32(SCALE)
+        for symmetry in range(8):
+            these = number[part] == symmetry
+            cosine[part][these] = (one[these] * turned_patch(two[these], symmetry)).sum(axis=1)
+    return cosine
 
 
 def _keys(vectors: np.ndarray, patches: np.ndarray, bits: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -134,20 +145,19 @@ def _as_bits(flags: np.ndarray) -> np.uint64:
     return np.uint64(int(2.0 ** np.arange(len(flags)) @ flags))
 
 
-def _equal_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of places with equal keys, but for keys that a crowd shares. **Shape** two of ``(n,)``."""
+def _equal_keys(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All pairs of places with equal keys, but for keys that a crowd shares, in blocks. **Shape** two of ``(n,)``."""
+    if not len(keys):
+        return
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(keys) else np.zeros(0, int)
+    start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     size = np.diff(np.r_[start, len(keys)])
     end = np.repeat(start + size, size)
     inside = np.flatnonzero(np.repeat((size > 1) & (size <= CROWD), size))
-    first, second = [], []
     for step in range(1, CROWD):
         inside = inside[inside + step < end[inside]]
-        first.append(order[inside])
-        second.append(order[inside + step])
-    return np.concatenate(first), np.concatenate(second)
+        yield order[inside], order[inside + step]
 
 
 def _fewer(
@@ -179,7 +189,7 @@ def _supported(keypoints: Keypoints, votes: np.ndarray) -> Placements:
     y, x, level = keypoints.y.ravel(), keypoints.x.ravel(), keypoints.level.ravel()
     bright = keypoints.bright.ravel()
     size = STEP ** (level[votes[:, 1]] - level[votes[:, 0]]).astype(float)
-    linear = size[:, None, None] * POSITIONS[votes[:, 2]]
+    linear = (size[:, None, None] * POSITIONS[votes[:, 2]]).astype(np.float32)
     from_a, from_b = (np.stack([y[votes[:, end]], x[votes[:, end]]], axis=1) for end in (0, 1))
     all_a, all_b = (np.stack([keypoints.y[view], keypoints.x[view]], axis=2) for view in (a, b))
     away = all_a - from_a[:, None]
