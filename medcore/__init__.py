@@ -9,9 +9,9 @@
     scores = medcore.Scores.from_set(test, medcore.predict(model, test))
     print(medcore.interval(scores, "balanced_accuracy"))
 
-These names are imported when they are first used, so that ``import medcore`` costs nothing. Everything else lives in the
-rooms of the package, and data flows through them in one direction: ``data`` → ``metrics`` → ``models`` → ``training`` →
-``evaluation`` → ``studies`` → ``plots`` → ``reporting`` → ``cli``.
+These names are imported when they are first used, so that ``import medcore`` costs nothing. Everything else lives in
+the rooms of the package, and data flows through them in one direction: ``data`` → ``metrics`` → ``models`` →
+``training`` → ``evaluation`` → ``studies`` → ``plots`` → ``reporting`` → ``cli``.
 
 For research and teaching; **not for clinical use**.
 """

@@ -11,7 +11,6 @@ from medcore.evaluation.scores import Scores
 from medcore.evaluation.selective import (
     ConformalRule,
     coverage_table,
-    cross_conformal,
     fit_conformal,
     nonconformity,
     weighted_limit,
@@ -73,23 +72,6 @@ def test_each_class_keeps_the_promise_when_asked_and_a_class_of_few_patients_is_
     rule = fit_conformal(few, coverage=0.95, by_class=True)
     assert rule.limits[2] == 1.0 and rule.patients[2] == 3
     assert rule.sets(few.score)[:, 2].all()
-
-
-def test_cross_conformal_promises_what_it_says_and_equals_its_definition():
-    rng = np.random.default_rng(3)
-    found = []
-    for _ in range(150):
-        folds = [cohort(rng, 20, "train", first=20 * k) for k in range(4)]
-        test = cohort(rng, 60, "test", first=80)
-        found.append(covered(cross_conformal(folds, [test.score] * 4, coverage=0.9), test))
-    assert 0.88 <= np.mean(found) <= 0.94
-    sets = cross_conformal(folds, [test.score] * 4, coverage=0.9)
-    for row, kind in ((0, 0), (3, 1), (17, 2)):
-        weight = 1.0
-        for part in folds:
-            worse = nonconformity(part) >= 1 - test.score[row, kind] - 1e-12
-            weight += sum(worse[part.patient == name].mean() for name in np.unique(part.patient))
-        assert sets[row, kind] == (weight / 81 > 0.1)
 
 
 def test_the_table_counts_what_the_sets_hold():

@@ -10,6 +10,7 @@ from scipy.stats import binom
 
 from medcore.cli import cli
 from medcore.errors import MedcoreError
+from medcore.evaluation.proportions import wilson_limits
 from medcore.studies.validation.planning import (
     auroc_variance,
     binormal_predictor,
@@ -19,7 +20,6 @@ from medcore.studies.validation.planning import (
     patients_to_prove,
     slope_variance,
 )
-from medcore.evaluation.proportions import wilson_limits
 
 
 def test_the_example_of_riley_2021_is_reproduced():

@@ -48,8 +48,8 @@ def plans_of_run(run: Path, half_width: float) -> list:  # type: ignore[type-arg
     """A plan for every metric of a run that is a proportion with an interval over patients."""
     from dataclasses import replace
 
-    from medcore.studies.validation.planning import patients_for_width
     from medcore.reporting.results import read_results
+    from medcore.studies.validation.planning import patients_for_width
 
     results = read_results(run)
     sides = {row["split"]: row.get("patients") for row in results.data.splits}

@@ -6,7 +6,7 @@
 
 **Reference**: El-Yaniv & Wiener 2010 (risk-coverage curve); Geifman, Uziel & El-Yaniv 2019, arXiv:1805.08206 (AURC).
 
-Split and cross-conformal prediction over patients: sets of answers that hold the truth as often as promised.
+Split conformal prediction over patients: sets of answers that hold the truth as often as promised.
 
     rule = fit_conformal(scores.where("val"), coverage=0.95)    # which answers stay plausible, chosen on validation
     sets = rule.sets(scores.where("test").score)                # (N, K) bool
@@ -20,13 +20,12 @@ Split and cross-conformal prediction over patients: sets of answers that hold th
 - An empty set means that nothing looks plausible: the image is unlike those the rule was chosen on. A full set means
   that nothing can be excluded.
 
-**Reference**: Lee, Barber & Willett 2023, arXiv:2306.06342 (hierarchical data); Vovk 2015,
-doi:10.1007/s10472-013-9368-4 (cross-conformal); Sadinle, Lei & Wasserman 2019, doi:10.1080/01621459.2017.1395341.
+**Reference**: Lee, Barber & Willett 2023, arXiv:2306.06342 (hierarchical data); Sadinle, Lei & Wasserman 2019,
+doi:10.1080/01621459.2017.1395341.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -289,40 +288,6 @@ def weighted_limit(miss: np.ndarray, patient: np.ndarray, coverage: float) -> fl
     order = np.argsort(miss, kind="stable")
     reached = np.flatnonzero(np.cumsum(weight[order]) >= coverage - 1e-12)
     return float(miss[order[reached[0]]]) if len(reached) else 1.0
-
-
-def cross_conformal(
-    parts: Sequence[Scores], probabilities: Sequence[np.ndarray], *, coverage: float = 0.95
-) -> np.ndarray:
-    """Sets from the folds of a cross-validation: every training patient calibrates, none is set aside.
-
-    A class stays where the patients whose own truth misses at least as badly, in the fold whose model did not see them,
-    weigh more than one minus the coverage.
-
-    Args:
-        parts: Scores of each fold's held-out cases, by the model of that fold.
-        probabilities: What each fold's model says of the new images. **Shapes** ``(N, K)``.
-
-    Returns:
-        **Shape** ``(N, K)`` bool.
-
-    Raises:
-        TestDataRefused: A held-out case is marked test, or not marked.
-        MedcoreError: Folds and probabilities do not fit.
-    """
-    if not parts or len(parts) != len(probabilities):
-        raise MedcoreError(f"cross_conformal: {len(parts)} folds, but probabilities of {len(probabilities)} models")
-    patients = len(np.unique(np.concatenate([part.patient for part in parts])))
-    weight_above = np.full(np.asarray(probabilities[0]).shape, 1 / (patients + 1))
-    for part, said in zip(parts, probabilities, strict=True):
-        refuse_test_data(part, "conformal limits")
-        group, _ = group_index(part.patient)
-        miss = nonconformity(part)
-        order = np.argsort(miss, kind="stable")
-        weight = 1 / (np.bincount(group)[group] * (patients + 1))
-        above = np.append(np.cumsum(weight[order][::-1])[::-1], 0.0)  # weight of cases that miss at least as badly
-        weight_above += above[np.searchsorted(miss[order], 1 - np.asarray(said, dtype=float) - 1e-12)]
-    return np.asarray(weight_above > 1 - coverage)
 
 
 def coverage_table(sets: np.ndarray, scores: Scores) -> pd.DataFrame:

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from medcore.errors import MedcoreError
+from medcore.evaluation.curves import DecisionCurve, decision_curve
 from medcore.evaluation.scores import Folds, Scores
 from medcore.studies.diagnosis.choices import DEFAULT, DiagnosisChoices
 from medcore.studies.diagnosis.cohort import PATIENT_CLASSES, WINDOW_CLASSES, Cohort, check_both
@@ -77,6 +78,10 @@ class Diagnoses:
         scores, fold = self.scores(column), self.table["fold"].to_numpy()
         parts = [scores.select(fold == number) for number in np.unique(fold)]
         return [part for part in parts if len(np.unique(part.truth)) == 2]
+
+    def net_benefit(self) -> dict[str, DecisionCurve]:
+        """The decision curve of the stated probabilities, under the name that a figure shows."""
+        return {"this method": decision_curve(self.scores())}
 
     def scores(self, column: str = "probability") -> Scores:
         """A column as ``Scores``, one case per patient.
