@@ -24,9 +24,9 @@ KILLED_HALF_WAY = """
 import os, signal, sys
 from medcore.cli import main, predict
 
-real, done = predict.rows_of, 0
+real, done = predict.table_rows, 0
 
-def rows_of(batch, top):
+def table_rows(batch, top):
     global done
     for row in real(batch, top):
         done += 1
@@ -34,8 +34,8 @@ def rows_of(batch, top):
             os.kill(os.getpid(), signal.SIGKILL)
         yield row
 
-predict.rows_of = rows_of
-main(sys.argv[2:])
+predict.table_rows = table_rows
+main([*sys.argv[2:], "--overwrite"])
 """
 
 

@@ -196,7 +196,9 @@ def spoiled(value: Any, hostile: str) -> Any:
 
 def hostile_results(hostile: str) -> Results:
     """Results with one text in every place that a user can reach."""
-    results = checked(spoiled(sample_results().as_dict(), hostile), "sample")
+    content = spoiled(sample_results().as_dict(), hostile)
+    content["data"]["conversions"] = {hostile: 3}
+    results = checked(content, "sample")
     results.picture = Picture()
     return results
 

@@ -10,7 +10,7 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command("plan")
-@click.argument("run", required=False, type=click.Path(path_type=Path, exists=True))
+@click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--half-width", type=SHARE, default=0.05, show_default=True, help="Half the width of the wanted 95 % CI.")
 @click.option("--prevalence", type=SHARE, help="Share of patients with the condition.")
 @click.option("--expected", type=SHARE, help="Sensitivity that is expected.")
