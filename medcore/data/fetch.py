@@ -46,8 +46,6 @@ def fetch_set(name: str, *, progress: bool = True, budget: int | None = None) ->
     """Download all files of a set below ``data_home()`` and unpack them; what is there already is kept.
 
     Args:
-        name: A set of ``datasets.CARDS``.
-        progress: Show progress bars.
         budget: Most bytes that download and unpacking together may take on the disk; None for what is free.
 
     Returns:
@@ -73,9 +71,6 @@ def fetch_card(
     """Download and unpack the files of a card into a folder; see :func:`fetch_set`.
 
     Args:
-        facts: The card.
-        folder: Where to.
-        progress: Show progress bars.
         budget: Most bytes on the disk; None for what is free.
         pause_s: Seconds to wait after a dropped connection.
     """
@@ -247,7 +242,6 @@ def unpack(archive: Path, folder: Path, *, budget: int, max_files: int = MAX_FIL
         archive: A zip or tar (``.tar``, ``.tar.gz``, ...).
         folder: Where to; made when missing. A file that exists there already is replaced.
         budget: Most bytes that may be written; counted while writing, because headers can lie.
-        max_files: Most members.
 
     Returns:
         The files, in the order of the archive.

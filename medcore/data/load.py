@@ -61,7 +61,6 @@ def read_set(
             the largest instead of resized when no size is given, so that nothing is scaled.
         policy: ``resize``, ``fit``, ``crop``, ``pad`` or ``tile``; see ``medcore.data.sizes``.
         on_error: ``raise`` at the first bad image or row, or ``skip`` them: counted and listed in the card.
-        seed: Seed of a phantom.
         channels: 1 or 3; None: 1 when every image is grey, else 3.
         card: Facts for the card: title, licence, citation, homepage, pixel_size_um, abnormal, task.
         keep_ids: Let patient identifiers and file names of DICOM reach the set; else hashes stand in their place.
@@ -247,7 +246,6 @@ def limit_images(patches: PatchSet, limit: int | None, *, seed: int = 0) -> Patc
     """At most ``limit`` images, with every split, class and patient cut in about the same proportion.
 
     Args:
-        patches: The set.
         limit: Most images to keep; None keeps all.
         seed: The same seed keeps the same images.
 

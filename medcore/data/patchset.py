@@ -104,7 +104,6 @@ class PatchSet:
         Args:
             images: uint8. **Shape** ``(N, H, W, C)`` with C 1 or 3, or ``(N, H, W)`` for grey.
             table: At least ``label``; ``patient``, ``split`` and ``source`` are filled when missing.
-            card: What the set is.
             masks: Class indexes, 255 = ignore. **Shape** ``(N, H, W)``.
 
         Raises:

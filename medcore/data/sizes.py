@@ -42,7 +42,6 @@ def target_size(sizes: np.ndarray, policy: str, size: int | tuple[int, int] | No
 
     Args:
         sizes: Heights and widths of the sources in pixels. **Shape** ``(N, 2)``.
-        policy: One of ``POLICIES``.
         size: What the user asked for: a side, (height, width), or None to keep one common size, else the largest
             (pad), the smallest (crop) or 224 (resize, fit, tile).
 
@@ -80,7 +79,6 @@ def pieces(
     Args:
         pixels: uint8. **Shape** ``(H, W, C)``.
         mask: Class indexes. **Shape** ``(H, W)``.
-        policy: One of ``POLICIES``.
         size: Height and width of the result.
         overlap: Pixels that neighbouring tiles share.
 

@@ -187,7 +187,6 @@ def split_groups(
         labels: (N,) class numbers (-1 = unlabelled, treated as a class of its own).
         groups: (N,) names of what must stay together.
         fractions: shares of train, val, test.
-        seed: any integer.
 
     Returns:
         (N,) array of ``"train" | "val" | "test"``.
@@ -235,7 +234,6 @@ def patient_folds(ps: PatchSet, k: int = 5, *, seed: int = 0) -> list[Fold]:
     Args:
         ps: the (view of a) set.
         k: number of folds, 2 or more.
-        seed: any integer.
 
     Returns:
         `k` folds with positions into `ps`.

@@ -171,7 +171,6 @@ def normalise_stains(
     Args:
         images: uint8 pixels of one slide or patient. **Shape** ``(..., 3)``.
         source: How they are stained; estimated from these images when None.
-        target: How they shall look.
         background: Intensity of empty glass, 0 to 255.
 
     Returns:

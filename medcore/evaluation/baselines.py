@@ -107,7 +107,6 @@ def run_baselines(
 
     Args:
         train: Labelled images; of more than 20,000 a random 20,000 are used.
-        held_out: Images to predict.
         names: Which baselines; by default those that fit the training images.
         seed: Draws the sample of a large set; the methods themselves are deterministic.
 

@@ -116,8 +116,6 @@ def calibration_estimates(scores: Scores, *, bins: int = BINS, level: float = 0.
 
     Args:
         scores: Probabilities, cases of one side.
-        bins: Of equal mass.
-        level: Confidence level.
 
     Raises:
         MedcoreError: The scores are no probabilities.
@@ -191,9 +189,7 @@ def brier_change(before: Scores, after: Scores, *, level: float = 0.95) -> Estim
     A temperature leaves the order of cases alone, so a change of the Brier score is one of calibration.
 
     Args:
-        before: Probabilities.
         after: Others for the same cases in the same order.
-        level: Confidence level.
 
     Raises:
         MedcoreError: The two do not speak of the same cases, or hold no probabilities.

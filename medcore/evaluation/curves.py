@@ -72,11 +72,7 @@ def roc_band(
     """Sensitivity at fixed false positive rates with its interval.
 
     Args:
-        scores: Two classes.
         grid: False positive rates. **Shape** ``(G,)``.
-        level: Confidence level.
-        resamples: Bootstrap resamples.
-        seed: Of the bootstrap.
 
     Raises:
         MedcoreError: Only one class has cases.
@@ -94,7 +90,6 @@ def mean_roc(folds: Sequence[Scores], *, grid: np.ndarray = GRID, level: float =
     Args:
         folds: Scores of each fold's held-out cases, two classes.
         grid: False positive rates. **Shape** ``(G,)``.
-        level: Confidence level.
 
     Raises:
         MedcoreError: No fold, or a fold with one class only.
@@ -124,9 +119,6 @@ def decision_curve(
     Args:
         scores: Two classes; the score is a probability, 0 to 1.
         thresholds: Threshold probabilities, strictly between 0 and 1. **Shape** ``(T,)``.
-        level: Confidence level.
-        resamples: Bootstrap resamples over patients.
-        seed: Of the bootstrap.
 
     Raises:
         MedcoreError: A score is no probability, or there are no cases.

@@ -125,12 +125,9 @@ def printed(
     Args:
         value: None is not estimable.
         low: Lower end, None without interval.
-        high: Upper end.
-        name: Of the metric.
         method: ``exact`` where nothing can vary.
         note: Says why there is no value or no interval.
         level: Confidence level, named at the first use.
-        n: Number of cases.
         counted: How many of them, of a proportion.
         first: Whether it is the first interval that a reader meets: ``0.83 (95 % CI 0.79–0.87)``.
     """

@@ -60,12 +60,6 @@ class Limits(NamedTuple):
 def estimate(one: Measure, how: Construction, unit: str, split: str) -> Estimate:
     """A measure with its interval.
 
-    Args:
-        one: What to estimate.
-        how: By which construction.
-        unit: What a case is.
-        split: Which side.
-
     Raises:
         MedcoreError: The construction does not exist.
     """
@@ -198,8 +192,6 @@ def interval(
         positive: The class that is meant, default the second of two; more classes without one are averaged.
         level: Confidence level, 0 to 1.
         method: ``auto`` (see above), ``jackknife`` or ``percentile``.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
         device: Torch device of the bootstrap; None = numpy.
 
     Raises:
@@ -226,15 +218,8 @@ def paired_difference(
     With one case per patient the AUROC is compared by DeLong's paired test, and the note gives its p.
 
     Args:
-        first: One method's scores.
         second: The other's, for the same cases in the same order.
-        metric: As for :func:`interval`.
         decisions: Class index per case of the first and of the second. Each **Shape** ``(N,)``.
-        positive: As for :func:`interval`.
-        level: Confidence level.
-        method: ``auto``, ``jackknife`` or ``percentile``.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
 
     Raises:
         MedcoreError: The two do not speak of the same cases.
@@ -265,13 +250,9 @@ def mean_interval(
     Args:
         values: One per case; NaN = not defined for this case, left out and counted in the note. **Shape** ``(N,)``.
         patient: **Shape** ``(N,)``.
-        name: Of the metric.
         unit: What a case is; with ``by="patient"`` the estimate's unit is ``patient``.
-        split: Which side.
         by: Every case counts the same, or every patient does (mean of the patients' means).
         bounds: Smallest and largest possible value, None where there are none.
-        level: Confidence level.
-        method: ``auto``, ``jackknife`` or ``percentile``.
 
     Raises:
         MedcoreError: The lengths differ.
@@ -319,14 +300,7 @@ def statistic_interval(
     Args:
         statistic: From case weights ``(N,)``, not negative, to a value; NaN where there is none.
         patient: **Shape** ``(N,)``.
-        name: Of the statistic.
-        unit: What a case is.
-        split: Which side.
         bounds: Smallest and largest possible value, None where there are none.
-        level: Confidence level.
-        method: ``auto``, ``jackknife`` or ``percentile``.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
     """
     group, patients = group_index(patient)
     one = Measure(name, case_statistic(statistic, group), group, patients, bounds, n=len(group))

@@ -75,7 +75,6 @@ def measure(scores: Scores, metric: str, decision: np.ndarray | None = None, pos
     """Prepare a metric for resampling.
 
     Args:
-        scores: Cases.
         metric: ``auroc``, ``average_precision``, or any of ``confusion.metric_function``.
         decision: Class index per case; by default the class with the highest score. **Shape** ``(N,)``.
         positive: The class that one-class metrics speak of; by default the second of two.

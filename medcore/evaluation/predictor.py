@@ -236,9 +236,6 @@ def load_predictor(path: str | PathLike[str], which: str | int = "best", *, devi
 def read_as_trained(manifest: dict[str, Any], source: str | PathLike[str], *, on_error: str = "raise") -> PatchSet:
     """A set whose files become pixels as those of a checkpoint's training did: size, policy, window, range, channels.
 
-    Args:
-        manifest: Of the checkpoint.
-
     Raises:
         MedcoreError: It cannot be read so.
     """

@@ -42,8 +42,6 @@ def wilson_limits(
 
     Args:
         successes: 0 to n; may be fractional when n is an effective number.
-        n: Above 0.
-        level: Confidence level.
         quantile: Replaces the normal quantile, for instance by one of Student's t.
 
     Raises:
@@ -101,7 +99,6 @@ def effective_cases(tables: np.ndarray, metric: Metric, bounds: tuple[float, flo
 
     Args:
         tables: Counts of each patient, truth down. **Shape** ``(P, K, K)``.
-        metric: Of such matrices.
         bounds: Its smallest and largest value.
     """
     matrix, sizes = tables.sum(0), tables.sum(2)  # (K, K), (P, K)
@@ -139,11 +136,7 @@ def clustered_difference(
 
     Args:
         first: Class indexes. **Shape** ``(N,)``.
-        second: As ``first``.
-        truth: As ``first``.
         group: Patient index of each case. **Shape** ``(N,)``.
-        metric: Of confusion matrices.
-        level: Confidence level.
     """
     classes, patients = int(max(first.max(), second.max(), truth.max())) + 1, int(group.max()) + 1
     influence, cases = np.zeros(len(truth)), np.zeros(len(truth))
@@ -179,7 +172,6 @@ def design_effect(
         influence: Deviation that each patient causes, mean 0. **Shape** ``(P,)``.
         independent: The variance that independent cases would give.
         assumed: The design effect of the assumed correlation.
-        members: As for ``degrees_of_freedom``.
     """
     patients, jackknife = len(influence), float((influence**2).sum())
     if patients < 2 or jackknife < 1e-20 or independent < 1e-20:

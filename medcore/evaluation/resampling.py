@@ -35,11 +35,6 @@ def group_index(patient: np.ndarray) -> tuple[np.ndarray, int]:
 def resample_counts(patients: int, resamples: int, *, seed: int = 0) -> np.ndarray:
     """How often each patient is drawn when as many as there are are drawn with replacement.
 
-    Args:
-        patients: P, at least 1.
-        resamples: R, at least 1.
-        seed: Of the draw.
-
     Returns:
         Counts; every row sums to P. **Shape** ``(R, P)`` float64.
     """
@@ -60,7 +55,6 @@ def evaluate(statistic: Statistic, weights: np.ndarray, *, cases: int, device: s
     """Values of a statistic for many weights, in pieces that fit the memory.
 
     Args:
-        statistic: What to compute.
         weights: Patient weights. **Shape** ``(R, P)``.
         cases: N, how many cases one row of weights expands to.
         device: A torch device such as ``"cuda"``; None computes in numpy.
@@ -83,11 +77,7 @@ def bootstrap_values(
     """Values of a statistic on resampled patients; the same as ``evaluate`` of :func:`resample_counts`.
 
     Args:
-        statistic: What to compute.
-        patients: P.
-        resamples: R.
         cases: N, how many cases one row of weights expands to.
-        seed: Of the draw.
         device: A torch device; None computes in numpy.
 
     Returns:
@@ -127,9 +117,7 @@ def confusion_statistic(
     Args:
         truth: Class indexes. **Shape** ``(N,)``.
         decision: Class indexes. **Shape** ``(N,)``.
-        classes: K.
         group: Patient index of each case. **Shape** ``(N,)``.
-        patients: P.
         metric: From confusion matrices ``(R, K, K)`` to values ``(R,)``.
     """
     cell = (group * classes + truth) * classes + decision
@@ -164,11 +152,9 @@ def jackknife_limits(
     """The interval, or None when the patients show no spread or the value sits at a bound.
 
     Args:
-        value: On all patients.
         left_out: Values without one patient each. **Shape** ``(P,)``, P at least 2.
         members: For each part of the cases (a class), which patients have it. Each **Shape** ``(P,)`` bool.
         bounds: Smallest and largest possible value; None computes on the plain scale.
-        level: Confidence level.
     """
     influence = left_out.mean() - left_out
     error = float(np.sqrt((len(influence) - 1) / len(influence) * (influence**2).sum()))

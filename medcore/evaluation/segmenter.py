@@ -74,7 +74,6 @@ def load_segmenter(path: str | Path, *, device: str | None = None, turns: int | 
 
     Args:
         path: A run's folder or a checkpoint.
-        device: As in ``medcore predict``.
         turns: 1, 2 or 8; None takes what the checkpoint was judged with.
 
     Raises:
@@ -117,10 +116,8 @@ def segment_files(
     """Segment image files into a folder.
 
     Args:
-        segmenter: Of :func:`load_segmenter`.
         out: The folder; it is made when missing.
         probabilities: Also ``NAME_<class>.png``, 255 = certain.
-        overlays: Also ``NAME_overlay.png``.
         objects: Also ``NAME_objects.png`` (16 bit): foreground cut into single objects by watershed, numbered.
         on_error: ``raise`` at an unreadable image, or ``skip`` it.
         pixel_size_um: Of these images; None takes the training set's.

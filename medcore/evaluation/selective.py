@@ -295,7 +295,6 @@ def coverage_table(sets: np.ndarray, scores: Scores) -> pd.DataFrame:
 
     Args:
         sets: **Shape** ``(N, K)`` bool.
-        scores: The same N cases.
 
     Returns:
         Rows ``all`` and each class with cases; columns ``coverage`` (an Estimate; every patient weighs the same),

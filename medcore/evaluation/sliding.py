@@ -151,7 +151,6 @@ def blended_strips(
     Args:
         function: Tiles ``(B, h, w, C)`` uint8 -> logits ``(B, K, h, w)`` float32.
         pixels: **Shape** ``(H, W, C)``.
-        classes: K.
         stride: Tiles begin at multiples of this; the bottom and right are extended to one by the last row and column.
         order: From the number of tiles in a row of tiles to the order they are computed in.
 
@@ -258,8 +257,6 @@ def edge_weights(length: int, window: Window, *, first: bool = True, last: bool 
     """Weights along one side of a tile: a Gaussian about the centre, 0 in the margins of inner edges.
 
     Args:
-        length: Pixels.
-        window: Has ``sigma`` and ``margin``.
         first: The tile begins where the image does.
         last: The tile ends where the image does.
 

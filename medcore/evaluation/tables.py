@@ -27,7 +27,6 @@ def classification_table(scores: Scores, decision: np.ndarray | None = None, *, 
     """Per class and on average: how good are the decisions?
 
     Args:
-        scores: Cases of one side.
         decision: Class index per case; by default the class with the highest score. **Shape** ``(N,)``.
         level: Confidence level of the patient-level intervals.
 
@@ -60,11 +59,9 @@ def prevalence_table(
     """PPV and NPV with patient-level intervals at stated prevalences, because a study's own is rarely the clinic's.
 
     Args:
-        scores: Cases of one side.
         decision: Class index per case. **Shape** ``(N,)``.
         prevalences: Each strictly between 0 and 1.
         positive: The class that is the disease; by default the second of two.
-        level: Confidence level.
 
     Returns:
         One row per prevalence; columns ``ppv`` and ``npv`` of Estimates, named ``ppv@0.05`` and the like.

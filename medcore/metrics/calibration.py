@@ -41,7 +41,6 @@ def squared_calibration_error(
         probability: Stated, 0 to 1. **Shape** ``(N,)``.
         outcome: Whether it was so. **Shape** ``(N,)``.
         group: Patient index of each case; each case its own by default. **Shape** ``(N,)``.
-        bins: At most this many.
     """
     probability, outcome = checked_probabilities(probability, outcome)
     index = equal_mass_bins(probability, bins)

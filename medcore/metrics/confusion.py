@@ -29,7 +29,6 @@ def confusion_matrix(truth: np.ndarray, decision: np.ndarray, classes: int) -> n
     Args:
         truth: Class indexes. **Shape** ``(N,)``.
         decision: Class indexes. **Shape** ``(N,)``.
-        classes: K.
 
     Returns:
         Counts, rows = truth. **Shape** ``(K, K)`` int64.

@@ -83,7 +83,6 @@ def object_metrics(true: np.ndarray, said: np.ndarray) -> dict[str, float]:
 
     Args:
         true: A mask (bool: connected regions are numbered), or object numbers. **Shape** ``(H, W)``.
-        said: As ``true``.
 
     Returns:
         ``object_f1`` and ``object_dice``, 0 to 1; NaN where neither has an object, 0 where one only has.

@@ -87,7 +87,6 @@ def pixel_confusion(truth: np.ndarray, predicted: np.ndarray, classes: int, *, i
     Args:
         truth: Class indexes, ``ignore`` where a pixel does not count. **Shape** ``(H, W)``.
         predicted: Class indexes. **Shape** ``(H, W)``.
-        classes: Number of classes K.
         ignore: Mask value of pixels that do not count.
 
     Returns:

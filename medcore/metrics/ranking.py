@@ -35,7 +35,6 @@ def auroc_statistic(positive: np.ndarray, score: np.ndarray, group: np.ndarray, 
         positive: Whether a case is positive. **Shape** ``(N,)`` bool.
         score: Higher = more likely positive. **Shape** ``(N,)``.
         group: Patient index of each case. **Shape** ``(N,)``.
-        patients: P.
     """
     positive = np.asarray(positive, dtype=bool)
     if patients**2 <= 4 * len(positive):
@@ -68,7 +67,6 @@ def auroc_within_folds(
         scores: What each repeat said, comparable within a fold. **Shape** ``(R, N)``.
         folds: Fold of each case in each repeat. **Shape** ``(R, N)``.
         group: Patient index of each case. **Shape** ``(N,)``.
-        patients: P.
 
     **Reference** Forman & Scholz 2010, doi:10.1145/1882471.1882479.
     """
@@ -235,8 +233,6 @@ def delong_limits(auroc: float, variance: float, level: float = 0.95) -> tuple[f
 
     Args:
         auroc: Strictly between 0 and 1.
-        variance: DeLong's, above 0.
-        level: Confidence level.
 
     **Reference** Qin & Hotilovac 2008, doi:10.1177/0962280207087173.
     """

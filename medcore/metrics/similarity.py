@@ -28,7 +28,6 @@ def ssim_map(first: Tensor, second: Tensor, sigma: float = 1.5) -> Tensor:
 
     Args:
         first: (B, C, H, W) in [0, 1].
-        second: as ``first``.
         sigma: standard deviation of the Gaussian window in pixels; 1.5 gives the usual 11x11 window.
 
     **Shape**: -> (B, H, W), -1 to 1. The border is mirrored.
@@ -62,7 +61,6 @@ def structure_map(first: Tensor, second: Tensor, sigma: float = 1.5) -> Tensor:
 
     Args:
         first: (B, C, H, W) in [0, 1]; grey pictures (C = 1) are judged by lightness alone.
-        second: as ``first``.
         sigma: standard deviation of the Gaussian window in pixels.
 
     **Shape**: -> (B, H, W), -1 to 1.

@@ -53,7 +53,6 @@ class Backbone(nn.Sequential):
     """A trunk whose intermediate maps can be had as well.
 
     Args:
-        name: one of ARCHITECTURES.
         in_channels: channels of the (normalised) input.
         image_size: side of the images in pixels, where known. Below 96 the stem keeps twice the resolution, below
             48 four times (as far as the trunk has that much to give): 28 pixels would otherwise end as one.

@@ -88,7 +88,6 @@ class TimmBackbone(nn.Module):
     """A trunk out of timm; see ``Backbone`` for what the attributes mean.
 
     Args:
-        name: ``timm:NAME``.
         in_channels: Channels of the (normalised) input.
         image_size: Side of the images in pixels; None takes the model's own.
 

@@ -22,7 +22,6 @@ class Normalise(nn.Module):
 
     Args:
         mean: per channel, in units of the image (0 to 1).
-        std: per channel, above 0.
         in_channels: channels of the images; as many as ``mean`` has, or 1.
 
     **Shape**: (B, in_channels, H, W) in [0, 1] -> (B, len(mean), H, W).

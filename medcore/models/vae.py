@@ -43,7 +43,6 @@ class VAE(nn.Module):
 
     Args:
         image_size: side in pixels, or (height, width); 16 to 512.
-        latent: latent dimensions Z.
         widths: maps per halving; None chooses so that about 4x4 maps remain.
 
     **Shape**: (B, C, H, W) in [0, 1] -> VAEOutput.

@@ -62,7 +62,6 @@ def load_weights(model: OnBackbone, weights: str | PathLike[str]) -> WeightsRepo
     """Loads pretrained weights into a classifier: trunk always, head only where the classes agree.
 
     Args:
-        model: changed in place.
         weights: ``"imagenet"``, a ``.pth``/``.pt``/``.safetensors`` file, or a checkpoint folder of ours.
 
     Raises:
@@ -114,7 +113,6 @@ def read_weights(weights: str | PathLike[str], name: str) -> Source:
     Args:
         weights: ``"imagenet"``, ``"hub"`` (timm), a file, or a checkpoint of ours (its folder, its run's folder, or its
             file of weights).
-        name: the architecture, for ``"imagenet"``.
 
     Raises:
         MedcoreError: they cannot be had or read, are damaged, or hold numbers that are not finite.

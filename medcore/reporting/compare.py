@@ -72,7 +72,6 @@ def compare_runs(folders: list[Path], out: Path, *, test: bool = True) -> Path:
 
     Args:
         folders: Their folders, the one to compare with first.
-        out: Folder that receives ``compare.html``.
         test: Also show what was measured on test cases; False while something is still being chosen.
 
     Raises:

@@ -194,8 +194,6 @@ class ReportEngine(NBClientEngine):
         """Run a notebook; never raises for what a cell did, the verdict is in the metadata.
 
         Args:
-            nb: The notebook.
-            kernel_name: Name of its kernel.
             output_path: Where to save it; ``save_to`` wins.
             options: ``save_to`` (path), ``listen`` (called when a cell starts), ``time_limit`` (seconds for the whole
                 notebook), ``progress_bar``; papermill's others are taken and ignored.

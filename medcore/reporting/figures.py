@@ -41,7 +41,6 @@ def as_webp(mime: str, content: str) -> tuple[str, str]:
 
     Args:
         mime: Its type; other types than PNG and JPEG stay what they are, and so do unreadable ones.
-        content: Base64.
     """
     if mime not in ("image/png", "image/jpeg"):
         return mime, content

@@ -31,7 +31,6 @@ def front(results: Results | None, verdict: Verdict, title: str) -> dict[str, An
     Args:
         results: What the run recorded; without them only title and status are known.
         verdict: How the execution ended; overrules what the results say of themselves.
-        title: Title of the notebook.
     """
     recorded = results is not None
     results = results or Results(notebook=title or "Report")

@@ -44,7 +44,6 @@ def read_chapter(folder: Path, names: list[str]) -> Chapter | None:
     """One run as a chapter; None when its files are unreadable.
 
     Args:
-        folder: The run's folder.
         names: The folders of all chapters; links between their notebooks become links within the page.
     """
     try:

@@ -92,7 +92,6 @@ class Run:
         Args:
             notebook: Stem (or path) of the notebook.
             namespace: ``globals()`` of the notebook: holds its parameters by name.
-            title: Title of the report.
 
         Raises:
             MedcoreError: A parameter is unknown, of the wrong type or out of range; the device does not exist.
@@ -159,8 +158,6 @@ class Run:
         """Record what another method reaches on the same cases.
 
         Args:
-            baseline: Its name.
-            estimates: Its metrics.
             trivial: Whether it is a baseline that any model has to beat; False for a rival, or for a way of measuring
                 that flatters.
         """

@@ -55,11 +55,8 @@ def finish(
     What cannot be written (a full disk) keeps its partial name: the earlier run of that name stays as it was.
 
     Args:
-        notebook: The source notebook.
         parameters: What it was started with.
         partial: Folder that the execution wrote to.
-        folder: Its final name.
-        started: ``time.monotonic()`` at the start.
         told: What the execution said of its end; counts when its notebook could not be saved.
     """
     seconds = time.monotonic() - started
@@ -173,7 +170,6 @@ def run_notebooks(
     Args:
         planned: Notebook to its validated parameters.
         out: Folder that receives one folder per notebook.
-        jobs: Notebooks side by side.
         timeout: Seconds that one notebook may take.
         pdf: Print every report to PDF too.
         progress: Show progress and one line per finished notebook.

@@ -67,7 +67,6 @@ def clean(fragment: str, link: Link = only_anchors) -> str:
     """Well-formed HTML with nothing but allowed tags and attributes.
 
     Args:
-        fragment: HTML from anywhere.
         link: Maps a relative link to what stands in the page, None to drop it.
     """
     import nh3

@@ -205,7 +205,6 @@ def cause_of_death(code: int | None, cell: int | None, peak: int, oom_before: in
     Args:
         code: Exit code of the kernel, negative for a signal, None when unknown.
         cell: The cell that ran (from 1).
-        peak: Largest memory seen (bytes).
         oom_before: ``oom_kills()`` before the kernel started.
     """
     limit = memory_limit()

@@ -104,15 +104,10 @@ def run_sweep(
     """Run a search and write ``trials.csv`` after every trial, best first.
 
     Args:
-        notebook: Path of the notebook.
         axes: Parameter to the values that may be tried.
         fixed: Parameters that every trial shares.
-        out: Folder of the sweep.
         trials: Number of trials of a random or TPE search; None tries the whole grid.
-        sampler: ``tpe`` or ``random``.
         jobs: Trials side by side (grid only: a TPE search learns from one trial to the next).
-        engine: ``loky``, ``dask`` or ``ray``.
-        seed: Of the sampler.
 
     Raises:
         MedcoreError: A parameter is unknown or a value wrong (before anything runs).

@@ -38,7 +38,6 @@ def execute(job: dict[str, Any], tell: Any) -> None:
 
     Args:
         job: ``notebook`` (path), ``parameters`` (validated), ``folder``, ``timeout`` (seconds or None).
-        tell: Called with what happens.
     """
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError

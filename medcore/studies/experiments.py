@@ -103,8 +103,6 @@ def network_method(
     Args:
         make_model: Makes a fresh classifier for images like those of its argument; its first weights follow
             ``config.seed``, alike in every fold.
-        objective: Loss and metrics.
-        config: Every other choice.
         side: Larger images are made this small, in pixels; None keeps them.
     """
 
@@ -226,8 +224,6 @@ def subgroup_table(
     Args:
         scores: What the model said about the images of ``patches``, in their order.
         patches: The set, for its columns. Numbers with many values (an age) are cut into thirds.
-        columns: Such as ``["sex", "site"]``.
-        metric: As for ``interval``.
 
     Returns:
         Columns ``column, group, n``, the set's unit in the plural, ``estimate, note``.

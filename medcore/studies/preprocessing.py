@@ -158,10 +158,6 @@ class SplitExperiment:
 def compare_splits(patches: PatchSet, choices: SplitChoices | None = None) -> SplitExperiment:
     """Cross-predict majority, histogram and a small network under folds over patients and under random folds.
 
-    Args:
-        patches: Labelled images with patients.
-        choices: Of the experiment.
-
     Raises:
         MedcoreError: There are fewer patients, or fewer images of a class, than folds.
     """

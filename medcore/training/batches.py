@@ -185,9 +185,7 @@ class Batches:
 
     Args:
         batch_size: Images per optimiser step over all pieces and processes.
-        seed: Fixes order and augmentation.
         shuffle: Visit in a new order each epoch; else in the set's order.
-        pieces: Forward passes per step.
         loader: ``memory`` (pixels on the device), ``stream`` (read from the file), ``auto`` (memory when it fits).
         memory_share: Share of the device's free memory that ``auto`` may fill.
         threads: Threads that make batches ahead (on a GPU, or with no core idle: that read ahead when streaming).

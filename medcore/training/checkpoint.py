@@ -70,7 +70,6 @@ def save(
     """Write ``folder/epoch-NNNN`` atomically.
 
     Args:
-        folder: The run's ``checkpoints`` folder.
         weights: Weights to use, by name.
         state: Tensors that a resume needs besides.
     """

@@ -204,7 +204,6 @@ def run_jobs(
 
     Args:
         function: Works in another process: it and the tasks are pickled.
-        tasks: One argument each.
         jobs: How many at a time; 1 runs them here, one after the other.
         engine: ``loky``, ``dask`` or ``ray``; the last two also with ``jobs=1``.
 

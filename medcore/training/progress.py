@@ -64,9 +64,6 @@ class Tracker:
 def make_tracker(name: str, folder: str | Path) -> Tracker:
     """A tracker by name.
 
-    Args:
-        name: ``tensorboard``, ``wandb`` or ``mlflow``.
-
     Raises:
         MedcoreError: The name is unknown, or the tracker is not installed.
     """

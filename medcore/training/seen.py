@@ -203,8 +203,6 @@ def refuse_seen(model: Any, validation: PatchSet, test: PatchSet | None, way: st
     Args:
         model: Carries what its weights had seen.
         validation: May hold what earlier validation chose on, not what was learnt from.
-        test: May hold neither.
-        way: ``refuse``, or ``count``.
 
     Returns:
         One sentence for each side that holds seen images (``count``).

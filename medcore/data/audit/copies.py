@@ -93,7 +93,6 @@ def find_copies(comparer: Comparer, frequencies: np.ndarray, detail: np.ndarray)
     """All pairs of images of which one is a copy of the other.
 
     Args:
-        comparer: learnt from this set.
         frequencies: **Shape** ``(N, K, K)``.
         detail: share of cells with detail. **Shape** ``(N,)``.
 

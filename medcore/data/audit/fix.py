@@ -25,7 +25,6 @@ def fix_splits(ps: PatchSet, audited: Audit) -> PatchSet:
 
     Args:
         ps: the set that was audited.
-        audited: its audit.
 
     Returns:
         The set with a corrected ``split`` column and a ``linked`` column, which later splits and folds keep whole;

@@ -103,7 +103,6 @@ def low_frequencies(images: np.ndarray, keep: int) -> np.ndarray:
 
     Args:
         images: uint8. **Shape** ``(N, H, W, 1 or 3)``.
-        keep: coefficients per axis.
 
     Returns:
         float32 in grey levels. **Shape** ``(N, keep, keep)``, first index vertical.

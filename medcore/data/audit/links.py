@@ -39,7 +39,6 @@ def turned_exact_pairs(ps: PatchSet, rows: np.ndarray) -> pd.DataFrame:
     """Links between images that are pixel-exact flips or turns of each other: for those too flat to compare.
 
     Args:
-        ps: the set.
         rows: which images to look at (few: each is read and turned eight times).
 
     Returns:

@@ -61,8 +61,6 @@ def propose_placements(
     """Pairs of views that several keypoints place on each other in the same way, the surest first.
 
     Args:
-        keypoints: of the set.
-        seed: of the projections.
         known: pairs of rows ``row_a · N + row_b`` (a < b) that need no further look. **Shape** ``(n,)``.
         only: look at those only instead.
         images: hash as in a set of so many images; 0 is the size of this one.

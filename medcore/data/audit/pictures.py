@@ -45,7 +45,6 @@ def write_findings(ps: PatchSet, audited: Audit, path: Path) -> Path:
 
     Args:
         ps: the set that was audited.
-        audited: its audit.
         path: of the table, ending in ``.csv``.
 
     Returns:
@@ -72,8 +71,6 @@ def findings_page(ps: PatchSet, audited: Audit, table: pd.DataFrame) -> str:
     """The page as text.
 
     Args:
-        ps: the set.
-        audited: its audit.
         table: all pairs, as from ``Audit.pair_table``.
     """
     title = _escaped(f"Audit of {audited.set_name}: {audited.verdict}")

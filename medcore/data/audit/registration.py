@@ -52,7 +52,6 @@ def learn_limit(measured: pd.DataFrame, groups: np.ndarray) -> float:
     exponential; its median says how fast it falls, which a few real copies hardly change.
 
     Args:
-        measured: pairs of the set.
         groups: the patient of each image. **Shape** ``(N,)``.
     """
     plausible = _plausible(measured)
@@ -80,12 +79,6 @@ def _plausible(measured: pd.DataFrame) -> pd.Series:
 
 def measure_placements(ps: PatchSet, keypoints: Keypoints, placements: Placements, common: np.ndarray) -> pd.DataFrame:
     """Refine every placement on the pixels and measure it.
-
-    Args:
-        ps: the set.
-        keypoints: its keypoints.
-        placements: of its views.
-        common: as from `common_image`.
 
     Returns:
         Columns ``a``, ``b`` (rows), ``symmetry``, ``agreement`` (median correlation of cells), ``lower`` (quartile),

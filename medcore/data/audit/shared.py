@@ -43,9 +43,7 @@ def find_shared(ps: PatchSet, known: pd.DataFrame, *, seed: int = 0) -> tuple[pd
     """Pairs that share a part.
 
     Args:
-        ps: the set.
         known: pairs already found, columns ``a`` and ``b``.
-        seed: of the hashes.
 
     Returns:
         Pairs (columns of ``registration.COLUMNS``), and what was learnt.

@@ -95,7 +95,6 @@ def cue_table(ps: PatchSet, statistics: pd.DataFrame) -> pd.DataFrame:
     """How well each single number tells one class from the rest.
 
     Args:
-        ps: the set.
         statistics: its pixel statistics, row by row.
 
     Returns:
@@ -131,7 +130,6 @@ def shortcut_score(ps: PatchSet, cues: pd.DataFrame, *, seed: int = 0) -> tuple[
     """Balanced accuracy that some numbers alone reach on patients they were not fitted to.
 
     Args:
-        ps: the set.
         cues: numbers, one row per image.
         seed: of the folds and trees.
 

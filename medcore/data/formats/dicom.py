@@ -110,7 +110,6 @@ def read_dicom(
     """uint8 pixels of one frame of a DICOM file. **Shape** ``(H, W, 1 or 3)``.
 
     Args:
-        path: The file.
         window_: Centre and width, in units after the modality LUT (Hounsfield units in CT).
         value_range: Values after the modality LUT that become 0 and 255.
         max_pixels: Frames with more are refused.

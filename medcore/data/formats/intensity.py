@@ -24,7 +24,6 @@ def scale(values: np.ndarray, value_range: Range | None, path: Path, bits: int =
         values: Whole numbers or floats. **Shape** ``(H, W, C)``.
         value_range: The values that become 0 and 255; None: the full range of ``bits`` for whole numbers, 0..1 for
             floats.
-        path: For messages.
         bits: Bits that a whole number uses in this file.
 
     Raises:

@@ -60,7 +60,6 @@ def write_tiled(path: str | PathLike[str], labels: np.ndarray, pixel_size_um: fl
     """Write class indexes as a tiled, deflated BigTIFF, whole or not at all; memory holds one tile.
 
     Args:
-        path: ``.tif`` file.
         labels: For instance memory-mapped. **Shape** ``(H, W)`` uint8.
         pixel_size_um: Side of a pixel in micrometres, put into the file as its resolution.
     """

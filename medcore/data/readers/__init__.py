@@ -112,8 +112,6 @@ def list_images(source: Path, problems: Problems, options: dict[str, Any]) -> Li
     """List the images of a file or folder.
 
     Args:
-        source: The file or folder.
-        problems: Collects exclusions and warnings.
         options: Options of the reader; one that it does not take is an error.
 
     Raises:

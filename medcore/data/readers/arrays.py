@@ -33,7 +33,6 @@ def read_npz(path: Path, problems: Problems, *, classes: list[str] | None = None
 
     Args:
         path: The file; compressed members are streamed, so its size does not matter.
-        problems: Collects warnings.
         classes: Class names; None for those of the MedMNIST set that the file is named after, else numbers.
 
     Raises:

@@ -47,7 +47,6 @@ def find_columns(
     """The table with the columns that have a meaning called ``image``, ``label``, ``patient``, ``split``, ``mask``.
 
     Args:
-        table: As read.
         asked: What the user says, role to column.
         problems: Hears which near names were used.
         is_image: Whether a cell names an image file that is there.

@@ -183,8 +183,6 @@ def report_files(folder: Folder, problems: Problems, used: Path | None = None) -
     """Say which files below a folder were passed over and why, and which were known by their content.
 
     Args:
-        folder: The folder.
-        problems: Hears it.
         used: A table that is read.
     """
     hidden = [name for inner in folder.walk() for name in inner.hidden]

@@ -55,8 +55,6 @@ def read_folder(
     r"""List the images of a folder with one subfolder a class, or with splits, folds, patients or sites above or below.
 
     Args:
-        root: The folder.
-        problems: Collects exclusions and warnings.
         layout: What the levels of folders are, as in ``split/class``, ``patient/class``, ``class/patient`` or
             ``*/class`` (``*``: a level without a meaning); None to find it out.
         patient_pattern: Regular expression with one group that finds the patient in the relative path of a file, as

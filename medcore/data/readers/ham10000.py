@@ -30,7 +30,6 @@ def read_ham10000(root: Path, problems: Problems) -> Listing:
 
     Args:
         root: Folder with the metadata and ``HAM10000_images_part_*`` (or ``images``) folders.
-        problems: Collects exclusions and warnings.
 
     Raises:
         MedcoreError: The metadata is missing or bad, an image is missing, or a diagnosis is unknown.

@@ -213,9 +213,7 @@ def to_classes(rule: MaskRule, values: np.ndarray, path: Path, mask_label: int |
     """Class indexes (255 = ignore) of one mask.
 
     Args:
-        rule: A settled rule.
         values: As decoded. **Shape** ``(H, W)``, or ``(H, W, 3)`` for colours.
-        path: For messages.
         mask_label: The class of every foreground pixel, for binary masks whose class is known per image.
 
     Raises:

@@ -169,7 +169,6 @@ def read_metadata(
 
     Args:
         path: The table; images are looked for beside it, in ``images/``, then by name anywhere below its folder.
-        problems: Collects exclusions and warnings.
         encoding: Encoding of the file; None for UTF-8 (or UTF-16 with its mark).
         columns: Which column is meant by ``image``, ``label``, ``patient``, ``split``, ``mask``; near names are found.
         classes: Class names in the order of their indexes; None for the sorted labels.

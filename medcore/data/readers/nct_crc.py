@@ -30,7 +30,6 @@ def read_nct_crc(root: Path, problems: Problems) -> Listing:
 
     Args:
         root: The folder of the subsets, or one subset.
-        problems: Collects exclusions and warnings.
 
     Raises:
         MedcoreError: A class folder is unknown, or there are no images.

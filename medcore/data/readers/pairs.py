@@ -57,7 +57,6 @@ def find_pairs(tree: Folder, images: str | None = None, masks: str | None = None
     """All images with masks below a folder, in two folders or side by side.
 
     Args:
-        tree: The folder.
         images: Name of the folders of images; None for the usual names.
         masks: Name of the folders of masks, or what a mask's name ends with; None for the usual ones.
 

@@ -163,7 +163,6 @@ def read_quironhelico(root: Path, problems: Problems) -> Listing:
 
     Args:
         root: The folder of the published layout.
-        problems: Collects exclusions and warnings.
 
     Raises:
         MedcoreError: A folder or window whose name cannot be read, a patient without a diagnosis row, contradictory

@@ -103,12 +103,9 @@ def read_segmentation(
     """List images and masks.
 
     Args:
-        root: The folder.
-        problems: Collects exclusions and warnings.
         classes: Class names in the order of the mask values; None: background and foreground, or numbers.
         images: Name of the folders of images; None for usual names.
         masks: Name of the folders of masks, or what a mask's name ends with; None for usual ones.
-        mask_map, mask_threshold, mask_rule: See ``masks.rule_from_options``.
         mask_classes: ``mask``: the masks say the classes. ``grade``: every foreground pixel gets the grade of its
             image, which makes the classes background, benign, malignant.
         patient_pattern: Regular expression with one group that finds the patient in the relative path of an image.

@@ -61,7 +61,6 @@ def read_table(path: Path, *, encoding: str | None = None) -> Table:
     """Read a table with commas, semicolons, tabs or bars.
 
     Args:
-        path: The file.
         encoding: Its encoding; None for UTF-8, or UTF-16 with its mark.
 
     Raises:

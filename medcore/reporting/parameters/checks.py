@@ -22,7 +22,6 @@ def schema_for(notebook: str | Path, history: Sequence[str] = ()) -> type[Parame
     """The schema of a notebook: types, ranges and profiles from here where it is one of ours, defaults from its cell.
 
     Args:
-        notebook: Path or stem.
         history: Sources that a kernel has run, for a notebook whose file is not here: the first that holds nothing but
             literals is its parameters cell.
 

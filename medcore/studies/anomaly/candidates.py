@@ -102,7 +102,6 @@ def judge(model: nn.Module, sides: Sides, kinds: Sequence[str], *, seed: int = 0
     """Compute candidate scores of a model on both judging sides.
 
     Args:
-        model: Reconstructs images.
         sides: Validation cases also fit the weights of ``weighted``; normal training images are what
             ``latent_distance`` is measured from.
         kinds: Of ``anomaly.KINDS``, ``weighted`` and ``latent_distance``; what does not fit the model or grey images

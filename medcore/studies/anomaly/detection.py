@@ -120,7 +120,6 @@ def abnormal_scores(
     """Scores of a detector as a question with two answers.
 
     Args:
-        ps: Labelled images.
         score: Higher = more unusual. **Shape** ``(N,)``.
         abnormal: Which classes count as abnormal; by default those of the set's card.
         unit: What one image is; by default what the set's card says.
@@ -146,8 +145,6 @@ def detector_estimates(scores: Scores, point: OperatingPoint, *, level: float = 
 
     Args:
         scores: Cases of one side, normal or abnormal.
-        point: Chosen on other cases.
-        level: Confidence level.
     """
     ranked = [interval(scores, metric, level=level) for metric in RANKED]
     if ranked[1].value is not None:
@@ -165,9 +162,7 @@ def detection_table(
     Args:
         scores: Cases of one side, normal or abnormal.
         names: The class of each case, such as ``mel``. **Shape** ``(N,)``.
-        point: Chosen on other cases.
         group: What the patients of the set are, such as ``lesion``.
-        level: Confidence level.
 
     Returns:
         One row per class, abnormal ones first; columns ``kind``, ``n``, ``patients`` (or what ``group`` says),
@@ -196,7 +191,6 @@ def auroc_within(scores: Scores, groups: np.ndarray, *, level: float = 0.95) -> 
     Args:
         scores: Cases of one side, normal or abnormal.
         groups: The group of each case, such as how its diagnosis was confirmed. **Shape** ``(N,)``.
-        level: Confidence level.
 
     Returns:
         One row per group; columns ``normal``, ``abnormal`` (cases) and ``auroc`` (Estimate; it says so where a group

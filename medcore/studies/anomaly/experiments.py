@@ -147,7 +147,6 @@ def patient_folds_auroc(trial: Trial, patches: PatchSet, *, k: int = 3, learn: S
     Args:
         trial: What the trainings share; its sides name the abnormal classes.
         patches: Labelled images without test cases.
-        k: Folds.
         learn: Normal classes to learn from, as for ``detection_sides``.
 
     Raises:
@@ -173,7 +172,6 @@ def table_loss(trial: Trial, table: PatchSet, enlarged: PatchSet, *, learn: Sequ
     """What the tabular form loses: detail, and with it the detector's AUROC.
 
     Args:
-        trial: On the images.
         table: The same images with the same split in the tabular form.
         enlarged: The table's images at the size of the images.
         learn: Normal classes to learn from, as for ``detection_sides``.

@@ -84,11 +84,6 @@ def encode_set(model: VAE | ConvAutoencoder | DenseAutoencoder, ps: PatchSet) ->
 def mahalanobis(model: VAE | ConvAutoencoder | DenseAutoencoder, normal: PatchSet, ps: PatchSet) -> np.ndarray:
     """Distance of codes from those of normal images, with a shrunk covariance; higher = stranger.
 
-    Args:
-        model: Trained on normal images.
-        normal: Normal training images.
-        ps: Images to score.
-
     Returns:
         Squared distances. **Shape** ``(N,)``.
 
@@ -147,7 +142,6 @@ def nearest_neighbours(
         patients: **Shape** ``(N,)``.
         unit: What the patients of the set are.
         draws: Random neighbours per image for the chance level.
-        seed: Of the random neighbours.
 
     Returns:
         Rows ``same class`` and ``same patient`` (or the set's unit), columns ``nearest`` and ``by chance``, 0 to 1.
@@ -192,10 +186,7 @@ def traversal(
     """Images along the dimensions whose codes vary most, from the mean code.
 
     Args:
-        model: A trained VAE.
         codes: Codes of a set. **Shape** ``(N, Z)``.
-        dimensions: How many dimensions.
-        steps: Images per dimension.
         reach: Ends of the walk, in standard deviations of the codes.
 
     Returns:

@@ -91,7 +91,6 @@ def fit_patchcore(
 
     Args:
         model: any classifier, used as it is (pretrained weights are what makes it see).
-        train: normal pictures only.
         levels: which of the model's ``pyramid`` maps make a patch's features, 0 = finest.
         memory: patches that are kept, chosen by a greedy coreset.
         candidates: patches that the coreset chooses from, drawn evenly from the pictures.

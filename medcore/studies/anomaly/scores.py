@@ -47,7 +47,6 @@ def error_profile(picture: Tensor, reconstructed: Tensor) -> Tensor:
 
     Args:
         picture: (B, C, H, W) in [0, 1].
-        reconstructed: as ``picture``.
 
     **Shape**: -> (B, 18) for colour, (B, 6) for grey pictures; 0 for equal pictures.
     """
@@ -79,7 +78,6 @@ class WeightedErrors:
         Args:
             profile: **Shape** ``(V, F)``.
             scores: Truth and patient of the same cases.
-            seed: Of the folds.
 
         Raises:
             TestDataRefused: A case is marked ``test``.
@@ -196,8 +194,6 @@ def score_set(
     """Scores of a whole set in its order. **Shape**: -> (N,) float32.
 
     Args:
-        model: put into evaluation mode.
-        ps: the pictures.
         kind: as in ``score``, or a score function.
         **options: ``batch_size``, ``device``, ``precision`` and ``progress`` of ``predict.stream``.
     """

@@ -69,8 +69,6 @@ class AnomalyStudy:
     Shares of the split are counted in patients (lesions, …), so that one patient with most images cannot fill a side.
 
     Args:
-        patches: The set.
-        choices: All choices.
         abnormal: Abnormal classes; by default those of the card.
         learn: Normal classes to learn from; by default all that are not abnormal.
         limit: Use at most this many images.

@@ -90,12 +90,8 @@ def robustness_table(
     """A metric under each corruption and severity, always on the same images.
 
     Args:
-        model: A trained classifier.
-        ps: Labelled images.
         names: Which corruptions; by default all that fit the images.
-        metric: As for ``interval``.
         limit: At most this many images are used.
-        seed: Draws them.
 
     Returns:
         Columns ``corruption, severity, setting, unit, value, low, high, n``; severity 0 is untouched.

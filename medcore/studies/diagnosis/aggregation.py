@@ -57,11 +57,9 @@ def aggregate(name: str, probability: np.ndarray, positive: np.ndarray, owner: n
     """One score per patient.
 
     Args:
-        name: One of ``AGGREGATIONS``.
         probability: Probability of each window. **Shape** ``(N,)``, 0 to 1.
         positive: Decision on each window. **Shape** ``(N,)`` bool.
         owner: Patient of each window. **Shape** ``(N,)`` int, 0 to ``patients`` - 1, each at least once.
-        patients: Number of patients P.
 
     Returns:
         Scores, 0 to 1. **Shape** ``(P,)``.
@@ -188,9 +186,7 @@ def choose_cuts(scores: Scores, level: np.ndarray, levels: int) -> tuple[float, 
     """The cuts of a patient score into levels that agree best with the truth by quadratic-weighted kappa.
 
     Args:
-        scores: Of P patients.
         level: True level, 0 to ``levels`` - 1. **Shape** ``(P,)`` int.
-        levels: Number of levels K.
 
     Returns:
         K - 1 ascending cuts, found by moving one at a time until none moves.

@@ -192,7 +192,6 @@ class Cohort:
 
         Args:
             k: Number of folds, at least 2.
-            seed: Any integer.
 
         Returns:
             Fold of each patient, 0 to k-1. **Shape** ``(P,)`` int64.

@@ -51,7 +51,6 @@ class WindowLearner:
             forest. **Shape** ``(len(patches), F)``.
         bystanders: Windows of healthy patients who are not diagnosed (``windows.bystanders``), of the same shape;
             when they are enough, autoencoders learn from them alone.
-        progress: Show the trainings.
     """
 
     def __init__(

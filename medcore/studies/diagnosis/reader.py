@@ -73,7 +73,6 @@ def best_auroc(read: pd.DataFrame, *, by_number: bool = True) -> float:
     """AUROC when every infected patient who is not silent ranks above every healthy one, without a single mistake.
 
     Args:
-        read: ``read_windows``.
         by_number: Silent patients rank among the healthy by how few windows they have, since a clean window more is an
             argument more against an infection; else they rank like the healthy.
     """
@@ -168,9 +167,7 @@ def count_table(
 
     Args:
         found: Every method's diagnoses, the method of the headline first.
-        in_folds: The method's, in folds.
         bare: Name of the number of windows in ``found``, where it varies.
-        seed: Of the dealing.
         draws: How often windows are dealt at random.
     """
     dependence = count_dependence(next(iter(found.values())))

@@ -109,7 +109,6 @@ def threshold_regret(diagnoses: Diagnoses, positive: np.ndarray) -> pd.DataFrame
     The best threshold of these very cases is found with hindsight, which flatters it.
 
     Args:
-        diagnoses: The decisions.
         positive: Truth of every window of the set that the cohort was made from. **Shape** ``(N,)`` bool.
 
     Returns:
@@ -166,8 +165,6 @@ def wrong_patients(diagnoses: Diagnoses, windows: pd.DataFrame, *, few: int = DE
     ``marked`` some positive, of which the rule ``recognised`` some.
 
     Args:
-        diagnoses: The decisions.
-        windows: ``window_table`` of them.
         few: Windows of a patient that are called few.
     """
     table = diagnoses.table

@@ -115,7 +115,6 @@ def simplest(
         truth: 0 or 1. **Shape** ``(N,)``.
         few: With few cases an AUROC close to 1 has next to no DeLong error. Then the error is at least that of a
             proportion of as many cases as the rarer class has, half a miss added.
-        tolerance: Standard errors.
 
     **Reference** Hastie, Tibshirani & Friedman 2009, *The Elements of Statistical Learning*, section 7.10 (the rule).
     """
@@ -194,9 +193,7 @@ def choose_patient_rule(cohort: Cohort, score: np.ndarray, *, rule: str = "youde
     """Choose threshold, probability and density cuts.
 
     Args:
-        cohort: Patients to choose on.
         score: Their scores, each from a model and window rule that have not seen the patient. **Shape** ``(P,)``.
-        rule: As for ``thresholds.choose_threshold``.
 
     Raises:
         TestDataRefused: A patient is marked ``test``.

@@ -59,7 +59,6 @@ def fit_forest(features: np.ndarray, label: np.ndarray, *, seed: int = 0) -> Ext
     Args:
         features: **Shape** ``(N, F)``.
         label: 0 or 1, both present. **Shape** ``(N,)``.
-        seed: Of the forest.
 
     Raises:
         MedcoreError: One class only.

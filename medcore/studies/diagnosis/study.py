@@ -101,7 +101,6 @@ class DiagnosisStudy:
 
     Args:
         everything: Windows with ``patient`` and ``diagnosis``; HoldOut patients are marked ``test``.
-        choices: All choices.
         limit: Use at most this many patients of each diagnosis.
     """
 

@@ -43,7 +43,6 @@ def bystanders(patches: PatchSet, diagnosed: PatchSet) -> PatchSet:
     """Windows of healthy patients who are not diagnosed: an autoencoder may learn from them in every fold.
 
     Args:
-        patches: The whole set.
         diagnosed: What ``diagnosis_windows`` took of it.
 
     Returns:

@@ -70,13 +70,10 @@ def predict_cases(
     """Classes of every image at its original size.
 
     Args:
-        model: Put into evaluation mode.
-        ps: The images.
         factor: Size that the network sees as a share of the original, as in training.
         window: How to cut, and how many turns.
         whole: Send images through in one piece; None does so up to ``in_one_up_to``.
         in_one_up_to: Pixels of an image as the network sees it.
-        progress: Show a bar.
 
     Returns:
         One per image, **Shape** ``(h, w)`` uint8.

@@ -102,13 +102,9 @@ def score_cases(
 
     Args:
         truths: Class indexes, 255 = ignored, each **Shape** ``(H, W)``; sizes may differ.
-        predictions: Class indexes, as ``truths``.
-        cases: N names.
-        patients: N patients.
         classes: K class names, background first.
         pixel_size_um: Micrometres a pixel; HD95 is then in micrometres, else in pixels.
         tolerance: Of NSD, in the same unit; default ``TOLERANCE_PIXELS`` pixels.
-        borders: Also NSD and HD95.
         objects: Also object F1 and object Dice.
         group: What the patients are: ``patient``, ``lesion`` or, where none are known, ``image``.
 
@@ -174,10 +170,8 @@ def case_estimates(
     """Means over patients with intervals: the foreground first, the mean over classes, ``miou``, its pooled form.
 
     Args:
-        table: Of :func:`score_cases`.
         split: Which side the cases are from.
         metrics: Columns to report; those that the table has not are left out. HD95 carries its unit in its name.
-        level: Confidence level.
     """
     rows = foreground_rows(table)
     patients = rows["patient"].to_numpy()
@@ -201,7 +195,6 @@ def compare_cases(
     """A method beside baselines on the same cases, with the paired differences of the leading metrics.
 
     Args:
-        table: Of :func:`score_cases`, the method's.
         baselines: Name to the same table of another method.
         split: Which side the cases are from.
         reference: The baseline that the headline is set against; by default the strongest on these cases.

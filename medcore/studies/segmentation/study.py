@@ -110,8 +110,6 @@ class SegmentationStudy:
             turns: Flips and quarter turns averaged at prediction: 1, 2 or 8.
             tolerance: Of NSD, µm where the pixel size is known, else pixels.
             seed: First weights, order and augmentation.
-            device: Where to compute.
-            choices: Of the study.
 
         Raises:
             MedcoreError: There are no masks, or the training masks hold one class only.

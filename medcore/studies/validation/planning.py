@@ -52,7 +52,6 @@ def patients_for_width(value: float, low: float, high: float, patients: int, hal
     Args:
         value: The estimate, above 0 and below 1.
         low: Lower end of its 95 % interval.
-        high: Upper end.
         patients: How many patients that interval rests on, at least 2.
         half_width: Half the width of the wanted interval, 0 to 0.5.
 
@@ -86,7 +85,6 @@ def patients_for_proportion(expected: float, *, half_width: float, prevalence: f
 
     Args:
         expected: The proportion that is expected, 0 to 1.
-        half_width: 0 to 0.5.
         prevalence: Share of the patients in whom it is counted: for a sensitivity, of those with the condition.
     """
     _check(expected=expected, half_width=half_width, prevalence=prevalence)

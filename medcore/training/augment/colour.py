@@ -84,7 +84,6 @@ def stain_change(factors: Tensor, shifts: Tensor, stains: str) -> tuple[Tensor, 
     Args:
         factors: Of haematoxylin, the other stain and the residual. **Shape** ``(B, 3)``.
         shifts: As ``factors``, natural-log optical density.
-        stains: ``he`` or ``hdab``.
 
     Returns:
         A matrix, **Shape** ``(B, 3, 3)``, and an offset, **Shape** ``(B, 3, 1)``.
@@ -114,7 +113,6 @@ def colour_change(
         contrast: Factor of the distance from the image's mean grey. **Shape** ``(B,)``.
         saturation: Factor of the distance from the pixel's grey. **Shape** ``(B,)``.
         angle: Turn of the hue about the grey axis, radians; None turns nothing. **Shape** ``(B,)``.
-        channels: C, 1 or 3.
 
     Returns:
         A matrix, **Shape** ``(B, C, C)``, and what the mean grey is multiplied with and added, **Shape** ``(B,)``.
@@ -179,7 +177,6 @@ def add_noise(images: Tensor, chosen: Tensor, deviations: Tensor, places: Tensor
         chosen: Which samples, on the host. **Shape** ``(B,)`` bool.
         deviations: Standard deviations, in units of [0, 1]. **Shape** ``(B,)``.
         places: Where in the bank, as numbers in [0, 1), on the host. **Shape** ``(B,)``.
-        seed: Fixes the bank.
     """
     size = images[0].numel()
     bank = noise_bank(seed, NOISE_BANK + size, images.device)

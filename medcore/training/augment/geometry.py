@@ -25,7 +25,6 @@ def choose_geometry(
     """What happens to each sample: ``corners`` and ``elements`` (on the host), ``affine`` and ``elastic``.
 
     Args:
-        recipe: Names the ranges.
         shape: Height and width after cropping.
         sizes: Height and width of each image without its padding, for crops. **Shape** ``(B, 2)`` int64.
         node_keys: Keys of the elastic field, where there is one. **Shape** ``(B,)`` int64.
