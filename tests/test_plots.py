@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import medcore.plots.display as display_module
+from medcore import plots
+from medcore.data.audit.audit import audit
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import assign_splits
@@ -271,6 +273,14 @@ def two_classes() -> Scores:
     return Scores(positive, PROBABILITY[:, 8], GROUPS, ["test"] * len(TRUTH), ("rest", "TUM"))
 
 
+def copies():
+    ps = toy_set(40)
+    pixels = ps.take()
+    pixels[30], pixels[31] = pixels[2], np.rot90(pixels[3])
+    doubled = PatchSet.from_arrays(pixels, ps.table, ps.card)
+    return data.copies_found(doubled, audit(doubled, shortcuts=False))
+
+
 def every_class() -> Scores:
     return Scores(TRUTH, PROBABILITY, GROUPS, ["test"] * len(TRUTH), tuple(CLASSES))
 
@@ -306,6 +316,7 @@ PLOTS = {
         [estimate(), estimate("accuracy"), estimate("ap", None, None, None, note="one class only")],
         baselines={"majority": [estimate("accuracy", 0.5)], "mean colour": [estimate(value=0.7)]},
     ),
+    "copies_found": lambda: copies(),
     "reconstruction_rows": lambda: maps.reconstruction_rows(PICTURES, PICTURES[::-1], titles=["nv 0.1"] * 8),
     "heat_overlays": lambda: maps.heat_overlays(PICTURES, RNG.random((8, 24, 24)), titles=["nv"] * 8),
     "latent_space": lambda: embedding.latent_space(POINTS, labels=LABELS, classes=CLASSES, groups=LABELS.astype(str)),
@@ -374,6 +385,10 @@ def test_no_word_is_cut_or_hidden_by_another_and_the_current_style_stays(name):
         if name == "latent_space" and one in CLASSES and other in CLASSES:
             continue  # random points have their classes in one place
         assert across <= 2 or along <= 2, f"{one!r} and {other!r} overlap"
+
+
+def test_every_figure_that_is_offered_is_there():
+    assert [name for names in plots.FAMILIES.values() for name in names if not callable(getattr(plots, name))] == []
 
 
 def test_plots_draw_into_the_axes_they_get():

@@ -7,9 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
+from medcore.data.audit.audit import Audit
+from medcore.data.audit.hashing import apply_symmetry
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import SPLITS, group_names, unit_of
+from medcore.errors import MedcoreError
 from medcore.plots import style
+from medcore.plots.images import image_pairs
 
 SIDES = (*SPLITS, "unassigned")
 
@@ -77,3 +81,29 @@ def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     )
     ax.set_title(f"{len(counts):,} {unit}s, {counts.min():,} to {counts.max():,} images each")
     return ax
+
+
+@style.styled
+def copies_found(ps: PatchSet, audited: Audit, *, limit: int = 9, ax: Axes | None = None) -> Axes:
+    """Pairs that the audit holds for copies, those across the split first; flips and turns are undone on the right.
+
+    Args:
+        ps: the set that was audited.
+        limit: pairs shown.
+
+    Raises:
+        MedcoreError: when the audit found no pair.
+    """
+    if audited.pairs.empty:
+        raise MedcoreError("copies_found: the audit found no copies; there is nothing to show.")
+    pairs = audited.pairs.sort_values(["across", "same_group", "agreement"], ascending=[False, True, False]).head(limit)
+    left, right = (ps.take(pairs[end].to_numpy(dtype=int)) for end in "ab")
+    if ps.shape[0] == ps.shape[1]:
+        turns = pairs["symmetry"].clip(lower=0).to_numpy(dtype=int)
+        right = np.stack([apply_symmetry(image, turn) for image, turn in zip(right, turns, strict=True)])
+    unit = unit_of(ps)
+    captions = [
+        f"{pair.kind}\n{'across the split' if pair.across else f'one {unit}' if pair.same_group else f'two {unit}s'}"
+        for pair in pairs.itertuples()
+    ]
+    return image_pairs(left, right, captions=captions, columns=min(3, len(pairs)), ax=ax)
