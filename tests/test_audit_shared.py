@@ -19,6 +19,8 @@ from medcore.data.audit.hashing import apply_symmetry
 from medcore.data.audit.pictures import write_findings
 from medcore.data.audit.planted import KINDS, MONTAGE, SHARES, UNSEEN
 from medcore.data.audit.shortcuts import column_scores
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 
 SIDE = 64
@@ -266,3 +268,21 @@ def test_the_command_exits_0_1_2(tmp_path, monkeypatch):
         assert CliRunner().invoke(command, [str(clean), *map(str, wrong)]).exit_code == 2
     with pytest.raises(MedcoreError, match=r"--out .*leaking.npz"):
         audit_main(leaking, fix=True, fixed=leaking)
+
+
+def test_a_shared_part_under_two_labels_is_a_warning_and_no_leakage():
+    """An instrument's marks lie over images of any class; a copy keeps its label."""
+    from medcore.data.audit.findings import copy_findings
+
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"label": [0, 1] * 10, "patient": [f"p{n}" for n in range(20)]})
+    table["source"], table["split"] = [f"{n}.png" for n in range(20)], ["train"] * 10 + ["test"] * 10
+    ps = PatchSet.from_arrays(rng.integers(0, 255, (20, 16, 16, 3), np.uint8), table, Card("toy", classes=["a", "b"]))
+
+    def found(second: list[int]) -> set[str]:
+        pairs = pd.DataFrame({"a": range(len(second)), "b": second, "kind": "altered", "across": True})
+        pairs = pairs.assign(same_group=False, agreement=0.9, symmetry=0, scale=1.0, degrees=0.0, overlap=1.0)
+        return {finding.severity for finding in copy_findings(ps, pairs.assign(inverted=False))}
+
+    assert found([10, 11, 12, 13]) == {"leakage"}
+    assert found([11, 11, 12, 12]) == {"warning"}

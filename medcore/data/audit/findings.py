@@ -14,6 +14,9 @@ from medcore.data.audit.shortcuts import CORNERS, broken_images, column_scores, 
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import SPLITS, group_names, unit_of
 
+SHARED = ("altered", "overlap", "slice")  # kinds that are found by a part of the image
+DOUBTFUL = 0.1  # share of pairs with different labels from which on a shared part need not be shared tissue
+MARKS = "what they share may be marks of an instrument or texture; look at the pictures before you believe either."
 SEVERITIES = ("leakage", "warning", "info")
 SHORTCUT = 0.4  # share of the way from chance to perfect at which a shortcut becomes a warning
 SHOWN = 50  # examples kept in a finding
@@ -80,14 +83,19 @@ def patient_findings(ps: PatchSet) -> list[Finding]:
 
 def copy_findings(ps: PatchSet, pairs: pd.DataFrame) -> list[Finding]:
     """Copies across the split, between patients, inside a patient; copies whose labels disagree."""
-    found = []
+    found, doubted = [], []
     unit = "linked group" if "linked" in ps.columns else unit_of(ps)
     for kind, name in KINDS.items():
         part = pairs[pairs["kind"] == kind]
         across = part[part["across"]]
         between = part[~part["across"] & ~part["same_group"]]
         inside = part[~part["across"] & part["same_group"]]
-        found += _pair_finding(ps, across, f"{name} across the split", "leakage", _sides_between(ps, across))
+        severity, meaning = "leakage", _sides_between(ps, across)
+        differing = _share_in_conflict(ps, across)
+        if kind in SHARED and differing > DOUBTFUL:
+            doubted.append(kind)
+            severity, meaning = "warning", f"{differing:.0%} of them have different labels: {MARKS}"
+        found += _pair_finding(ps, across, f"{name} across the split", severity, meaning)
         found += _pair_finding(
             ps,
             between,
@@ -98,9 +106,16 @@ def copy_findings(ps: PatchSet, pairs: pd.DataFrame) -> list[Finding]:
         found += _pair_finding(
             ps, inside, f"{name} within one {unit}", "info", "They count more than once, but cannot leak."
         )
-    conflicting = _conflicting(ps, pairs)
+    conflicting = _conflicting(ps, pairs[~pairs["kind"].isin(doubted)])
     text = "The same picture has two labels: one is wrong, or the class cannot be seen in it."
     return found + _pair_finding(ps, conflicting, "copies with different labels", "warning", text)
+
+
+def _share_in_conflict(ps: PatchSet, pairs: pd.DataFrame) -> float:
+    """Share of labelled pairs whose labels differ: of true copies hardly any do."""
+    first, second = (ps.labels[pairs[end].to_numpy(dtype=int)] for end in "ab")
+    known = (first >= 0) & (second >= 0)
+    return float((first != second)[known].mean()) if known.any() else 0.0
 
 
 def broken_findings(ps: PatchSet, statistics: pd.DataFrame) -> list[Finding]:
