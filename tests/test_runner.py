@@ -107,6 +107,7 @@ def test_parameters_arrive_and_kernels_share_the_cores(endings: dict[str, Outcom
     share = max(1, environment.available_cores() // 3)
     assert f"threads {min(share, int(os.environ.get('OMP_NUM_THREADS', share)))} " in said
     assert said.strip().endswith(f" {folder.name}"), "a name as it is after the rename, and no path of this machine"
+    assert str(folder.parent) not in said and "partial" not in said
 
 
 def test_nothing_partial_is_left(endings: dict[str, Outcome]) -> None:

@@ -75,9 +75,10 @@ def headline(results: Results) -> dict[str, Any] | None:
     first = results.metrics[0]
     rivals = same_question(first, results.baselines)
     low, high = _axis([first, *rivals])
-    gaps = [row for row in results.differences if row.name.removesuffix("_difference") == first.name]
+    named = [row for row in results.differences if row.name.removesuffix("_difference") == first.name]
+    gaps = {row.baseline: row for row in reversed(named)}.values()  # the headline's own comparison is recorded first
     notes = [interval_method(first)]
-    notes += [f"Paired difference to {row.baseline}: {row}." for row in gaps]
+    notes += [f"Paired difference to {row.baseline}: {row}." for row in reversed(list(gaps))]
     notes += [as_sentence(row.note) for row in (first, *rivals) if row.note and row.method != "exact"]
     return {
         "name": metric_name(first.name),
