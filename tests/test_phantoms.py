@@ -17,7 +17,7 @@ from medcore.data.phantoms import PHANTOMS, make_crc, make_derm, make_glands, ma
 from medcore.data.phantoms.cells import blob, blob_depths
 from medcore.data.phantoms.derm import _engraving
 from medcore.data.phantoms.helico import CHROMOGENS, Brown, draw_window
-from medcore.data.phantoms.optics import Slide, photograph
+from medcore.data.phantoms.optics import StainedSlide, photograph
 from medcore.data.phantoms.tissue import Field, fibres, generator, noise, outlines, paint, scatter
 from medcore.data.splits import assign_splits
 from medcore.data.stain import HAEMATOXYLIN_DAB, separate_stains
@@ -238,7 +238,7 @@ def test_the_nearest_of_two_shapes_owns_a_pixel() -> None:
 
 def test_light_follows_beer_and_lambert() -> None:
     lamp = np.array([240.0, 235.0, 245.0])
-    slide = Slide(CHROMOGENS, np.ones(3), lamp, gamma=1.0, blur=1e-3, grain=0.0, quality=95)
+    slide = StainedSlide(CHROMOGENS, np.ones(3), lamp, gamma=1.0, blur=1e-3, grain=0.0, quality=95)
     field, flat = Field(32, 1.0), np.ones((32, 32), np.float32)
     seen = []
     for amount in (0.0, 0.5, 1.0):

@@ -15,7 +15,7 @@ import pandas as pd
 from medcore.data.datasets import CRC_CLASSES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.crc_tissues import compose_tissue, habit_of
-from medcore.data.phantoms.optics import Slide, hospital_of, photograph, scanned_at, stain_slide
+from medcore.data.phantoms.optics import StainedSlide, hospital_of, photograph, scanned_at, stain_slide
 from medcore.data.phantoms.tissue import Field, check_range, generator, named_at, names, phantom_card
 from medcore.data.stain import REFERENCE_STAINING
 
@@ -74,7 +74,7 @@ def make_crc(
     return PatchSet.from_arrays(np.stack(images), pd.DataFrame(rows), card)
 
 
-def slide_of(seed: int, patient: int, stain_spread: float) -> Slide:
+def slide_of(seed: int, patient: int, stain_spread: float) -> StainedSlide:
     """The slide of a patient."""
     vectors = np.vstack([REFERENCE_STAINING.matrix, DIRT])
     return stain_slide(

@@ -18,7 +18,7 @@ from PIL import Image
 from medcore.data.datasets import DERM_ABNORMAL, DERM_CLASSES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.cells import Blob, blob
-from medcore.data.phantoms.optics import Slide, hospital_of, photograph, scanned_at, stain_slide
+from medcore.data.phantoms.optics import StainedSlide, hospital_of, photograph, scanned_at, stain_slide
 from medcore.data.phantoms.tissue import (
     Field,
     check_range,
@@ -314,7 +314,7 @@ def photograph_lesion(
     *,
     size: int,
     hair: float,
-    slide: Slide,
+    slide: StainedSlide,
 ) -> list[np.ndarray]:
     """All images of one lesion, each ``(size, size, 3)`` uint8."""
     pixels = 2 * size
@@ -334,7 +334,7 @@ def photograph_lesion(
     return views
 
 
-def _dermatoscope(rng: np.random.Generator, lamp_spread: float) -> Slide:
+def _dermatoscope(rng: np.random.Generator, lamp_spread: float) -> StainedSlide:
     return stain_slide(
         rng,
         np.vstack([ABSORBERS, SHADE]),

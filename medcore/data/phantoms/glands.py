@@ -20,7 +20,7 @@ from scipy import ndimage
 from medcore.data.datasets import GLAND_GRADES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.cells import Blob, blob, blob_depths, normal_epithelium, nuclei, tumour_epithelium
-from medcore.data.phantoms.optics import Slide, hospital_of, photograph, scanned_at, stain_slide
+from medcore.data.phantoms.optics import StainedSlide, hospital_of, photograph, scanned_at, stain_slide
 from medcore.data.phantoms.tissue import (
     Field,
     check_range,
@@ -88,7 +88,7 @@ def make_glands(
     return PatchSet.from_arrays(np.stack(images), pd.DataFrame(rows), card, masks=np.stack(masks))
 
 
-def _slide(rng: np.random.Generator, stain_spread: float) -> Slide:
+def _slide(rng: np.random.Generator, stain_spread: float) -> StainedSlide:
     vectors = REFERENCE_STAINING.matrix
     return stain_slide(rng, vectors, hue_spread=0.2 * stain_spread, strength_spread=stain_spread, blur=(0.5, 0.9))
 

@@ -14,7 +14,7 @@ import pandas as pd
 from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.cells import blob, nuclei
-from medcore.data.phantoms.optics import HOSPITALS, Slide, hospital_of, photograph, scanned_at, stain_slide
+from medcore.data.phantoms.optics import HOSPITALS, StainedSlide, hospital_of, photograph, scanned_at, stain_slide
 from medcore.data.phantoms.tissue import (
     Field,
     check_range,
@@ -182,7 +182,7 @@ class Case:
     windows: int
     positive: float
     brown: Brown
-    slide: Slide
+    slide: StainedSlide
 
 
 def make_helico(
@@ -255,7 +255,7 @@ def case_of(
     )
 
 
-def _slide(rng: np.random.Generator, stain_spread: float) -> Slide:
+def _slide(rng: np.random.Generator, stain_spread: float) -> StainedSlide:
     return stain_slide(
         rng,
         CHROMOGENS,

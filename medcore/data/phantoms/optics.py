@@ -20,7 +20,7 @@ WARMTH = np.array([0.6, 0.1, -1.0])  # how a lamp's channels move when it gets w
 
 
 @dataclass(frozen=True)
-class Slide:
+class StainedSlide:
     """How one patient's slide was stained and scanned.
 
     Attributes:
@@ -78,7 +78,7 @@ def hospital_of(maker: str, name: str) -> Hospital:
     return HOSPITALS[name]
 
 
-def scanned_at(slide: Slide, hospital: Hospital) -> Slide:
+def scanned_at(slide: StainedSlide, hospital: Hospital) -> StainedSlide:
     """The slide as another laboratory would have stained it and another scanner seen it."""
     if hospital == HOSPITALS["a"]:
         return slide
@@ -105,7 +105,7 @@ def stain_slide(
     lamp_spread: float = 6.0,
     blur: tuple[float, float] = (0.3, 0.6),
     grain: tuple[float, float] = (2.0, 5.0),
-) -> Slide:
+) -> StainedSlide:
     """Stain and scan a patient's slide in its own way.
 
     Args:
@@ -117,7 +117,7 @@ def stain_slide(
         grain: Range of the sensor noise in grey levels.
     """
     matrix = np.maximum(vectors + hue_spread * rng.standard_normal(vectors.shape), 0.01)
-    return Slide(
+    return StainedSlide(
         matrix=matrix / np.linalg.norm(matrix, axis=1, keepdims=True),
         strength=np.exp(strength_spread * rng.standard_normal(len(vectors))),
         lamp=np.clip(243 + lamp_spread * (rng.standard_normal() * WARMTH + 0.3 * rng.standard_normal(3)), 205, 254),
@@ -129,7 +129,7 @@ def stain_slide(
 
 
 def photograph(
-    rng: np.random.Generator, concentrations: list[np.ndarray], slide: Slide, field: Field, size: int
+    rng: np.random.Generator, concentrations: list[np.ndarray], slide: StainedSlide, field: Field, size: int
 ) -> np.ndarray:
     """Send light through a slide and take its picture.
 
