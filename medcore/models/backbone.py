@@ -87,6 +87,11 @@ class Backbone(nn.Sequential):
         return self.architecture.widths
 
     @property
+    def width(self) -> int:
+        """Length of the pooled vector."""
+        return self.widths[-1]
+
+    @property
     def stem(self) -> nn.Conv2d:
         """The first convolution."""
         return next(layer for layer in self.modules() if isinstance(layer, nn.Conv2d))

@@ -3,6 +3,7 @@
     model = build_classifier("small_cnn", classes=9)
     logits = model(images)            # (B, C, H, W) in [0, 1] -> (B, K)
     features = model.features(images) # (B, D), for linear probes
+    model = build_classifier("timm:tf_efficientnet_lite0", 7, weights="imagenet", side=224, levels=True)
 
 Training with pretrained weights: ``freeze_backbone`` for the first epochs, then ``unfreeze_backbone`` with
 ``parameter_groups(lr)``, which gives the trunk a smaller learning rate than the new head.
@@ -14,7 +15,9 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medcore.errors import MedcoreError
 from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, OnBackbone
@@ -34,6 +37,8 @@ class Classifier(OnBackbone):
         mean: per channel, in [0, 1] units; by default what pretrained weights of the trunk expect.
         stem_channels: channels that the first convolution takes; 3 with ``in_channels=1`` replicates grey images.
         frozen_batch_norm: keep every batch norm of the trunk at its stored statistics also in training.
+        side: pixels that images are brought to inside of the network; None leaves them as they are.
+        levels: the head sees the mean of every level's maps side by side, not the last level's alone.
 
     **Shape**: (B, in_channels, H, W) in [0, 1] -> logits (B, K).
     """
@@ -49,6 +54,8 @@ class Classifier(OnBackbone):
         std: Sequence[float] | None = None,
         stem_channels: int | None = None,
         frozen_batch_norm: bool = False,
+        side: int | None = None,
+        levels: bool = False,
     ) -> None:
         super().__init__()
         _check_arguments(name, classes, in_channels, dropout)
@@ -69,24 +76,37 @@ class Classifier(OnBackbone):
                 "std": list(std),
                 "stem_channels": stem_channels,
                 "frozen_batch_norm": frozen_batch_norm,
+                "side": side,
+                "levels": levels,
             },
         }
+        self.side, self.levels = side, levels
         self.normalise = Normalise(mean, std, in_channels)
-        self.backbone = (TimmBackbone if foreign else Backbone)(name, stem_channels, image_size)
-        width = self.backbone.widths[-1]
+        self.backbone = (TimmBackbone if foreign else Backbone)(name, stem_channels, side or image_size)
+        width = self.backbone.width
         # ConvNeXt normalises after pooling; the others have done so inside the trunk
         self.norm = nn.LayerNorm(width, eps=1e-6) if name == "convnext_tiny" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(width, classes)
+        self.head = nn.Linear(sum(self.backbone.widths) if levels else width, classes)
         self.freeze_batch_norm(frozen_batch_norm)
+
+    def arranged(self, images: Tensor) -> Tensor:
+        """Images as the trunk takes them: resized where there is a ``side``, normalised."""
+        if self.side is not None and images.shape[-2:] != (self.side, self.side):
+            images = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
+        return self.normalise(images)
 
     def feature_maps(self, images: Tensor) -> Tensor:
         """The trunk's last maps. **Shape**: (B, C, H, W) in [0, 1] -> (B, D, h, w)."""
-        return self.backbone(self.normalise(images))
+        return self.pyramid(images)[-1] if self.levels else self.backbone(self.arranged(images))
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """The trunk's maps at every scale, finest first. **Shape**: (B, C, H, W) -> list of (B, D_i, h_i, w_i)."""
-        return self.backbone.pyramid(self.normalise(images))
+        return self.backbone.pyramid(self.arranged(images))
+
+    def level_means(self, images: Tensor) -> Tensor:
+        """The mean of every level's maps, side by side. **Shape**: (B, C, H, W) -> (B, D_1 + D_2 + …)."""
+        return torch.cat([maps.float().mean((2, 3)) for maps in self.pyramid(images)], dim=1)
 
     def pool(self, maps: Tensor) -> Tensor:
         """Feature maps to one vector an image. **Shape**: (B, D, h, w) -> (B, D)."""
@@ -94,15 +114,20 @@ class Classifier(OnBackbone):
 
     def features(self, images: Tensor) -> Tensor:
         """What the head sees, e.g. for a linear probe. **Shape**: (B, C, H, W) in [0, 1] -> (B, D)."""
-        return self.pool(self.feature_maps(images))
+        return self.level_means(images) if self.levels else self.pool(self.feature_maps(images))
 
     def classify_maps(self, maps: Tensor) -> Tensor:
-        """The part after the trunk; Grad-CAM differentiates it. **Shape**: (B, D, h, w) -> logits (B, K)."""
+        """What the trunk's last maps say; Grad-CAM differentiates it. **Shape**: (B, D, h, w) -> logits (B, K).
+
+        A head on all levels adds the levels up: the logits are then the last one's share.
+        """
+        if self.levels:
+            return F.linear(maps.mean((2, 3)), self.head.weight[:, -maps.shape[1] :], self.head.bias)
         return self.head(self.dropout(self.pool(maps)))
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        return self.classify_maps(self.feature_maps(images))
+        return self.head(self.dropout(self.features(images)))
 
     def replace_head(self, classes: int) -> None:
         """A new, random linear layer for another list of classes."""
@@ -120,6 +145,8 @@ def build_classifier(
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    side: int | None = None,
+    levels: bool = False,
 ) -> Classifier:
     """Makes a classifier, with random or pretrained weights.
 
@@ -133,6 +160,8 @@ def build_classifier(
         dropout: share of the pooled features dropped in training, 0 to below 1.
         image_size: side of the images in pixels where known; small images get a stem that keeps resolution.
         mean: normalisation per channel in [0, 1] units; by default what the weights were trained with (ImageNet's).
+        side: pixels that images are brought to inside of the network; None leaves them as they are.
+        levels: the head sees the mean of every level's maps: colours and textures beside things.
 
     Returns:
         The model; ``model.weights_report`` tells what was loaded (None for random weights).
@@ -142,7 +171,9 @@ def build_classifier(
     """
     grey_on_rgb = weights is not None and in_channels == 1
     stem_channels = 3 if grey_on_rgb else in_channels
-    model = Classifier(name, classes, in_channels, dropout, image_size, mean, std, stem_channels)
+    model = Classifier(
+        name, classes, in_channels, dropout, image_size, mean, std, stem_channels, side=side, levels=levels
+    )
     if weights is not None:
         model.weights_report = load_weights(model, weights)
     return model

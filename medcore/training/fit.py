@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,25 @@ def fit(
         state.history.stopped = state.history.stopped or f"all {config.epochs} epochs done"
         distributed.barrier()
         state.restore_best()
+    return state.history
+
+
+def keep(
+    model: nn.Module, objective: Objective, train: PatchSet, validation: PatchSet, config: TrainConfig, *,
+    out: str | Path,
+) -> History:  # fmt: skip
+    """Measure a model that has learnt otherwise, and write it as the one epoch of a run.
+
+    Args:
+        train: Images that it has learnt from.
+        config: Where and how it is evaluated; nothing is trained.
+        out: Folder for ``history.csv`` and ``checkpoints/``.
+    """
+    config = replace(config, epochs=1, frozen_epochs=0, augment_until=None)
+    with distributed.session(config.device) as device, one_writer(out):
+        state = prepare_run(model, objective, (train, validation, None), config, device, out, resume=False)
+        with Display(state, None, show=False) as display:
+            close_epoch(state, 1, {"epoch": 1}, {"val": evaluation_batches(validation, state)}, display)
     return state.history
 
 

@@ -19,6 +19,11 @@ class ClassificationChoices:
     schedule: str = setting("one-cycle", "How the learning rate changes over a training.")
     frozen_epochs: int = setting(1, "Epochs in which only the head of a pretrained network learns.", "epochs")
     backbone_share: float = setting(0.2, "Learning rate of a pretrained backbone.", "share of the head's")
+    encoder_sides: tuple[int, int] = setting(
+        (112, 224), "An encoder sees images at twice their side, but within these limits.", "pixels"
+    )
+    few_patients: tuple[int, ...] = setting((1, 5, 10, 50), "Patients of each class that a probe learns from.")
+    few_draws: int = setting(5, "How often so few are drawn.", "times")
     fewest_test_images: int = setting(50, "With fewer test images the cross-validated figure leads.", "images")
     fewest_test_units: int = setting(5, "With fewer test patients (lesions, …) the cross-validated figure leads.")
     mistakes: int = setting(12, "Wrong answers that are shown, the surest first.", "images")

@@ -1,0 +1,207 @@
+"""A classification study that starts from a pretrained encoder: heads on its features, and what they cost and gain.
+
+    start = PretrainedStart(study, "timm:tf_efficientnet_lite0", "imagenet")
+    start.table()                                   # every head on validation images
+    study.judge(start.networks[start.name])         # the linear probe is a network like any other
+
+Features are computed once and kept. Every head learns from training images and chooses its setting in folds over the
+training patients; validation and test images only measure.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from medcore.data.patchset import PatchSet
+from medcore.data.splits import group_names, unit_of
+from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.features import FeatureStore, features
+from medcore.evaluation.intervals import interval
+from medcore.evaluation.scores import Scores
+from medcore.models.classifier import Classifier, build_classifier
+from medcore.studies.classification.study import ClassificationStudy
+from medcore.studies.experiments import TrainAndPredict
+from medcore.studies.heads import LINEAR, SETTINGS, Head, fit_head
+from medcore.training.config import TrainConfig
+from medcore.training.fit import keep
+
+MOST_NEIGHBOURS = 2000  # images among which the nearest one is looked for
+
+
+class PretrainedStart:
+    """Features of a study's images by a frozen encoder, and heads on them.
+
+    Args:
+        encoder: As for ``build_classifier``; empty for none.
+        weights: ``imagenet``, ``hub`` or a file.
+        side: Pixels that images are brought to; None takes twice their own within the study's limits.
+        device: Where features are computed.
+    """
+
+    def __init__(
+        self,
+        study: ClassificationStudy,
+        encoder: str,
+        weights: str | None = "imagenet",
+        *,
+        side: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.study, self.encoder = study, encoder
+        choices, shape = study.choices, study.patches.shape
+        self.side = side or int(np.clip(2 * min(shape[:2]), *choices.encoder_sides))
+        self.balanced = choices.class_weights == "balanced"
+        self.name = f"{LINEAR} on {encoder.removeprefix('timm:')}"
+        if encoder:
+            self.network = build_classifier(
+                encoder, len(study.patches.classes), in_channels=shape[2], weights=weights, image_size=shape[0],
+                side=self.side, levels=True,
+            ).to(device)  # fmt: skip
+            self.heads[LINEAR].put_into(self.network)
+
+    @property
+    def networks(self) -> dict[str, Classifier]:
+        """The encoder with the linear probe as its last layer, by name; empty without an encoder."""
+        return {self.name: self.network} if self.encoder else {}
+
+    # --- features and heads
+
+    @cached_property
+    def store(self) -> FeatureStore:
+        """Features of all images of the study, in their order."""
+        began = time.perf_counter()
+        found = features(self.study.patches, self.network)
+        self.seconds = time.perf_counter() - began
+        return found
+
+    def of(self, part: PatchSet) -> np.ndarray:
+        """Features of some images of the study. **Shape** ``(N, D)``."""
+        rows = np.full(int(self.study.patches.index.max()) + 1, -1)
+        rows[self.study.patches.index] = np.arange(len(self.study.patches))
+        return np.asarray(self.store.values[rows[part.index]])
+
+    @cached_property
+    def heads(self) -> dict[str, Head]:
+        """Every kind of head, fitted on the training images."""
+        train, found, self.fit_seconds = self.study.train, {}, dict[str, float]()
+        for kind in SETTINGS:
+            values = self.of(train)
+            began = time.perf_counter()
+            found[kind] = fit_head(kind, values, train, balanced=self.balanced, seed=self.study.seed)
+            self.fit_seconds[kind] = time.perf_counter() - began
+        return found
+
+    def table(self) -> pd.DataFrame:
+        """A row per head: the setting chosen on training patients, its result on validation images, its cost."""
+        if not self.encoder:
+            return pd.DataFrame(columns=["setting", "validation", "seconds"])
+        rows = {
+            f"{kind} on {self.encoder.removeprefix('timm:')}": {
+                "setting": f"{head.setting:g}",
+                "validation": self._measured(head, self.study.validation),
+                "seconds": round(self.fit_seconds[kind], 1),
+            }
+            for kind, head in self.heads.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def _measured(self, head: Head, part: PatchSet) -> Estimate:
+        return interval(Scores.from_set(part, head.probabilities(self.of(part))), self.study.choices.metrics[0])
+
+    def cost(self) -> str:
+        """What features and the probe took, in words."""
+        if not self.encoder:
+            return "No pretrained encoder was asked for."
+        count, dimensions = self.store.values.shape
+        how = f"computed in {self.seconds:.0f} s" if self.store.reused < count else "read from the store"
+        return (
+            f"{dimensions} features of {count} images at {self.side} pixels: {how}; the linear probe with the choice "
+            f"of its penalty: {self.fit_seconds[LINEAR]:.0f} s. Weights: {self.network.weights_report}."
+        )
+
+    def methods(self) -> dict[str, TrainAndPredict]:
+        """The linear probe for cross-prediction; its penalty is chosen anew in every fold."""
+
+        def train_and_predict(train: PatchSet, held_out: PatchSet) -> np.ndarray:
+            head = fit_head(LINEAR, self.of(train), train, balanced=self.balanced, seed=self.study.seed)
+            return head.probabilities(self.of(held_out))
+
+        return {self.name: train_and_predict} if self.encoder else {}
+
+    def keep(self, folder: Path, config: TrainConfig) -> Path:
+        """Write the encoder with its probe as a checkpoint that predicts like any other; returns the run's folder."""
+        out, study = folder / "probe", self.study
+        keep(self.network, study.objective, study.train, study.validation, config, out=out)
+        return out
+
+    # --- what else features tell
+
+    def few_shots(self) -> pd.DataFrame:
+        """The headline metric on validation images after so many training patients of each class.
+
+        The penalty is that of all training images. Columns ``patients, mean, low, high, images``: over the draws, the
+        mean and the extremes, and the mean number of images. Counts that no class has are left out.
+        """
+        study, rows = self.study, []
+        train, values = study.train, self.of(study.train)
+        groups, random = group_names(train), np.random.default_rng(study.seed)
+        most = max(len(np.unique(groups[train.labels == k])) for k in np.unique(train.labels))
+        for count in [count for count in study.choices.few_patients if count <= most]:
+            reached, images = [], []
+            for _ in range(study.choices.few_draws):
+                drawn = _rows_of_few(train.labels, groups, count, random)
+                head = fit_head(
+                    LINEAR, values[drawn], train.select(drawn), balanced=self.balanced,
+                    settings=(self.heads[LINEAR].setting,),
+                )  # fmt: skip
+                reached.append(self._measured(head, study.validation).value or 0.0)
+                images.append(len(drawn))
+            rows.append([count, np.mean(reached), min(reached), max(reached), np.mean(images)])
+        return pd.DataFrame(rows, columns=["patients", "mean", "low", "high", "images"])
+
+    def recognised(self) -> dict[str, float]:
+        """How often the nearest other image of the same class shares a column's value, and how often by chance.
+
+        Returns:
+            ``found`` and ``chance`` for the patients of the training images; empty where each gave one image.
+        """
+        study = self.study
+        rows = np.random.default_rng(study.seed).permutation(len(study.train))[:MOST_NEIGHBOURS]
+        part = study.train.select(np.sort(rows))
+        values = torch.from_numpy(self.of(part))
+        values = torch.nn.functional.normalize((values - values.mean(0)) / values.std(0).clamp_min(1e-6), dim=1)
+        groups, found, chance = group_names(part), [], []
+        for k in np.unique(part.labels):
+            own = np.flatnonzero(part.labels == k)
+            alike = values[own] @ values[own].T
+            alike.fill_diagonal_(-2.0)
+            same = groups[own][:, None] == groups[own][None]
+            several = same.sum(1) > 1
+            found += list(same[np.arange(len(own)), alike.argmax(1).numpy()][several])
+            chance += list(((same.sum(1) - 1) / max(1, len(own) - 1))[several])
+        return {"found": float(np.mean(found)), "chance": float(np.mean(chance))} if found else {}
+
+    def robustness(self) -> str:
+        """``recognised`` in words."""
+        known, unit = self.recognised(), unit_of(self.study.patches)
+        if not known:
+            return f"Whether features tell the {unit} cannot be said: each gave one image."
+        return (
+            f"Of images with another of the same {unit} and class, the nearest in features is one of these for "
+            f"{known['found']:.0%}; by chance it would be for {known['chance']:.1%}."
+        )
+
+
+def _rows_of_few(labels: np.ndarray, groups: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """Rows of all images of ``count`` patients drawn from each class (of all where there are fewer), of that class."""
+    rows = []
+    for k in np.unique(labels):
+        names = random.permutation(np.unique(groups[labels == k]))[:count]
+        rows.append(np.flatnonzero((labels == k) & np.isin(groups, names)))
+    return np.sort(np.concatenate(rows))
