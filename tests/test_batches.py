@@ -174,7 +174,7 @@ def test_batches_are_made_on_idle_cores_and_by_the_step_itself_where_there_are_n
         return real(*arguments, **options)
 
     monkeypatch.setattr(module, "apply_chosen", watched)
-    monkeypatch.setattr(module, "cpu_count", lambda: cores)
+    monkeypatch.setattr(module, "available_cores", lambda: cores)
     epoch_of(toy_set().save(tmp_path / "set.npz"), augment=EVERYTHING, loader=loader)
     assert seen == {maker}
     fresh: list[int] = []
@@ -193,7 +193,7 @@ def test_idle_cores_change_no_bit(
         flip_horizontal=0.5, turns=True, rotation=9, elastic=1, stain=0.2, contrast=0.2, hue=0.1, blur=1, noise=0.1
     )
     for cores in (2, 3):  # with 64 pixels, the kernels on two threads really share the work
-        monkeypatch.setattr(module, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(module, "available_cores", lambda cores=cores: cores)
         found[cores] = epoch_of(patches, 2, recipe, batch_size=30)
     for one, other in zip(found[2], found[3], strict=True):
         assert torch.equal(one.images, other.images)

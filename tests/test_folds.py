@@ -118,12 +118,9 @@ def test_a_missing_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch, 
 @pytest.fixture(scope="module")
 def expected_table() -> pd.DataFrame:
     """What one process with one thread gives."""
-    before = distributed.cpu_count
-    distributed.cpu_count = lambda: 1  # type: ignore[assignment]
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(distributed, "thread_share", lambda jobs: 1)
         return numbers(validated(training_part()))
-    finally:
-        distributed.cpu_count = before
 
 
 @pytest.mark.parametrize(
@@ -133,7 +130,7 @@ def test_every_engine_gives_the_same_table(
     tmp_path: Path, engine: str, expected_table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """loky, a Dask cluster of two worker processes on loopback, and a local Ray."""
-    monkeypatch.setattr(distributed, "cpu_count", lambda: 2)  # two jobs with one thread each, wherever this runs
+    monkeypatch.setattr(distributed, "thread_share", lambda jobs: 1)  # wherever this runs
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import the toys
     patches = toy_set().save(tmp_path / "set.npz").where(split=["train", "val"])
     found = numbers(validated(patches, jobs=2, engine=engine, out=tmp_path / "out"))

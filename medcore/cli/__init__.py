@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import os
 import sys
 from typing import Any
 
 import click
 
 from medcore import __version__
+from medcore.data.parallel import thread_share
 from medcore.errors import MedcoreError
 
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -76,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without our signs shows their numbers
             stream.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("OMP_NUM_THREADS", str(thread_share()))  # OpenMP, which reads this once, knows of no quota
     try:
         status = cli.main(args=arguments, prog_name="medcore", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

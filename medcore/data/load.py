@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock
 
 from medcore.data import readers, sizes
@@ -28,7 +27,7 @@ from medcore.data.options import DecodeOptions
 from medcore.data.patchset import PatchSet
 from medcore.data.prepare import write_set
 from medcore.data.readers.arrays import is_patchset
-from medcore.data.readers.listing import Listing, Problems
+from medcore.data.readers.listing import ArrayRows, Listing, Problems
 from medcore.data.source import data_home, find_source, is_phantom
 from medcore.errors import MedcoreError
 
@@ -60,8 +59,9 @@ def read_set(
             become 224×224 (or the largest for ``pad``, the smallest for ``crop``). Sets with masks are padded to
             the largest instead of resized when no size is given, so that nothing is scaled.
         policy: ``resize``, ``fit``, ``crop``, ``pad`` or ``tile``; see ``medcore.data.sizes``.
-        on_error: ``raise`` at the first bad image or row, or ``skip`` them: counted and listed in the card.
+        on_error: ``raise`` at the first bad image, slide or row, or ``skip`` them: counted and listed in the card.
         channels: 1 or 3; None: 1 when every image is grey, else 3.
+        overlap: Pixels that neighbouring tiles share (policy ``tile``, and whole slides).
         card: Facts for the card: title, licence, citation, homepage, pixel_size_um, abnormal, task.
         keep_ids: Let patient identifiers and file names of DICOM reach the set; else hashes stand in their place.
         cache: Reuse what was prepared before from the same contents; False makes it anew.
@@ -105,6 +105,7 @@ def report_reading(
     policy: str = "resize",
     on_error: str = "raise",
     channels: int | None = None,
+    overlap: int = 0,
     keep_ids: bool = False,
     **options: Any,
 ) -> Card:
@@ -123,7 +124,7 @@ def report_reading(
     if path is None or (path.suffix.lower() == ".npz" and is_patchset(path)):
         raise MedcoreError(f"'{source}' is not read from files: there is nothing to try")
     listing, decoding = _list_with_card(path, Problems(on_error, keep_ids=keep_ids), options, None)
-    return write_set(listing, None, policy=policy, size=size, channels=channels, overlap=0, decoding=decoding,
+    return write_set(listing, None, policy=policy, size=size, channels=channels, overlap=overlap, decoding=decoding,
                      progress=True)  # fmt: skip
 
 
@@ -151,14 +152,46 @@ def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def _open_own(path: Path, size: Any, policy: str, options: dict[str, Any]) -> PatchSet:
     patches = open_checked(path)
-    if size is not None and sizes.parse_size(size) != patches.shape[:2]:
-        raise MedcoreError(
-            f"{path} is a prepared set of {patches.shape[1]}×{patches.shape[0]}; prepare the original images "
-            f"again with size={size!r} instead of scaling it a second time"
-        )
     if options:
         raise MedcoreError(f"option {next(iter(options))!r} has no meaning for the prepared set {path}")
-    return patches
+    goal = patches.shape[:2] if size is None else sizes.parse_size(size)
+    return patches if goal == patches.shape[:2] else _scaled_copy(patches, path, goal, policy)
+
+
+def _scaled_copy(patches: PatchSet, path: Path, goal: tuple[int, int], policy: str) -> PatchSet:
+    """A prepared set at another size, cached; one whose images keep their sizes as they were is scaled once, as files are.
+
+    Raises:
+        MedcoreError: It was scaled or cut before and would be enlarged, or its images are padded.
+    """
+    before = patches.card.recipe.get("scaled_or_cut", True)
+    larger = goal[0] > patches.shape[0] or goal[1] > patches.shape[1]
+    if "height" in patches.table or (before and larger):
+        raise MedcoreError(
+            f"{path} is a prepared set of {patches.shape[1]}×{patches.shape[0]}; prepare the original images "
+            f"again with --size {goal[0]} (size={goal[0]}) instead of scaling it a second time"
+        )
+    problems = Problems("raise")
+    if before:
+        problems.warn(f"the images were scaled twice, the second time from {patches.shape[1]}×{patches.shape[0]}: some "
+                      "detail is lost that one step would keep; --size says the size when they are prepared")  # fmt: skip
+    columns = {str(name): patches.table[name].to_numpy() for name in patches.table}
+    rows = ArrayRows(columns, patches.shape, lambda: _chunks(patches), patches.take_masks() if patches.has_masks else None)
+    ratio = {patches.shape[k] / goal[k] for k in (0, 1)}
+    known = patches.card.pixel_size_um
+    card = replace(patches.card, pixel_size_um=known * ratio.pop() if known and len(ratio) == 1 else None)
+    target = data_home() / "prepared" / (
+        f"{_safe(card.name)}-{_digest([patches.fingerprint, goal, policy, _code_hash('readers')])}.npz")  # fmt: skip
+    with _alone(target):
+        if (cached := _cached(target)) is None:
+            write_set(Listing(path, card, rows=rows, problems=problems), target, policy=policy, size=goal, channels=None,
+                      overlap=0, decoding=DecodeOptions(), progress=False)  # fmt: skip
+        return cached or open_checked(target)
+
+
+def _chunks(patches: PatchSet) -> Iterator[np.ndarray]:
+    for start in range(0, len(patches), 256):
+        yield patches.take(range(start, min(start + 256, len(patches))))
 
 
 def _load_phantom(name: str, size: Any, seed: int, options: dict[str, Any], cache: bool) -> PatchSet:
@@ -252,6 +285,8 @@ def limit_images(patches: PatchSet, limit: int | None, *, seed: int = 0) -> Patc
     Returns:
         A view in the original order; its card says how many were kept.
     """
+    import pandas as pd
+
     if limit is None or len(patches) <= limit:
         return patches
     rng = np.random.default_rng(seed)

@@ -18,15 +18,17 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.lib import format as npy
 
 from medcore.data.card import Card
 from medcore.data.options import MAX_PIXELS
 from medcore.errors import MedcoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LOCAL_HEADER_BYTES = 30  # fixed part of a zip local file header; name and extra field follow
 CHUNK_BYTES = 16 << 20
@@ -212,6 +214,8 @@ def columns_from(table: pd.DataFrame | dict[str, Any], count: int, *, fill: bool
 
 
 def _plain(values: Any) -> np.ndarray:
+    import pandas as pd
+
     series = pd.Series(values)
     if series.dtype.kind == "b":
         return series.to_numpy(bool)
@@ -309,6 +313,8 @@ class PatchSetWriter:
                 spool.unlink(missing_ok=True)
 
     def _finish(self) -> None:
+        import pandas as pd
+
         count = len(self._table)
         images = _spooled(self._spools[0], (count, *self.shape))
         masks = _spooled(self._spools[1], (count, *self.shape[:2])) if self.masks else None

@@ -1,4 +1,9 @@
-"""Many files by several threads, in order and within a budget of memory."""
+"""How many cores there are for us; many files by several threads, in order and within a budget of memory.
+
+The rule for every number of threads: the cores of ``available_cores``, shared out among what runs side by side, and
+never more than ``OMP_NUM_THREADS`` says. How busy the machine is does not enter, since roundings, and with them the
+last bits of trained weights, depend on the number of threads.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,76 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from medcore.errors import MedcoreError
 
 BYTES_AHEAD = 1 << 30  # of images that are being decoded or wait to be taken
+GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # control groups, and the one we are in
+CPUS = Path("/sys/devices/system/cpu")
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def available_cores() -> int:
+    """Cores that this process may use, at least one.
+
+    The least of its affinity (hardware threads of one core count once), of the quotas of the control groups around it
+    (rounded down), and of SLURM's share.
+    """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    bounds = [len({_siblings(number) for number in allowed}), *_quotas()]
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        bounds += [int(os.environ[name])] if os.environ.get(name, "").isdigit() else []
+    return max(1, min(bounds))
+
+
+def thread_share(jobs: int = 1) -> int:
+    """Threads for each of ``jobs`` that run side by side, by the rule above; at least one."""
+    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    share = max(1, available_cores() // jobs)
+    return min(share, max(1, int(wish))) if wish.isdigit() else share
+
+
+def _siblings(cpu: int) -> str:
+    """The hardware threads of a core; where nobody knows, each CPU is one."""
+    try:
+        return (CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
+
+
+def _quotas() -> Iterator[int]:
+    """Whole cores that each control group around us may use, for both versions of control groups."""
+    for path in control_files("cpu", "cpu.cfs_quota_us", "cpu.max"):
+        with suppress(OSError, ValueError, ZeroDivisionError):  # absent, or the word "max"
+            quota, *period = path.read_text().split()
+            period = period or [path.with_name("cpu.cfs_period_us").read_text()]
+            if int(quota) > 0:
+                yield int(quota) // int(period[0])
+
+
+def control_files(controller: str, first: str, second: str) -> Iterator[Path]:
+    """Where a limit stands in our control group and in those around it.
+
+    Args:
+        controller: ``cpu`` or ``memory``.
+        first: Name of the file in version 1 of control groups.
+        second: Its name in version 2.
+    """
+    try:
+        lines = OWN.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in [*lines, "0::/", f"0:{controller}:/"]:
+        _, controllers, place = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root, name = (GROUPS / controller, first) if controllers else (GROUPS, second)
+        inner = root / place.lstrip("/")
+        yield from (group / name for group in (inner, *inner.parents) if group == root or root in group.parents)
 
 
 def map_threads(
@@ -22,7 +90,7 @@ def map_threads(
 
     With ``weight``, the bytes that a value needs, no more than ``BYTES_AHEAD`` are in work or wait; one always is.
     """
-    threads = threads or min(8, os.cpu_count() or 1)
+    threads = threads or min(8, available_cores())
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[tuple[Any, int]] = deque()
         try:

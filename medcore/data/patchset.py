@@ -16,10 +16,9 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from medcore.data import npzfile
 from medcore.data.card import Card
@@ -35,6 +34,9 @@ from medcore.data.npzfile import (
     write_members,
 )
 from medcore.errors import MedcoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["PatchSet", "PatchSetWriter"]
 
@@ -166,6 +168,8 @@ class PatchSet:
     @cached_property
     def table(self) -> pd.DataFrame:
         """The table of this view, one row per image, in order."""
+        import pandas as pd
+
         return pd.DataFrame({name: np.asarray(values) for name, values in self._columns.items()})
 
     @property

@@ -12,12 +12,15 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ("train", "val", "test")
 FEW_PATIENTS = 5  # a side with fewer than this gives intervals too wide to conclude anything
@@ -43,6 +46,8 @@ def group_names(ps: PatchSet) -> np.ndarray:
     Returns:
         (N,) array of str. Rows with an empty patient are each a group of their own source image.
     """
+    import pandas as pd
+
     if "linked" in ps.columns:
         return ps.column("linked").astype(str)
     source = pd.Series(ps.column("source").astype(str))
@@ -98,6 +103,8 @@ def split_cases(
     Raises:
         MedcoreError: when there are fewer patients than sides.
     """
+    import pandas as pd
+
     values = ps.column(stratify).astype(str) if stratify in ps.columns else np.full(len(ps), "")
 
     def draw(rows: np.ndarray, groups: np.ndarray, parts: np.ndarray) -> np.ndarray:
@@ -258,6 +265,8 @@ def split_table(ps: PatchSet) -> pd.DataFrame:
         One row per side that has images (train, val, test, then "unassigned") and a row "all"; columns
         ``images``, the unit in the plural (``patients`` …) and one per class.
     """
+    import pandas as pd
+
     frame = pd.DataFrame({"side": ps.splits, "group": group_names(ps), "label": ps.labels})
     frame["side"] = frame["side"].replace("", "unassigned")
     rows = [side for side in (*SPLITS, "unassigned") if (frame["side"] == side).any()]
@@ -356,6 +365,8 @@ def _common_classes(labels: np.ndarray, k: int) -> np.ndarray:
 
 def _cautions(ps: PatchSet, sides: np.ndarray, groups: np.ndarray) -> list[str]:
     """What a reader must know about this split."""
+    import pandas as pd
+
     notes = []
     unit = unit_of(ps)
     if not ps.card.patients_known and not any("NO PATIENT INFORMATION" in text for text in ps.card.warnings):

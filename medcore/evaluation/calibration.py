@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq, minimize
 from scipy.special import expit, log_softmax, logit, softmax
-from scipy.stats import f, ncf
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate, not_estimable
@@ -143,6 +141,9 @@ def _error_estimate(found: SquaredError, patients: int, about: dict[str, Any]) -
 
     **Reference** Satterthwaite 1946, doi:10.2307/3002019 (degrees of freedom of a sum of squares).
     """
+    from scipy.optimize import brentq
+    from scipy.stats import f, ncf
+
     name, value = CALIBRATION[1], float(np.sqrt(max(0.0, found.plain - found.chance)))
     if found.chance <= 1e-15:
         return not_estimable(name, "no spread between patients", value=value, **about)
@@ -266,6 +267,8 @@ def fit_temperature(scores: Scores) -> Temperature:
 
     **Reference** Guo et al. 2017, arXiv:1706.04599.
     """
+    from scipy.optimize import minimize
+
     refuse_test_data(scores, "a temperature")
     _needs_two_classes(scores, "a temperature")
     logits = scores.score if scores.score.ndim == 2 else np.stack([np.zeros(len(scores)), scores.score], axis=1)
@@ -297,6 +300,8 @@ def fit_logistic(scores: Scores) -> Logistic:
 
     **Reference** Platt 1999; corrected targets as in Lin et al. 2007, doi:10.1007/s10994-007-5018-6.
     """
+    from scipy.optimize import minimize
+
     refuse_test_data(scores, "a calibration")
     _needs_two_classes(scores, "a calibration")
     score, positive = scores.positive_score, scores.positive

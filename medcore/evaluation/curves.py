@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.resampling import group_index, resample_counts
@@ -102,7 +102,7 @@ def mean_roc(folds: Sequence[Scores], *, grid: np.ndarray = GRID, level: float =
     value = curves.mean(axis=0)
     if len(folds) < 2:
         return Band(grid, value, None, None)
-    half = student.ppf(0.5 + level / 2, len(folds) - 1) * curves.std(axis=0, ddof=1) / np.sqrt(len(folds))
+    half = stdtrit(len(folds) - 1, 0.5 + level / 2) * curves.std(axis=0, ddof=1) / np.sqrt(len(folds))
     return Band(grid, value, np.clip(value - half, 0, 1), np.clip(value + half, 0, 1))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate, printed_p
@@ -163,7 +163,7 @@ def _delong_limits(one: Measure, level: float) -> Limits | None:
 def _delong_difference(one: Measure, level: float) -> Limits | None:
     positive = list(one.parts.values())[1]
     found = delong_test(positive, *one.ranked)  # type: ignore[misc]
-    half = float(norm.ppf(0.5 + level / 2)) * found.error
+    half = float(ndtri(0.5 + level / 2)) * found.error
     limits = (found.value, found.value - half, found.value + half)
     return Limits(*limits, "DeLong, paired", printed_p(found.p)) if found.error > 1e-10 else None
 

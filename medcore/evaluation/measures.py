@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.proportions import clustered_difference, clustered_limits, effective_cases, tables_of_patients
@@ -234,7 +233,7 @@ def _drawn_at_prevalence(metric: str, tables: np.ndarray, positive: int) -> Call
             function = confusion.metric_function(base, positive)
             share, found = float(function(tables.sum(0))), effective_cases(tables, function)
             # Student's t instead of the normal quantile is the same as fewer cases
-            n = found.n * float((norm.ppf(0.5 + level / 2) / student.ppf(0.5 + level / 2, found.freedom)) ** 2)
+            n = found.n * float((ndtri(0.5 + level / 2) / stdtrit(found.freedom, 0.5 + level / 2)) ** 2)
             rates.append(generator.beta(share * n + 0.5, (1 - share) * n + 0.5, DRAWS))
         low, high = np.quantile(_at_prevalence(metric, *rates), [0.5 - level / 2, 0.5 + level / 2])
         value = float(confusion.metric_function(metric, positive)(tables.sum(0)))

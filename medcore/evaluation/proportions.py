@@ -15,8 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.resampling import degrees_of_freedom
@@ -51,7 +50,7 @@ def wilson_limits(
     """
     if not (n > 0 and 0 <= successes <= n):
         raise MedcoreError(f"wilson: {successes} successes of n = {n} are impossible")
-    z = norm.ppf(0.5 + level / 2) if quantile is None else quantile
+    z = ndtri(0.5 + level / 2) if quantile is None else quantile
     share = successes / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
@@ -72,6 +71,8 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
 
     **Reference** McNemar 1947, doi:10.1007/BF02295996.
     """
+    from scipy.stats import binomtest
+
     first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
     if first.shape != second.shape:
         raise MedcoreError(f"mcnemar: first_right has shape {first.shape}, second_right {second.shape}")
@@ -125,7 +126,7 @@ def clustered_limits(
     low, width = bounds[0], bounds[1] - bounds[0]
     share = float(np.clip((metric(tables.sum(0)) - low) / width, 0, 1))
     n, freedom = effective_cases(tables, metric, bounds)
-    limits = wilson_limits(share * n, n, level, quantile=float(student.ppf(0.5 + level / 2, freedom)))
+    limits = wilson_limits(share * n, n, level, quantile=float(stdtrit(freedom, 0.5 + level / 2)))
     return low + width * limits[0], low + width * limits[1]
 
 
@@ -159,7 +160,7 @@ def clustered_difference(
         left_out, float(np.square(cases).sum()), correlated / max(independent, 1e-300), list(sizes.T > 0)
     )
     value = float(metric(tables_of_patients(truth, first, group, patients, classes).sum(0)) - metric(tables.sum(0)))
-    half = float(student.ppf(0.5 + level / 2, freedom)) * np.sqrt(design * independent)
+    half = float(stdtrit(freedom, 0.5 + level / 2)) * np.sqrt(design * independent)
     return value - half, value + half
 
 

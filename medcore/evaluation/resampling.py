@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import t as student
+from scipy.special import expit, logit, stdtrit
 
 from medcore.errors import MedcoreError
 from medcore.metrics.confusion import Metric
@@ -161,7 +160,7 @@ def jackknife_limits(
     tiny = 1e-12 * max(1.0, abs(value))
     if error <= tiny or (bounds is not None and not bounds[0] + tiny < value < bounds[1] - tiny):
         return None
-    quantile = student.ppf(0.5 + level / 2, degrees_of_freedom(influence, members))
+    quantile = stdtrit(degrees_of_freedom(influence, members), 0.5 + level / 2)
     if bounds is None:
         return value - quantile * error, value + quantile * error
     low, width = bounds[0], bounds[1] - bounds[0]

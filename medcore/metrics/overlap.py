@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from medcore.errors import MedcoreError
 from medcore.metrics.confusion import Array, confusion_matrix, diagonal, ratio
@@ -18,6 +17,8 @@ from medcore.metrics.confusion import Array, confusion_matrix, diagonal, ratio
 
 def border(region: np.ndarray) -> np.ndarray:
     """The pixels of a region that have a 4-neighbour outside of it. **Shape** ``(H, W)`` bool, both."""
+    from scipy import ndimage
+
     return region & ~ndimage.binary_erosion(region, border_value=1)
 
 
@@ -42,6 +43,8 @@ def border_distances(
 
 
 def _nearest(these: np.ndarray, those: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
     if not those.any():
         return np.full(int(these.sum()), np.inf)
     return ndimage.distance_transform_edt(~those)[these]

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import norm, rankdata
 
 from medcore.errors import MedcoreError
 from medcore.metrics.confusion import Array
@@ -217,6 +215,8 @@ def delong(positive: np.ndarray, scores: np.ndarray) -> DeLong:
     Raises:
         MedcoreError: Fewer than two positive or two negative cases.
     """
+    from scipy.stats import rankdata
+
     positive, scores = np.asarray(positive, dtype=bool), np.atleast_2d(np.asarray(scores, dtype=float))
     m, n = int(positive.sum()), int((~positive).sum())
     if m < 2 or n < 2:
@@ -236,7 +236,9 @@ def delong_limits(auroc: float, variance: float, level: float = 0.95) -> tuple[f
 
     **Reference** Qin & Hotilovac 2008, doi:10.1177/0962280207087173.
     """
-    half = norm.ppf(0.5 + level / 2) * np.sqrt(variance) / (auroc * (1 - auroc))
+    from scipy.special import expit, logit, ndtri
+
+    half = ndtri(0.5 + level / 2) * np.sqrt(variance) / (auroc * (1 - auroc))
     return float(expit(logit(auroc) - half)), float(expit(logit(auroc) + half))
 
 
@@ -251,7 +253,9 @@ def delong_test(positive: np.ndarray, first: np.ndarray, second: np.ndarray) -> 
     Returns:
         The difference, its standard error and the two-sided p (1 when the scores order the cases alike).
     """
+    from scipy.special import ndtr
+
     auroc, covariance = delong(positive, np.stack([first, second]))
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     value, error = float(auroc[0] - auroc[1]), float(np.sqrt(max(0.0, variance)))
-    return Difference(value, error, float(2 * norm.sf(abs(value) / error)) if error > 1e-15 else float(value == 0))
+    return Difference(value, error, float(2 * ndtr(-abs(value) / error)) if error > 1e-15 else float(value == 0))

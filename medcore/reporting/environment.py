@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from medcore import __version__
+from medcore.data.parallel import available_cores
 from medcore.data.source import repository_root
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "scipy", "papermill", "nbconvert")
@@ -86,26 +87,6 @@ def peak_memory_bytes() -> int:
 LIBRARIES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
-LOOK = 0.3  # seconds to look at the machine before sharing it out
-
-
-def thread_share(jobs: int) -> int:
-    """Threads for each of ``jobs`` kernels: the cores that nobody else is busy on, shared out; at least one."""
-    return max(1, idle_cores() // jobs)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def idle_cores() -> int:
-    """Cores that this process may use and that are not busy now."""
-    import psutil
-
-    cores = available_cores()
-    busy = psutil.cpu_percent(interval=LOOK) / 100
-    return max(1, round(cores * (1 - busy)))
 
 
 def kernel_environment(threads: int) -> dict[str, str]:

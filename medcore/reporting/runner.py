@@ -23,10 +23,11 @@ from typing import Any
 
 import nbformat
 
+from medcore.data.parallel import thread_share
 from medcore.data.source import data_home
 from medcore.errors import MedcoreError
 from medcore.reporting.body import write_body
-from medcore.reporting.environment import Anonymiser, git_commit, gpu_for, kernel_environment, thread_share
+from medcore.reporting.environment import Anonymiser, git_commit, gpu_for, kernel_environment
 from medcore.reporting.figures import write_thumbnail
 from medcore.reporting.folders import SUFFIXES, begin, give_name, refuse_foreign, sole_writer
 from medcore.reporting.parameters import PROFILE_VARIABLE, SOURCES
@@ -83,7 +84,7 @@ def _write(partial: Path, executed: dict[str, Any], results: Results, name: str)
     """Write notebook, results, report and thumbnail; returns what must be said about it."""
     (partial / RUN_NOTEBOOK).write_text(nbformat.writes(nbformat.from_dict(executed)), encoding="utf-8")
     try:
-        body = write_body(executed)
+        body = write_body(executed, unit=results.data.unit)
         if body.narrative.undescribed:
             results.warnings.append(f"Images without a description: {'; '.join(body.narrative.undescribed)}.")
         page = body_page(body, results, name)

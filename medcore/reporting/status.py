@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from medcore.data.parallel import GROUPS, control_files
 
 KEY = "medcore"  # where our engine leaves the verdict, in the notebook's metadata
 MEMORY_NAMES = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
@@ -112,7 +113,6 @@ def source_of(cell: dict[str, Any]) -> str:
 
 
 NEARLY_ALL = 0.92  # share of the memory limit that, once reached by a killed kernel, explains the kill
-GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # control groups, and the one we are in
 KILL_COUNTERS = (Path("/proc/vmstat"), GROUPS / "memory.events", GROUPS / "memory" / "memory.oom_control")
 
 
@@ -134,27 +134,12 @@ def memory_limit() -> int:
     import psutil
 
     limits = [psutil.virtual_memory().total]
-    for path in _limit_files():
+    for path in control_files("memory", "memory.limit_in_bytes", "memory.max"):
         try:
             limits.append(int(path.read_text()))
         except (OSError, ValueError):  # absent, or the word "max"
             continue
     return min(limits)
-
-
-def _limit_files() -> Iterator[Path]:
-    """Where the limits of our control group and of those around it stand, for both versions of control groups."""
-    try:
-        lines = OWN.read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in [*lines, "0::/", "0:memory:/"]:
-        _, controllers, place = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        root, name = (GROUPS / "memory", "memory.limit_in_bytes") if controllers else (GROUPS, "memory.max")
-        inner = root / place.lstrip("/")
-        yield from (group / name for group in (inner, *inner.parents) if group == root or root in group.parents)
 
 
 class MemoryWatch:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedKFold
 
 from medcore.data import stain
 from medcore.data.load import limit_images, read_set
@@ -186,6 +185,8 @@ def random_folds(patches: PatchSet, k: int, *, seed: int = 0) -> list[Fold]:
     Raises:
         MedcoreError: A class has fewer images than there are folds.
     """
+    from sklearn.model_selection import StratifiedKFold
+
     smallest = np.bincount(patches.labels).min() if len(patches) else 0
     if smallest < k:
         raise MedcoreError(f"random_folds: k={k}, but the rarest class has {smallest} images")

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from joblib import cpu_count
 from torch import Tensor
 
+from medcore.data.parallel import available_cores
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
 from medcore.training.augment.apply import apply_chosen, choose, part_of, to_float
@@ -320,7 +320,7 @@ def own_sizes(patches: PatchSet) -> Tensor | None:
 
 def spare_cores() -> int:
     """Cores of this process that torch's kernels leave alone."""
-    return cpu_count() - torch.get_num_threads()
+    return available_cores() - torch.get_num_threads()
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

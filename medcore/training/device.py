@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medcore.data.parallel import available_cores
 from medcore.errors import MedcoreError
 
 
@@ -152,6 +153,11 @@ def _cpu_flags() -> frozenset[str]:
             return frozenset(word for line in file if line.startswith("flags") for word in line.split())
     except OSError:
         return frozenset()
+
+
+def usable_threads() -> int:
+    """Threads of torch's kernels in this process, as far as there are cores for them."""
+    return min(torch.get_num_threads(), available_cores())
 
 
 @contextmanager

@@ -27,10 +27,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from joblib import Parallel, cpu_count, delayed, parallel_config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from medcore.data.parallel import thread_share
 from medcore.errors import MedcoreError
 from medcore.training.device import choose_device
 
@@ -210,15 +210,18 @@ def run_jobs(
     Raises:
         MedcoreError: The engine is unknown or not installed.
     """
+    from joblib import Parallel, delayed, parallel_config
+
     if engine not in ENGINES:
         raise MedcoreError(f"engine={engine!r}: unknown; choose one of {', '.join(ENGINES)}")
     if jobs < 1:
         raise MedcoreError(f"jobs={jobs}: must be at least 1")
-    threads = max(1, cpu_count() // jobs)
+    threads = thread_share(jobs)
     if engine == "loky" and jobs == 1:
         yield from ((number, _with_threads(function, task, threads)) for number, task in enumerate(tasks))
         return
-    with _cluster(engine, jobs), parallel_config(backend=engine):
+    share: dict[str, Any] = {"inner_max_num_threads": threads} if engine == "loky" else {}
+    with _cluster(engine, jobs), parallel_config(backend=engine, **share):
         # Ray's backend for joblib hands results out only when all of them are there
         parallel = Parallel(n_jobs=jobs, return_as="list" if engine == "ray" else "generator_unordered")
         yield from parallel(delayed(_numbered)(function, number, task, threads) for number, task in enumerate(tasks))

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -28,6 +27,9 @@ from medcore.training.config import TrainConfig
 from medcore.training.distributed import run_jobs
 from medcore.training.fit import fit
 from medcore.training.objectives import Objective
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class CrossValidation:
     @property
     def summary(self) -> pd.DataFrame:
         """Mean, standard deviation (n − 1), lowest and highest of every validation column over the folds."""
+        import pandas as pd
+
         values = self.table[[name for name in self.table if str(name).startswith("val_")]].astype(float)
         return pd.DataFrame({"mean": values.mean(), "sd": values.std(), "low": values.min(), "high": values.max()})
 
@@ -115,6 +119,8 @@ def cross_validate(
         TestDataRefused: Test images are among them.
         MedcoreError: There are fewer patients than folds, or a fold failed (the message names it).
     """
+    import pandas as pd
+
     config = config or TrainConfig()
     if (patches.splits == "test").any():
         raise TestDataRefused("cross_validate: some images are marked 'test'; leave them out with where(split=…)")

@@ -6,10 +6,12 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -39,6 +41,8 @@ class History:
     @property
     def table(self) -> pd.DataFrame:
         """One row per epoch; ``test_`` columns are for the curve only."""
+        import pandas as pd
+
         return pd.DataFrame(self.rows)
 
     @property

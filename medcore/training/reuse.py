@@ -33,6 +33,7 @@ from medcore.models import build
 from medcore.models.sealed import MODEL, put_weights
 from medcore.training import checkpoint
 from medcore.training.config import WITHOUT_EFFECT, TrainConfig
+from medcore.training.device import usable_threads
 from medcore.training.fit import fit
 from medcore.training.objectives import Objective
 
@@ -116,7 +117,7 @@ def model_key(
     facts = {
         "spec": dict(spec),
         "objective": objective.describe(),
-        "config": choices | {"threads": config.threads or torch.get_num_threads()},
+        "config": choices | {"threads": config.threads or usable_threads()},
         "train": train.fingerprint,
         "validation": validation.fingerprint,
     }

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedGroupKFold
 
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import group_names
@@ -101,6 +97,8 @@ def cue_table(ps: PatchSet, statistics: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per number, best first: ``cue``, the ``class`` it tells best, and ``auroc`` (0.5 = nothing, 1 = all).
     """
+    from scipy.stats import rankdata
+
     labelled = ps.labels >= 0
     cues = cue_values(ps, statistics)[labelled]
     labels = ps.labels[labelled]
@@ -137,6 +135,9 @@ def shortcut_score(ps: PatchSet, cues: pd.DataFrame, *, seed: int = 0) -> tuple[
     Returns:
         (balanced accuracy out of fold, chance level), or None where it cannot be measured (one class, few patients).
     """
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.metrics import balanced_accuracy_score
+
     values = cues.to_numpy(dtype=float)
     folds = _folds(ps, seed)
     if folds is None or not values.shape[1]:
@@ -157,6 +158,8 @@ def column_scores(ps: PatchSet, *, seed: int = 0) -> pd.DataFrame:
     Returns:
         ``column``, ``balanced_accuracy`` and ``chance``, best first; empty where it cannot be measured.
     """
+    from sklearn.metrics import balanced_accuracy_score
+
     folds = _folds(ps, seed)
     found = []
     if folds is not None:
@@ -173,6 +176,8 @@ def column_scores(ps: PatchSet, *, seed: int = 0) -> pd.DataFrame:
 
 def _folds(ps: PatchSet, seed: int) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]] | None:
     """(rows with a label, their labels, folds over patients), or None where there are too few."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     rows = np.flatnonzero(ps.labels >= 0)
     if len(rows) > MOST_IMAGES:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_IMAGES, replace=False))

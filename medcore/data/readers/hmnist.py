@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from medcore.data.datasets import card as facts_of
@@ -192,6 +191,8 @@ def write_pixels_csv(small: PatchSet, folder: Path) -> Path:
     Raises:
         MedcoreError: The images are of another size, or the classes are not those of HAM10000.
     """
+    import pandas as pd
+
     if small.shape[:2] != (SIDE, SIDE) or set(small.classes) != set(CODES):
         raise MedcoreError(
             f"write_pixels_csv: images of {small.shape[0]}×{small.shape[1]} with classes {small.classes}; the table "

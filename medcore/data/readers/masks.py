@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from medcore.data.images import Decoded
 from medcore.data.readers.listing import Problems
@@ -114,6 +113,8 @@ def look_at(path: Path, decoded: Decoded) -> MaskLook:
 
 def _numbers_objects(values: np.ndarray, found: np.ndarray) -> bool:
     """Whether the values are 1…n without a gap and each is one piece."""
+    from scipy import ndimage
+
     objects = found[found > 0]
     if len(objects) == 0 or not np.array_equal(objects, np.arange(1, len(objects) + 1)):
         return False

@@ -18,10 +18,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from medcore.data.patchset import PatchSet
@@ -196,6 +192,10 @@ def colours_from_labels(sides: Sides) -> Scores:
     The comparison for anomaly scores that were weighted on the same labels: ridge logistic regression on the square
     roots of the colour histogram's shares.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     asked = abnormal_scores(sides.validation, np.zeros(len(sides.validation)), abnormal=sides.abnormal)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=COLOUR_RIDGE, max_iter=2000))
     model.fit(np.sqrt(colour_histogram(sides.validation)), asked.truth)
@@ -263,6 +263,8 @@ def fit_linear(normal: PatchSet, components: int, *, seed: int = 0) -> LinearAut
         TestDataRefused: an image is marked ``test``.
         MedcoreError: there are fewer pictures than components.
     """
+    from sklearn.decomposition import PCA
+
     refuse_test_images(normal, "principal components")
     if not 1 <= components <= len(normal):
         raise MedcoreError(f"fit_linear: components={components} must be 1 to the {len(normal)} normal images")

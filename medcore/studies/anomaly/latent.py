@@ -8,10 +8,6 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.covariance import LedoitWolf
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from medcore.data.patchset import PatchSet
@@ -51,6 +47,8 @@ class LatentSpace:
 
     def maps(self) -> tuple[np.ndarray, np.ndarray]:
         """The codes in the plane: principal components, and t-SNE. Each **Shape** ``(N, 2)``."""
+        from sklearn.decomposition import PCA
+
         return PCA(2, random_state=self.seed).fit_transform(self.codes), neighbour_map(self.codes, seed=self.seed)
 
     def neighbours(self, unit: str = "patient") -> pd.DataFrame:
@@ -89,6 +87,8 @@ def mahalanobis(model: VAE | ConvAutoencoder | DenseAutoencoder, normal: PatchSe
 
     **Reference**: Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4 (the shrinkage).
     """
+    from sklearn.covariance import LedoitWolf
+
     refuse_test_images(normal, "the covariance of codes")
     fitted = LedoitWolf().fit(encode_set(model, normal))
     return fitted.mahalanobis(encode_set(model, ps))
@@ -119,6 +119,8 @@ def neighbour_map(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
     **Reference**: van der Maaten & Hinton 2008, JMLR 9:2579.
     """
+    from sklearn.manifold import TSNE
+
     if len(codes) < 4:
         return np.zeros((len(codes), 2))
     perplexity = min(30.0, (len(codes) - 1) / 3)
@@ -151,6 +153,8 @@ def nearest_neighbours(
     Raises:
         MedcoreError: Fewer than two patients.
     """
+    from sklearn.neighbors import NearestNeighbors
+
     patients = np.unique(np.asarray(patients), return_inverse=True)[1]
     if patients.max(initial=0) == 0:
         raise MedcoreError(
@@ -213,6 +217,8 @@ def samples_and_neighbours(
         Samples ``(n, H, W, C)`` float32, neighbours ``(n, H, W, C)`` uint8, root mean squared distance ``(n,)`` of
         intensities 0 to 1 at 32 pixels.
     """
+    from sklearn.neighbors import NearestNeighbors
+
     drawn = model.sample(count, torch.Generator().manual_seed(seed)).permute(0, 2, 3, 1).cpu().numpy()
     small = NearestNeighbors(n_neighbors=1).fit(_small_set(train))
     distance, nearest = small.kneighbors(_small(torch.from_numpy(drawn).permute(0, 3, 1, 2)).flatten(1).numpy())
@@ -232,6 +238,8 @@ def memory_table(drawn: np.ndarray, train: PatchSet, others: PatchSet) -> pd.Dat
         Rows ``drawn`` and ``real``: ``images``, ``median distance``, and ``nearer than 5 % of the real`` (images closer
         to a training image than the closest twentieth of the real ones).
     """
+    from sklearn.neighbors import NearestNeighbors
+
     found = NearestNeighbors(n_neighbors=1).fit(_small_set(train))
     real = found.kneighbors(_small_set(others))[0][:, 0] / np.sqrt(found.n_features_in_)
     limit = np.quantile(real, 0.05)

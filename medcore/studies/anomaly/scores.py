@@ -13,14 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from medcore.data.patchset import PatchSet
@@ -37,6 +33,9 @@ from medcore.metrics.similarity import (
 )
 from medcore.metrics.stain_scores import dab, lost, redness
 from medcore.models.vae import VAE, VAEOutput, kl_divergence
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 STRENGTH = 0.3  # inverse of the ridge: weights of related errors share what they explain instead of cancelling out
 FOLDS = 5
@@ -83,6 +82,8 @@ class WeightedErrors:
             TestDataRefused: A case is marked ``test``.
             MedcoreError: The lengths differ, or too few patients of one kind to leave any out.
         """
+        from sklearn.model_selection import StratifiedGroupKFold
+
         refuse_test_data(scores, "the weights of the errors")
         if len(profile) != len(scores):
             raise MedcoreError(f"WeightedErrors: {len(profile)} profiles for {len(scores)} cases")
@@ -104,6 +105,10 @@ class WeightedErrors:
 
 
 def _pipeline() -> Pipeline:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=2000))
 
 

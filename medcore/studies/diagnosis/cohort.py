@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 
 from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
@@ -308,6 +307,8 @@ def _linked(patches: PatchSet, names: np.ndarray) -> np.ndarray:
 
 def _balanced_folds(strata: np.ndarray, truth: np.ndarray, group: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Folds from scikit-learn's greedy draw; some draws are tried, for linked patients can empty a fold."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     for attempt in range(20):
         folds = np.zeros(len(strata), dtype=np.int64)
         splitter = StratifiedGroupKFold(k, shuffle=True, random_state=(seed + 1000 * attempt) % 2**32)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
 
 from medcore.evaluation.scores import Scores
 from medcore.metrics.ranking import within_fold_auroc
@@ -45,6 +43,8 @@ def reader_auroc(read: pd.DataFrame, taught: pd.DataFrame | None = None) -> floa
         taught: Of the patients from whom the weights come; None takes the other folds of ``read``, and counts pairs
             within folds.
     """
+    from sklearn.metrics import roc_auc_score
+
     truth = read["truth"].to_numpy()
     if taught is None:
         fold = read["fold"].to_numpy()
@@ -76,6 +76,8 @@ def best_auroc(read: pd.DataFrame, *, by_number: bool = True) -> float:
         by_number: Silent patients rank among the healthy by how few windows they have, since a clean window more is an
             argument more against an infection; else they rank like the healthy.
     """
+    from sklearn.metrics import roc_auc_score
+
     score = -read["windows"].to_numpy(dtype=float) if by_number else np.zeros(len(read))
     found = (read["truth"] == 1).to_numpy() & ~is_silent(read)
     return float(roc_auc_score(read["truth"], np.where(found, np.inf, score).clip(max=1.0)))
@@ -131,6 +133,8 @@ def by_window_count(diagnoses: Diagnoses, parts: int = 3) -> pd.DataFrame:
         ``windows`` (range), ``patients``, ``infected``, ``auroc`` (None where one kind is missing), ``sensitivity``,
         ``specificity``, ``mean_score_healthy``.
     """
+    from sklearn.metrics import roc_auc_score
+
     table = diagnoses.table
     place = (table["windows"].rank() - 0.5) / len(table)  # patients with equally many windows stay together
     rows = []
@@ -153,6 +157,8 @@ def by_window_count(diagnoses: Diagnoses, parts: int = 3) -> pd.DataFrame:
 
 def count_dependence(diagnoses: Diagnoses) -> tuple[float, float] | None:
     """Spearman correlation of number of windows and score among healthy patients, with its p; None when constant."""
+    from scipy.stats import spearmanr
+
     healthy = diagnoses.table[diagnoses.table["truth"] == 0]
     if len(healthy) < 3 or healthy["windows"].nunique() < 2 or healthy["score"].nunique() < 2:
         return None

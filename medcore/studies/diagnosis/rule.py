@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.calibration import Logistic, fit_logistic
@@ -80,6 +79,8 @@ def choose_window_rule(cohort: Cohort, choices: DiagnosisChoices = DEFAULT) -> W
         TestDataRefused: A patient is marked ``test``.
         MedcoreError: No window is annotated positive, or none negative.
     """
+    from sklearn.metrics import roc_auc_score
+
     candidates = {name: cohort.window_scores(name) for name in cohort.scores}
     first = next(iter(candidates.values()))
     refuse_test_data(first, "a window threshold")
@@ -296,6 +297,8 @@ def choose_diagnosis(cohort: Cohort, choices: DiagnosisChoices = DEFAULT) -> Dia
         TestDataRefused: A patient is marked ``test``.
         MedcoreError: One class only, too few patients for the folds, or no annotated windows.
     """
+    from sklearn.metrics import roc_auc_score
+
     if not choices.aggregations:
         raise MedcoreError(
             f"choose_diagnosis: no aggregation to choose from; known are {', '.join(DEFAULT.aggregations)}"

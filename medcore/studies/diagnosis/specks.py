@@ -12,14 +12,18 @@ beside it looks at colour alone.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import ndimage
-from sklearn.ensemble import ExtraTreesClassifier
 
 from medcore.data.patchset import PatchSet
 from medcore.data.stain import optical_density
 from medcore.errors import MedcoreError
 from medcore.metrics.stain_scores import brown_map
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesClassifier
 
 BROWN = 0.12  # brown excess above which a pixel belongs to a speck; glass and haematoxylin stay below
 FAINT = 0.05  # thin structures below are noise
@@ -65,6 +69,8 @@ def fit_forest(features: np.ndarray, label: np.ndarray, *, seed: int = 0) -> Ext
 
     **Reference** Geurts, Ernst & Wehenkel 2006, doi:10.1007/s10994-006-6226-1.
     """
+    from sklearn.ensemble import ExtraTreesClassifier
+
     if len(np.unique(label)) < 2:
         raise MedcoreError(f"fit_forest: all {len(label)} windows are annotated alike; both kinds are needed")
     forest = ExtraTreesClassifier(300, min_samples_leaf=3, class_weight="balanced", random_state=seed)
