@@ -21,7 +21,7 @@ from medcore.reporting.front import front
 from medcore.reporting.report import ReportExporter, find_results, report_page
 from medcore.reporting.sanitise import Narrative, clean, column_classes, page_fragment
 from medcore.reporting.status import Verdict, verdict_of
-from medcore.reporting.wording import PHANTOM_LINE, SMOKE_LINE, duration, memory
+from medcore.reporting.wording import PHANTOM_LINE, SMOKE_LINE, answer_in_words, duration, memory
 
 SHELL_LIMIT = 60_000  # bytes of a report without its figures
 DATA_URI = re.compile(r"data:image/[^\"]+")
@@ -51,13 +51,17 @@ def test_a_report_holds_what_a_reviewer_needs_in_order() -> None:
     wanted = [
         PHANTOM_LINE,
         "06 · Patch classification",
-        results.summary,
+        answer_in_words(results),
         results.audit.verdict,
         str(results.metrics[0]),
         results.baselines[2].baseline,
         str(results.differences[0]),
+        results.summary,
         results.warnings[0],
         results.data.fingerprint[:16],
+        "2701 images found",  # the flow of cases: one was left out
+        "broken image",
+        "540 images of 24 patients",
         "Why the patient is the unit",
         results.checklist[0].question,
         "epochs",
@@ -229,7 +233,7 @@ def test_an_image_that_is_none_is_said_to_be_unreadable() -> None:
 
 def test_tables_scroll_and_have_no_empty_header() -> None:
     fragment = page_fragment("<table><tr><th></th><th>a</th></tr><tr><th>b</th><td>1</td></tr></table>", Narrative())
-    assert fragment.startswith('<section tabindex="0" aria-label="table 1"')
+    assert fragment.startswith('<section id="s-table--1" tabindex="0" aria-label="table 1"')
     assert "<th></th>" not in fragment and "<th>b</th>" in fragment
 
 

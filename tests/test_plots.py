@@ -143,18 +143,32 @@ def notebook(monkeypatch):
     return shown
 
 
+@pytest.mark.parametrize("words", [{"alt": "A line."}, {"alt": "A line.", "caption": " "}, {"caption": "A line."}])
+def test_show_demands_a_description_and_a_caption(words):
+    with pytest.raises((MedcoreError, TypeError), match="alt|caption"):
+        show(plt.figure(), **words)
+
+
+def test_a_plot_says_in_the_caption_what_its_bars_and_lines_are(notebook):
+    found = [Estimate("auroc", 0.8, 0.7, 0.9, 40, "patient", "test", method=m) for m in ("DeLong", "DeLong", "exact")]
+    show(intervals.forest(found), alt="Three values.", caption="AUROC of three methods.")
+    ((_, metadata),) = notebook
+    caption = next(iter(metadata.values()))["caption"]
+    assert caption == "AUROC of three methods. Dotted: chance. Dots: values; lines: 95 % CI (DeLong)."
+
+
 @pytest.mark.parametrize("alt", ["", "   ", "figure", "Image.", "No description has been provided for this image"])
 def test_show_refuses_an_empty_alt_text(alt):
     with pytest.raises(MedcoreError, match="alt"):
-        show(plt.figure(), alt=alt)
+        show(plt.figure(), alt=alt, caption="A figure of nothing.")
 
 
 def test_show_sends_alt_text_with_the_picture_and_closes_the_figure(notebook):
     figure, ax = plt.subplots()
     ax.plot([1, 2])
-    show(ax, alt="A line that\n rises.")
+    show(ax, alt="A line that\n rises.", caption="What it is.")
     ((bundle, metadata),) = notebook
-    assert metadata == {"image/svg+xml": {"alt": "A line that rises."}}
+    assert metadata == {"image/svg+xml": {"alt": "A line that rises.", "caption": "What it is."}}
     assert bundle["text/plain"] == "A line that rises." and "<svg" in bundle["image/svg+xml"]
     assert not plt.fignum_exists(figure.number)
 
@@ -167,8 +181,8 @@ def test_large_drawings_and_photographs_become_pictures_of_twice_the_size(notebo
 
     _, ax = plt.subplots()
     ax.plot(RNG.random(9000), RNG.random(9000), "o")
-    show(ax, alt="many dots")
-    show(images.image_grid(RNG.random((48, 64, 64, 3))), alt="noise")
+    show(ax, alt="many dots", caption="What it is.")
+    show(images.image_grid(RNG.random((48, 64, 64, 3))), alt="noise", caption="What it is.")
     (dots, dots_facts), (photo, photo_facts) = notebook
     assert "image/png" in dots and "image/jpeg" in photo
     for bundle, facts, mime in ((dots, dots_facts, "image/png"), (photo, photo_facts, "image/jpeg")):
@@ -179,12 +193,12 @@ def test_large_drawings_and_photographs_become_pictures_of_twice_the_size(notebo
 
 def test_show_takes_arrays_of_axes_and_subfigures(notebook):
     _, axes = plt.subplots(2, 2)
-    show(axes, alt="four empty axes")
+    show(axes, alt="four empty axes", caption="What it is.")
     figure = plt.figure()
-    show(figure.subfigures(1, 2)[0].subplots(), alt="one in a subfigure")
+    show(figure.subfigures(1, 2)[0].subplots(), alt="one in a subfigure", caption="What it is.")
     assert len(notebook) == 2 and not plt.get_fignums()
     with pytest.raises(MedcoreError, match="Figure or Axes"):
-        show("not a figure", alt="nothing")
+        show("not a figure", alt="nothing", caption="What it is.")
 
 
 def test_show_works_without_ipython(monkeypatch):
@@ -196,14 +210,14 @@ def test_show_works_without_ipython(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    show(plt.figure(), alt="an empty figure")
+    show(plt.figure(), alt="an empty figure", caption="What it is.")
     assert not plt.get_fignums()
 
 
 def test_the_figure_is_closed_even_when_drawing_fails(notebook, monkeypatch):
     monkeypatch.setattr(display_module, "encode", lambda figure: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        show(plt.figure(), alt="an empty figure")
+        show(plt.figure(), alt="an empty figure", caption="What it is.")
     assert not plt.get_fignums()
 
 
@@ -215,7 +229,7 @@ def test_a_real_kernel_carries_the_picture_and_its_alt_text():
     code = (
         "import numpy as np\nfrom medcore.plots import show\nfrom medcore.plots.images import image_grid\n"
         "noise = np.random.default_rng(0).random((40, 64, 64, 3))\n"
-        "show(image_grid(noise), alt='forty squares of noise')"
+        "show(image_grid(noise), alt='forty squares of noise', caption='What it is.')"
     )
     notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)]), kernel_name="python3").execute()
     (output,) = notebook.cells[0].outputs
@@ -452,14 +466,18 @@ def test_the_confusion_heatmap_writes_its_counts_and_never_rounds_to_0_or_100():
 def test_names_are_drawn_as_text_and_never_as_formulas(name, notebook, recwarn):
     ax = confusion.confusion_heatmap(np.eye(2, dtype=int), classes=[name, "plain"])
     assert name in [label.get_text() for label in ax.get_xticklabels()]
-    show(ax, alt="two classes")
+    show(ax, alt="two classes", caption="What it is.")
     assert "svg" in next(iter(notebook[0][0])) and not [w for w in recwarn if "Glyph" in str(w.message)]
 
 
 def test_names_that_no_font_can_draw_become_numbers_that_the_description_explains(notebook, recwarn, monkeypatch):
     latin = frozenset(range(0x250)) | frozenset(map(ord, "·−"))
     monkeypatch.setattr(display_module, "characters", lambda: latin)
-    show(confusion.confusion_heatmap(np.eye(2, dtype=int), classes=["良性", "恶性"]), alt="two classes")
+    show(
+        confusion.confusion_heatmap(np.eye(2, dtype=int), classes=["良性", "恶性"]),
+        alt="two classes",
+        caption="What it is.",
+    )
     ((bundle, _),) = notebook
     assert "1] = 良性" in bundle["text/plain"] and "2] = 恶性" in bundle["text/plain"]
     assert not [w for w in recwarn if "Glyph" in str(w.message)]

@@ -80,9 +80,9 @@ def test_a_run_for_a_report_shows_the_still_figure_and_no_control(
 ) -> None:
     draw, controls, _ = FIGURES[name]
     monkeypatch.setenv(interactive.STILL, "somewhere")
-    explore(draw, alt="What it shows.", **controls)
+    explore(draw, alt="What it shows.", caption="On 80 cases.", **controls)
     expected, facts = display_module.bundle_of(
-        draw(**{k: interactive.start_of(c) for k, c in controls.items()}), "What it shows."
+        draw(**{k: interactive.start_of(c) for k, c in controls.items()}), "What it shows.", "On 80 cases."
     )
     assert sent == [(expected, facts)] and "widget" not in str(list(expected))
 
@@ -104,20 +104,20 @@ def test_a_caption_travels_with_the_figure_into_the_report(
 def test_without_ipywidgets_the_still_figure_is_shown(sent: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interactive.importlib.util, "find_spec", lambda name: None)
     draw, controls, _ = FIGURES["operating point"]
-    explore(draw, alt="What it shows.", **controls)
+    explore(draw, alt="What it shows.", caption="On 80 cases.", **controls)
     assert len(sent) == 1 and set(sent[0][0]) == {"image/svg+xml", "text/plain"}
 
 
 def test_a_saved_notebook_keeps_the_still_figure_beside_the_control(sent: list) -> None:
     draw, controls, _ = FIGURES["operating point"]
-    explore(draw, alt="ROC curve & point", **controls)
+    explore(draw, alt="ROC curve & point", caption="On 80 cases.", **controls)
     ((data, metadata),) = sent
     assert "application/vnd.jupyter.widget-view+json" in data and "<svg" in data["image/svg+xml"]
     output = new_output("display_data", data=data, metadata=metadata)
     state = {"application/vnd.jupyter.widget-state+json": {"state": {"1": {"model_name": "FloatSliderModel"}}}}
     notebook = new_notebook(cells=[new_code_cell("explore(…)", outputs=[output])], metadata={"widgets": state})
     page = report_page(nbformat.from_dict(notebook), None)
-    assert re.search(r'<img src="data:image/svg\+xml,[^"]*" alt="ROC curve &amp; point"', page)
+    assert re.search(r'<img class="drawn" src="data:image/svg\+xml,[^"]*" alt="ROC curve &amp; point"', page)
     for leftover in ("<script", "FloatSlider", "widget-state", "widget-view", "interactive control"):
         assert leftover not in page, leftover
 
@@ -174,8 +174,8 @@ def test_the_latent_step_compares_with_the_mean_code() -> None:
         lambda: Slider(1, 1, 1),
         lambda: Choice([]),
         lambda: Choice(["a"], "b"),
-        lambda: explore(plt.figure, alt="a figure that never changes"),
-        lambda: explore(FIGURES["overlay"][0], alt=" Figure. ", opacity=Slider(0, 1, 0.5)),
+        lambda: explore(plt.figure, alt="a figure that never changes", caption="On 80 cases."),
+        lambda: explore(FIGURES["overlay"][0], alt=" Figure. ", caption="On 80 cases.", opacity=Slider(0, 1, 0.5)),
     ],
 )
 def test_what_cannot_be_controlled_is_refused(wrong) -> None:

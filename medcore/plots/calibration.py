@@ -66,6 +66,9 @@ def reliability_diagram(
         fontweight="bold",
         gid="calibration error",
     )
+    over = "single cases" if patient is None else "patients"
+    style.note(ax, f"Dots: {bins} bins of about equally many cases; bars: 95 % Wilson intervals over {over}.")
+    style.note(ax, "Dotted: perfect calibration; ticks below: single stated probabilities.")
     ax.set(xlabel="stated probability", ylabel="observed share", xlim=(-0.01, 1.01), ylim=(-0.08, 1.01), box_aspect=1)
     return ax
 
@@ -118,6 +121,8 @@ def decision_curves(found: Mapping[str, DecisionCurve], *, ax: Axes | None = Non
         if curve.low is not None and curve.high is not None:
             ax.fill_between(curve.threshold, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
         lines.append((name, curve.model, colour))
+    if any(curve.low is not None for curve in found.values()):
+        style.note(ax, "Band: 95 %, pointwise, from bootstrap resamples of patients.")
     top = max(float(np.max(values)) for _, values, _ in lines) or 0.01
     ax.set(xlabel="threshold probability", ylabel="net benefit", ylim=(-0.15 * top, 1.1 * top))
     ax.set_xlim(first.threshold[0], first.threshold[-1])

@@ -21,6 +21,8 @@ from medcore.evaluation.scores import Scores
 from medcore.evaluation.selective import RiskCoverage
 from medcore.plots import style
 
+DIAGONAL = "Dotted: chance."
+
 
 @style.styled
 def learning_curve(
@@ -131,7 +133,11 @@ def roc_curves(
         name, positive, values = rows[0]
         chosen = values >= operating_point
         ax.plot(chosen[~positive].mean(), chosen[positive].mean(), "o", color=style.INK, ms=7, mec="white", zorder=5)
-    _side_key(ax, "AUROC (95 % interval)" if estimates else "AUROC", labels)
+    _side_key(ax, "AUROC (95 % CI)" if estimates else "AUROC", labels)
+    unit = "single cases" if groups is None else "patients"
+    style.note(ax, DIAGONAL)
+    if resamples:
+        style.note(ax, f"Bands: 95 %, pointwise, from {resamples} bootstrap resamples of {unit}.")
     ax.set(
         xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), box_aspect=1, anchor="W"
     )
@@ -224,11 +230,14 @@ def robustness_curves(
                 ax.fill_between(part["severity"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
         if chance is not None:
             ax.axhline(chance, color=style.MUTED, lw=0.8, ls=(0, (2, 3)))
+            style.note(ax, "Dotted: guessing.")
+        if {"low", "high"} <= set(table):
+            style.note(ax, "Bands: 95 % CI of each point.")
         ax.set_title(name, fontsize=8.5)
         ax.grid(axis="y")
     for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
-    figure.supxlabel("severity of the corruption", fontsize=8.5)
+    figure.supxlabel("severity of the corruption (0: the image as it is)", fontsize=8.5)
     figure.supylabel(label or value.replace("_", " "), fontsize=8.5)
     if len(models) > 1:
         handles, texts = axes.flat[0].get_legend_handles_labels()
@@ -256,8 +265,11 @@ def fold_roc_curves(folds: Sequence[Scores], *, estimate: str = "", ax: Axes | N
     if band.low is not None and band.high is not None:
         ax.fill_between(band.x, band.low, band.high, color=style.PALETTE[0], alpha=0.18, lw=0)
     ax.plot(band.x, band.value, color=style.PALETTE[0], lw=2.2)
-    text = f"{estimate}\nblue: mean of {len(folds)} folds, 95 % band\ngrey: each fold".strip()
+    text = f"{estimate}\nblue: mean of {len(folds)} folds\ngrey: each fold".strip()
     ax.text(0.98, 0.06, text, transform=ax.transAxes, ha="right", fontsize=8.5)
+    style.note(ax, DIAGONAL)
+    if band.low is not None:
+        style.note(ax, f"Band: 95 % interval of the mean over {len(folds)} folds (Student's t), not over new patients.")
     ax.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), box_aspect=1)
     return ax
 
@@ -279,6 +291,8 @@ def risk_coverage_curves(curves: Mapping[str, RiskCoverage], *, ax: Axes | None 
         if curve.low is not None and curve.high is not None:
             ax.fill_between(curve.coverage, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
         ax.plot(curve.coverage, curve.risk, color=style.line_colour(colour), lw=1.8)
+    if any(curve.low is not None for curve in curves.values()):
+        style.note(ax, "Bands: 95 %, pointwise, from bootstrap resamples of patients.")
     ax.set(xlabel="coverage: share of cases that are answered", ylabel="risk: share of wrong answers", xlim=(0, 1))
     ax.set_ylim(bottom=0)
     ax.grid(axis="y")

@@ -180,6 +180,8 @@ def fold_results(
     lines = [(f"mean {mean:.2f}", mean, style.PALETTE[0])]
     for number, (name, height) in enumerate((baselines or {}).items()):
         lines.append((f"{name} {height:.2f}", height, style.PALETTE[1 + number % 4]))
+    if {"low", "high"} <= set(table):
+        style.note(ax, "Bars: 95 % CI of each fold. Dashed: mean over the folds.")
     ends = [height for _, height, _ in lines]
     ends += [*table["low"].dropna(), *table["high"].dropna()] if {"low", "high"} <= set(table) else []
     low, high = ax.get_ylim()

@@ -1,4 +1,4 @@
-"""Put a figure into a notebook with alt text, as small as it can be without looking worse.
+"""Put a figure into a notebook with caption and alt text, as small as it can be without looking worse.
 
 Vector figures become SVG while that is small; everything else is a PNG at twice its shown size, or a JPEG where
 photographs make the PNG large. (WebP would be smaller still: JupyterLab and papermill carry it, but the stock
@@ -30,20 +30,21 @@ SCALE = 2  # picture pixels per shown pixel, for sharp text on high-density scre
 PLACEHOLDERS = ("", "image", "figure", "plot", "no description has been provided for this image")
 
 
-def show(figure_or_axes: Any, *, alt: str, caption: str = "") -> None:
-    """Display a figure in the notebook with alt text, then close it.
+def show(figure_or_axes: Any, *, alt: str, caption: str) -> None:
+    """Display a figure in the notebook with alt text and caption, then close it.
 
     Outside a notebook nothing is shown, and nothing fails.
 
     Args:
         figure_or_axes: a Figure, an Axes, or an array of Axes of one figure.
         alt: what the figure shows, for a reader who cannot see it: what is drawn and what it says.
-        caption: what stands below it in a report: on which cases, how many, what a band is and how it was made.
+        caption: what stands below it in a report, behind its number: what is shown, on which cases, how many. What
+            bands and bars are is known to the plot that drew them (`style.note`) and added.
 
     Raises:
-        MedcoreError: when `alt` is empty or a placeholder.
+        MedcoreError: when `alt` or `caption` is empty or a placeholder.
     """
-    check_alt(alt)
+    check_words(alt=alt, caption=caption)
     figure = figure_of(figure_or_axes)
     try:
         send = front_end()
@@ -54,14 +55,15 @@ def show(figure_or_axes: Any, *, alt: str, caption: str = "") -> None:
         plt.close(figure)
 
 
-def check_alt(alt: str) -> None:
-    """Refuse a description that says nothing.
+def check_words(**words: str) -> None:
+    """Refuse a description or caption that says nothing.
 
     Raises:
-        MedcoreError: it is empty or a placeholder.
+        MedcoreError: one is empty or a placeholder.
     """
-    if alt.strip().rstrip(".").lower() in PLACEHOLDERS:
-        raise MedcoreError(f"plots.show: alt = {alt!r}, but it must say what the figure shows.")
+    for name, text in words.items():
+        if text.strip().rstrip(".").lower() in PLACEHOLDERS:
+            raise MedcoreError(f"plots.show: {name} = {text!r}, but it must say what the figure shows.")
 
 
 def figure_of(thing: Any) -> Figure:
@@ -95,8 +97,8 @@ def encode(figure: Figure) -> tuple[str, bytes]:
     return "image/png", picture
 
 
-def bundle_of(thing: Any, alt: str, caption: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
-    """A figure as a notebook output: content by MIME type, and facts (description, shown size) by MIME type.
+def bundle_of(thing: Any, alt: str, caption: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A figure as a notebook output: content by MIME type, and facts (description, caption, shown size) by MIME type.
 
     Names that no font of this machine can draw are numbers in the figure and stand in full in the description.
     """
@@ -107,7 +109,7 @@ def bundle_of(thing: Any, alt: str, caption: str = "") -> tuple[dict[str, Any], 
     if numbered:
         names = ", ".join(f"{number} = {name}" for name, number in numbered.items())
         alt += f" (No font of this machine can draw these names; they stand as numbers: {names}.)"
-    facts: dict[str, Any] = {"alt": alt} | ({"caption": " ".join(caption.split())} if caption else {})
+    facts: dict[str, Any] = {"alt": alt, "caption": " ".join([*caption.split(), *style.notes_of(figure)])}
     if mime == "image/svg+xml":
         data = content.decode()
     else:

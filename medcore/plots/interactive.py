@@ -1,6 +1,6 @@
 """Figures to touch in JupyterLab: a slider moves, the figure follows. In a report the same figure stands still.
 
-    explore(partial(operating_point, scores), threshold=Slider(0, 1, 0.5), alt="ROC curve with the point in use.")
+    explore(partial(operating_point, scores), threshold=Slider(0, 1, 0.5), alt="…", caption="…")
 
 Where nothing can be dragged (``medcore reports``, papermill with a run folder, no ipywidgets) the figure is shown as
 ``plots.show`` shows it, with every control at its start. Where something can, the still figure is stored beside the
@@ -20,7 +20,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from medcore.errors import MedcoreError
-from medcore.plots.display import bundle_of, check_alt, figure_of, front_end, show
+from medcore.plots.display import bundle_of, check_words, figure_of, front_end, show
 
 STILL = "MEDCORE_RUN_DIR"  # set by `medcore reports`: what runs then is a report
 
@@ -63,7 +63,7 @@ class Choice:
             raise MedcoreError(f"Choice: start {self.start!r} must be one of the options {options}.")
 
 
-def explore(draw: Callable[..., Any], *, alt: str, caption: str = "", **controls: Slider | Choice) -> None:
+def explore(draw: Callable[..., Any], *, alt: str, caption: str, **controls: Slider | Choice) -> None:
     """Show a figure that follows its controls, or stands still where there are none.
 
     Args:
@@ -73,9 +73,9 @@ def explore(draw: Callable[..., Any], *, alt: str, caption: str = "", **controls
         controls: a `Slider` or `Choice` for each argument of `draw` that may be changed.
 
     Raises:
-        MedcoreError: when `alt` says nothing or no control is given.
+        MedcoreError: when `alt` or `caption` says nothing or no control is given.
     """
-    check_alt(alt)
+    check_words(alt=alt, caption=caption)
     if not controls:
         raise MedcoreError("explore: no control was given; use plots.show for a figure that never changes.")
     still = draw(**{name: start_of(control) for name, control in controls.items()})
@@ -118,7 +118,7 @@ def panel(draw: Callable[..., Any], alt: str, controls: dict[str, Slider | Choic
 
 def image_tag(thing: Any, alt: str) -> str:
     """A figure as an HTML image with its description; the figure is closed."""
-    data, metadata = bundle_of(thing, alt)
+    data, metadata = bundle_of(thing, alt, alt)
     plt.close(figure_of(thing))
     ((mime, facts),) = metadata.items()
     content = base64.b64encode(data[mime].encode()).decode() if mime == "image/svg+xml" else data[mime]

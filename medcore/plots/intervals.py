@@ -24,6 +24,7 @@ class EstimateLike(Protocol):
     n: int
     unit: str
     split: str
+    method: str
     note: str
 
 
@@ -34,6 +35,7 @@ def forest(
     baselines: Mapping[str, Sequence[EstimateLike]] | None = None,
     labels: Sequence[str] | None = None,
     limits: tuple[float, float] | None = None,
+    chance: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """One row per estimate: point, interval, printed value, and each baseline's value as a line across the row.
@@ -43,6 +45,7 @@ def forest(
         baselines: baseline name to its estimates; they are matched by metric name (and unit).
         labels: row names, by default the metric's name, unit and split.
         limits: of the axis; by default 0…1 when all values lie there.
+        chance: where guessing lies, a dotted line; known of AUROC (one half) and of differences (zero).
 
     Raises:
         MedcoreError: when there is nothing to draw.
@@ -74,7 +77,35 @@ def forest(
     ax.grid(axis="x")
     ax.spines["left"].set_visible(False)
     ax.set_xlim(*(limits or _limits(ax)))
+    ax.set_xlabel(axis_label(estimates))
+    _draw_chance(ax, estimates, chance)
+    _note_methods(ax, estimates)
     return ax
+
+
+def _draw_chance(ax: Axes, estimates: Sequence[EstimateLike], chance: float | None) -> None:
+    """A dotted line where guessing or no difference lies, as far as that is known."""
+    names = {one.name for one in estimates}
+    differences = all(name.endswith("_difference") for name in names)
+    if chance is None:
+        chance = 0.0 if differences else 0.5 if names == {"auroc"} else None
+    if chance is not None:
+        ax.axvline(chance, color=style.MUTED, lw=0.9, ls=(0, (2, 3)), zorder=0)
+        style.note(ax, f"Dotted: {'no difference' if differences else 'chance'}.")
+
+
+def axis_label(estimates: Sequence[EstimateLike]) -> str:
+    """What the axis of some estimates measures: the metric's name where they share one."""
+    names = dict.fromkeys(metric_name(one.name) for one in estimates)
+    return next(iter(names)) if len(names) == 1 else "value of the metric"
+
+
+def _note_methods(ax: Axes, estimates: Sequence[EstimateLike]) -> None:
+    """How the drawn intervals were made, for the caption."""
+    methods = list(dict.fromkeys(one.method for one in estimates if one.low is not None and one.method != "exact"))
+    if methods:
+        more = f", and {len(methods) - 2} more" if len(methods) > 2 else ""
+        style.note(ax, f"Dots: values; lines: 95 % CI ({'; '.join(methods[:2])}{more}).")
 
 
 def _draw_baselines(

@@ -219,6 +219,7 @@ def dice_per_case(
     lines = [(f"mean over {unit if groups is not None else 'case'}s {mean:.2f}", mean, style.PALETTE[0])]
     for number, (name, value) in enumerate((baselines or {}).items()):
         lines.append((f"{name} {value:.2f}", value, style.PALETTE[1 + number % 4]))
+    style.note(ax, f"Dots: cases; a column for each {unit if groups is not None else 'case'}; dashed: means.")
     style.reference_lines(ax, lines)
     return ax
 

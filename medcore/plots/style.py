@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.typing import ColorType
 
@@ -41,6 +42,7 @@ PALETTE = (
 )
 INK, MUTED, FAINT = "#1A1A1A", "#777777", "#DDDDDD"
 CONTRAST = 3.5  # to white, of coloured words and thin lines
+NOTES = "medcore_notes"  # where a figure keeps what its caption must say
 WIDTH = 7.2  # inches; the text column of a report and of a notebook
 
 SEQUENTIAL = "cividis"  # perceptually even, and readable without red-green vision
@@ -114,6 +116,17 @@ def new_axes(ax: Axes | None = None, *, width: float = WIDTH, height: float = 3.
     if ax is not None:
         return ax
     return plt.subplots(figsize=(width, height))[1]
+
+
+def note(ax: Axes, text: str) -> None:
+    """Remember what a caption must say of this figure, such as what a band is and how it was made."""
+    notes: dict[str, None] = vars(ax.get_figure(root=True)).setdefault(NOTES, {})
+    notes[text] = None
+
+
+def notes_of(figure: Figure) -> list[str]:
+    """What the plots of a figure have to say in its caption, each once."""
+    return list(vars(figure).get(NOTES, {}))
 
 
 def bare(ax: Axes) -> None:

@@ -247,7 +247,12 @@ def _widget(text: str) -> str:
 
 TITLE = re.compile(r"\A\s*#\s+(.+?)\s*#*\s*$", re.MULTILINE)
 IN_PAGE = re.compile(r'<a href="#([^"]*)">')
-LEFT_OUT = {"remove-cell", "remove_cell", "papermill-error-cell-tag"}
+LEFT_OUT = {"remove-cell", "remove_cell", "papermill-error-cell-tag", "notebook-only"}
+# For whoever works through the notebook, not for who reads the report:
+LESSON = re.compile(r"^## (Recap|Exercises)\b.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+LESSON_BEGINS = re.compile(r"^## (Recap|Exercises)\b", re.MULTILINE)
+SECTION = re.compile(r"^## ", re.MULTILINE)
+PREPARING = re.compile(r"^\*\*(Run time\.|You need)\*?\*?.*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 MARKS = re.compile(r"[*_`$]|\[([^\]]*)\]\([^)]*\)")
 
 
@@ -262,19 +267,26 @@ class Body:
 
 
 def write_body(
-    notebook: dict[str, Any], *, prefix: str = "s-", label: str = "", top: int = 2, link: Link = only_anchors
+    notebook: dict[str, Any],
+    *,
+    prefix: str = "s-",
+    label: str = "",
+    top: int = 2,
+    unit: str = "patient",
+    link: Link = only_anchors,
 ) -> Body:
-    """Write the narrative of an executed notebook.
+    """Write the narrative of an executed notebook; recap, exercises and what to prepare stay in the notebook.
 
     Args:
         notebook: The notebook as nbformat reads it.
         prefix: Kept before every anchor, for several notebooks in one page.
         label: Kept before the names of tables and formulas, for the same reason.
         top: Level of the largest heading in the body.
+        unit: What the patients of the set are, for the captions.
         link: Maps relative links, see ``sanitise.clean``.
     """
-    narrative, verdict = Narrative(prefix, label, top), verdict_of(notebook)
-    title, parts = "", []
+    narrative, verdict = Narrative(prefix, label, top, unit), verdict_of(notebook)
+    title, parts, lesson = "", [], False
     for number, cell in enumerate(notebook["cells"], start=1):
         narrative.cell = number
         if LEFT_OUT & set(cell.get("metadata", {}).get("tags", [])):
@@ -283,10 +295,26 @@ def write_body(
             source = source_of(cell)
             if not title and (found := TITLE.match(source)):
                 title, source = without_marks(found[1]), source[found.end() :]
+            source, lesson = for_readers(source, lesson)
             parts.append(markdown_fragment(source, narrative, cell.get("attachments"), link))
-        elif cell["cell_type"] == "code":
+        elif cell["cell_type"] == "code" and not lesson:
             parts.append(_code_cell(cell, number, narrative, verdict, link))
     return Body(title, without_dead_links("".join(parts), narrative), narrative, verdict)
+
+
+def for_readers(markdown: str, lesson: bool = False) -> tuple[str, bool]:
+    """A Markdown cell without recap, exercises and what to prepare, and whether such a section goes on behind it.
+
+    Args:
+        lesson: Whether one goes on from the cell before.
+    """
+    if lesson:
+        found = SECTION.search(markdown)
+        markdown = markdown[found.start() :] if found else ""
+        lesson = not found
+    last = [found.start() for found in SECTION.finditer(markdown)][-1:]
+    lesson = lesson or any(bool(LESSON_BEGINS.match(markdown, place)) for place in last)
+    return PREPARING.sub("", LESSON.sub("", markdown)), lesson
 
 
 def without_dead_links(body: str, narrative: Narrative) -> str:

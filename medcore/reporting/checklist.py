@@ -1,8 +1,8 @@
 """Which questions of the reporting guidelines a run answers, filled from its results.
 
-The items are those of CLAIM 2024, TRIPOD+AI and STARD-AI that software can answer from a run; the wording is ours,
-and the guidelines' own numbering is left out because it differs between them. What only the authors can know
-(setting, eligibility, funding, ...) is listed as missing, so that nobody forgets it.
+The items are those of CLAIM 2024, TRIPOD+AI and STARD-AI that a study of images has to answer, in our words, with the
+numbers under which CLAIM and TRIPOD+AI publish them; STARD-AI is named without a number. What only the authors can
+know (setting, eligibility, funding, ...) is listed as missing, so that nobody forgets it.
 
 Reference: Tejani et al. 2024, doi:10.1148/ryai.240300 (CLAIM); Collins et al. 2024, doi:10.1136/bmj-2023-078378
 (TRIPOD+AI); Sounderajah et al. 2025, doi:10.1038/s41591-025-03953-8 (STARD-AI).
@@ -14,31 +14,44 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from medcore.evaluation.estimate import metric_name
-from medcore.reporting.results import Answer, Results
+from medcore.reporting.results import Answer, Results, headline_text
 from medcore.reporting.wording import limits_of
 
 MISSING = "missing: not recorded by this run, to be stated by the authors"
 CLAIM, TRIPOD, STARD = "CLAIM 2024", "TRIPOD+AI", "STARD-AI"
-ALL = (CLAIM, TRIPOD, STARD)
 CHARACTERISTICS = {"sex", "age", "site", "scanner", "localization", "grade", "diagnosis"}
 SETTINGS = ("model", "loss", "epochs", "images_seen", "batch_size", "lr", "schedule", "augment", "seed")
 
 
 class Question(NamedTuple):
-    """One question: who asks it, and how a run answers it (an empty answer means that it does not)."""
+    """One question, and how a run answers it (an empty answer means that it does not).
+
+    ``claim`` and ``tripod`` are the numbers of the item there, ``stard`` says whether STARD-AI asks, too. ``where`` is
+    the section of the report that proves the answer: an anchor of ours, or a pattern of a heading of the notebook.
+    """
 
     text: str
-    guidelines: tuple[str, ...]
+    claim: str
+    tripod: str
+    stard: bool
     answer: Callable[[Results], str]
+    where: str = ""
+
+    @property
+    def asked_by(self) -> dict[str, str]:
+        """Guideline to the number of the item in it."""
+        numbered = {CLAIM: self.claim, TRIPOD: self.tripod}
+        return {name: number for name, number in numbered.items() if number} | ({STARD: ""} if self.stard else {})
 
 
 def fill_checklist(results: Results) -> list[Answer]:
     """Answer every question from the results of a run; an unanswered one says that the authors must."""
     answers = [(question, question.answer(results)) for question in QUESTIONS]
     return [
-        Answer(question=asked.text, guidelines=list(asked.guidelines), answered=bool(text), answer=text or MISSING)
+        Answer(question=asked.text, guidelines=list(asked.asked_by), numbers=list(asked.asked_by.values()),
+               answered=bool(text), answer=text or MISSING, where=asked.where if text else "")
         for asked, text in answers
-    ]
+    ]  # fmt: skip
 
 
 def _nothing(_: Results) -> str:
@@ -53,6 +66,32 @@ def _told(name: str, known: Callable[[Results], str] = _nothing) -> Callable[[Re
 def _split(results: Results) -> str:
     how = results.data.recipe.get("split", {})
     return f"{how.get('how', '')}; see the split table" if how else ""
+
+
+def _size(results: Results) -> str:
+    """What the chosen size means: how wide the interval of the headline is. How it was planned only authors know."""
+    return results.answers.get("sample size", "")
+
+
+def _participants(results: Results) -> str:
+    return "flow diagram" if results.data.splits else ""
+
+
+def _reference(results: Results) -> str:
+    return "synthetic: the truth of every pixel is drawn, nobody annotated" if results.data.synthetic else ""
+
+
+def _benefit(results: Results) -> str:
+    return results.answers.get("net benefit", "")
+
+
+def _deidentified(results: Results) -> str:
+    return "no patients: synthetic images" if results.data.synthetic else ""
+
+
+def _cross_table(results: Results) -> str:
+    """Where a table of decisions against the truth stands, if the notebook named it."""
+    return "confusion matrix" if "confusion" in results.answers.get("failures", "") else ""
 
 
 def _disjoint(results: Results) -> str:
@@ -122,47 +161,62 @@ def _kind(results: Results) -> str:
 
 
 QUESTIONS = (
-    Question("What kind of AI method is studied?", ALL, _kind),
-    Question("What is the question?", ALL, lambda r: r.title),
-    Question("Which intended use and role in care?", ALL, _nothing),
-    Question("Prospective or retrospective; when and where were cases collected?", ALL, _nothing),
-    Question("Where do the data come from?", ALL, lambda r: r.data.homepage or r.data.citation),
-    Question("Under which licence?", (CLAIM, STARD), lambda r: r.data.licence),
-    Question("Who was eligible?", ALL, _nothing),
-    Question("How many cases were left out, and why?", ALL, _excluded),
-    Question("How were images preprocessed?", ALL, _preprocessing),
-    Question("Was any subset of the data selected?", (CLAIM,), _told("subset", _subset)),
-    Question("How were missing data handled?", ALL, _told("missing data", _excluded)),
-    Question("How were images acquired?", (CLAIM, STARD), _nothing),
-    Question("What is the reference standard and who annotated it?", ALL, _nothing),
-    Question("How well do annotators agree?", (CLAIM, STARD), _nothing),
-    Question("How were cases assigned to train, validation and test?", ALL, _split),
-    Question("At which level are the parts disjoint, and was that checked?", ALL, _disjoint),
-    Question("How was the sample size determined?", ALL, _nothing),
-    Question("How many cases and patients are in each part?", ALL, lambda r: "split table" * bool(r.data.splits)),
-    Question("Which patient characteristics are known in each part?", ALL, _demographics),
-    Question("What is the model, in detail?", ALL, _model),
-    Question("How were the weights initialised?", (CLAIM, TRIPOD), lambda r: str(r.model.get("initialisation", ""))),
-    Question("How was it trained (hyper-parameters, epochs, augmentation)?", ALL, _told("training", _training)),
-    Question("How was the final model selected?", ALL, _told("selection", _selection)),
-    Question("How was the decision threshold chosen?", ALL, _told("threshold")),
-    Question("Which software was used?", ALL, lambda r: "listed under Environment" * bool(r.environment)),
-    Question("Which metrics were used?", ALL, _metrics),
-    Question("How uncertain are they?", ALL, _intervals),
-    Question(
-        "What does a simple baseline reach?", (CLAIM, TRIPOD), lambda r: ", ".join({m.baseline: 0 for m in r.baselines})
-    ),
-    Question("Is the model calibrated?", (TRIPOD, STARD), _told("calibration", _calibration)),
-    Question("How robust is it to changed images?", (CLAIM, STARD), _told("robustness")),
-    Question("How can its decisions be explained?", (CLAIM,), _told("explanation")),
-    Question(
-        "How does it do in subgroups (fairness)?", (TRIPOD, STARD),
-        _told("subgroups", lambda r: ", ".join(r.parameters.get("subgroups") or [])),
-    ),
-    Question("Was it tested on external data?", ALL, _told("external test")),
-    Question("Which cases does it get wrong?", (CLAIM, STARD), _told("failures")),
-    Question("What are the limitations?", ALL, lambda r: f"{len(limits_of(r))} stated"),
-    Question("Are code and model available?", ALL, _code),
-    Question("Can the run be repeated?", ALL, lambda r: r.command),
-    Question("Is there a protocol or registration; who funded the work?", ALL, _nothing),
+    Question("What kind of AI method is studied?", "1", "1", True, _kind, "model"),
+    Question("What is the question?", "4", "4", True, lambda r: r.title, "result"),
+    Question("Which intended use and role in care?", "3", "3b", True, _nothing),
+    Question("Prospective or retrospective?", "5", "5a", True, _nothing),
+    Question("When and where were cases collected?", "7", "5b, 6a", True, _nothing),
+    Question("Where do the data come from?", "7", "5a", True, lambda r: r.data.homepage or r.data.citation, "data"),
+    Question("Who was eligible?", "8", "6b", True, _nothing),
+    Question("How were images preprocessed?", "9", "7", True, _preprocessing, "data"),
+    Question("Was any subset of the data selected?", "10", "", False, _told("subset", _subset), "flow"),
+    Question("How were data de-identified?", "11", "", False, _deidentified, "data"),
+    Question("How were missing data handled?", "12", "11", True, _told("missing data", _excluded), "flow"),
+    Question("How were images acquired?", "13", "", True, _nothing),
+    Question("What is the reference standard?", "14", "8a", True, _told("reference standard", _reference), "data"),
+    Question("Why this reference standard?", "15", "", True, _nothing),
+    Question("Who annotated it, with which qualification?", "16", "8b", True, _nothing),
+    Question("How well do annotators agree?", "18", "", True, _nothing),
+    Question("How were cases assigned to train, validation and test?", "19", "12a", True, _split, "split"),
+    Question("At which level are the parts disjoint, and was that checked?", "20", "", True, _disjoint, "audit"),
+    Question("How was the sample size determined?", "21", "10", True, _size),
+    Question("What is the model, in detail?", "22", "12c, 22", True, _model, "model"),
+    Question("Which software was used?", "23", "", False, lambda r: "listed" * bool(r.environment), "environment"),
+    Question("How were the weights initialised?", "24", "", False, lambda r: str(r.model.get("initialisation", "")),
+             "model"),
+    Question("How was it trained (hyper-parameters, epochs, augmentation)?", "25", "12c", True,
+             _told("training", _training), "parameters"),
+    Question("How was the final model selected?", "26", "12c", False, _told("selection", _selection), "Training|choos"),
+    Question("How was the decision threshold chosen?", "", "15", True, _told("threshold"), "threshold|operating"),
+    Question("Which metrics were used?", "28", "12e", True, _metrics, "result"),
+    Question("How uncertain are they?", "29", "23a", True, _intervals, "result"),
+    Question("What does a simple baseline reach?", "", "", True,
+             lambda r: ", ".join({m.baseline: 0 for m in r.baselines}), "result"),
+    Question("How robust is it to changed images?", "30", "", False, _told("robustness"), "breaks|robust"),
+    Question("How can its decisions be explained?", "31", "", False, _told("explanation"), "look at|explain"),
+    Question("Is the model calibrated?", "", "12e, 23a", True, _told("calibration", _calibration),
+             "unsure|calibrat|true"),
+    Question("What is acting on it worth (net benefit)?", "", "12e", False, _benefit, "probabilities|benefit"),
+    Question("Was it tested on internal data held out?", "32", "12a", True, _split, "split"),
+    Question("Was it tested on external data?", "33", "12g", True, _told("external test"), "result"),
+    Question("How do classes imbalance and prevalence enter?", "", "13", False,
+             lambda r: "classes by part" * (len(r.data.classes) > 1 and bool(r.data.splits)), "split"),
+    Question("How does it do in subgroups (fairness)?", "", "14, 23a", True,
+             _told("subgroups", lambda r: ", ".join(r.parameters.get("subgroups") or [])), "Subgroups"),
+    Question("How many cases were included, left out, and why?", "35", "20a", True, _participants, "flow"),
+    Question("Which patient characteristics are known in each part?", "36", "20b", True, _demographics, "data"),
+    Question("What is the performance, with its uncertainty?", "37", "23a", True, headline_text, "result"),
+    Question("What does the table of decisions against the truth say?", "38", "", True, _cross_table,
+             "confused|operating"),
+    Question("Which cases does it get wrong?", "39", "", False, _told("failures"),
+             "confused|wrong|worst|every patient"),
+    Question("What are the limitations?", "40", "26", True, lambda r: f"{len(limits_of(r))} stated", "Limitations"),
+    Question("What does it mean for practice?", "41", "25", True, _nothing),
+    Question("Is there a study protocol?", "42", "18c", True, _nothing),
+    Question("Is it registered?", "34", "18d", True, _nothing),
+    Question("Is the code available, and in which version?", "43", "18f", True, _code, "environment"),
+    Question("Are the data available, under which licence?", "43", "18e", True, lambda r: r.data.licence, "data"),
+    Question("Can the run be repeated?", "43", "18f", False, lambda r: r.command, "command"),
+    Question("Was there ethical approval?", "", "17", True, _nothing),
+    Question("Who funded the work?", "44", "18a", True, _nothing),
 )  # fmt: skip

@@ -140,13 +140,17 @@ def _numbered(source: str, alt: str, about: dict[str, Any], size: tuple[int, int
     narrative.figures += 1
     number = narrative.figures
     anchor = f"{narrative.prefix}figure--{number}"  # no heading has two dashes
-    text = html.escape(str(about.get("caption") or ""))
+    words = str(about.get("caption") or "")
+    text = html.escape(re.sub(r"\bpatient(s?)\b", rf"{narrative.unit}\1", words))  # plots speak of patients
     caption = f"<b>Figure {number}.</b> {text}" if text else f"<b>Figure {number}</b>"
+    if not text:
+        narrative.untitled.append(f"cell {narrative.cell}: figure {number}")
     if not alt:
         narrative.miss(f"figure {number}")
         caption += ' <span class="missing">This figure carries no description.</span>'
     width, height = size or (None, None)
-    image = f"<img{as_attributes(src=source, alt=alt, width=width, height=height)}>"
+    drawn = {"class": "drawn"} if source.startswith("data:image/svg") else {}  # turned dark in a dark page
+    image = f"<img{as_attributes(**drawn, src=source, alt=alt, width=width, height=height)}>"
     return (
         f'<div class="place" id="{anchor}-place"><figure id="{anchor}">'
         f'<a class="close" href="#{anchor}-place">Close figure {number}</a>'

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
+from markupsafe import Markup
+
 from medcore.evaluation.estimate import Estimate, cases_of, metric_name
-from medcore.reporting.results import AuditFacts, Data, MethodEstimate, Results
+from medcore.reporting.results import Answer, AuditFacts, Data, MethodEstimate, Results
 from medcore.reporting.sanitise import LAST
 from medcore.reporting.status import Verdict
 from medcore.reporting.wording import (
+    FEW_GROUPS,
     PHANTOM_LINE,
     SMOKE_LINE,
     STATUS_NOTES,
+    answer_in_words,
     as_sentence,
     duration,
     interval_method,
+    limits_of,
     memory,
     moment,
+    saved_checklist,
     shown,
 )
 
 Facts = list[tuple[str, str]]
+CALIBRATION = ("ece", "brier", "calibration")  # how names of metrics of calibration begin
+PARTS = {
+    "train": "training: learn",
+    "val": "validation: choose",
+    "test": "test: judge once",
+    "unassigned": "no part: in folds",
+}
 
 
 def front(results: Results | None, verdict: Verdict, title: str) -> dict[str, Any]:
@@ -34,14 +49,18 @@ def front(results: Results | None, verdict: Verdict, title: str) -> dict[str, An
     """
     recorded = results is not None
     results = results or Results(notebook=title or "Report")
-    data = results.data
+    data, smoke = results.data, results.parameters.get("profile") == "smoke"
     return {
         "recorded": recorded,
         "title": title or results.title or results.notebook,
         "synthetic": PHANTOM_LINE if data.synthetic else "",
-        "smoke": SMOKE_LINE if results.parameters.get("profile") == "smoke" else "",
+        "smoke": SMOKE_LINE if smoke else "",
         "status": status_facts(verdict),
+        "answer": "" if smoke or verdict.status != "ok" else results.answer or answer_in_words(results),
         "summary": results.summary,
+        "cards": cards(results) if recorded else [],
+        "flow": flow(data),
+        "letter": iter("ABCDEFGHIJ").__next__,  # of the next table outside the narrative
         "headline": headline(results),
         "metrics": other_metrics(results),
         "data": data_facts(data),
@@ -77,12 +96,14 @@ def headline(results: Results) -> dict[str, Any] | None:
     low, high = _axis([first, *rivals])
     named = [row for row in results.differences if row.name.removesuffix("_difference") == first.name]
     gaps = {row.baseline: row for row in reversed(named)}.values()  # the headline's own comparison is recorded first
+    told = {row.baseline: str(row) for row in gaps}
     notes = [interval_method(first)]
-    notes += [f"Paired difference to {row.baseline}: {row}." for row in reversed(list(gaps))]
     notes += [as_sentence(row.note) for row in (first, *rivals) if row.note and row.method != "exact"]
     return {
         "name": metric_name(first.name),
-        "rows": [_drawn("this run", first, low, high), *(_drawn(row.baseline, row, low, high) for row in rivals)],
+        "gaps": any(row.baseline in told for row in rivals),
+        "rows": [_drawn("this run", first, low, high)]
+        + [_drawn(row.baseline, row, low, high) | {"gap": told.get(row.baseline, "")} for row in rivals],
         "low": f"{low:g}",
         "high": f"{high:g}",
         "notes": list(dict.fromkeys(notes)),
@@ -116,7 +137,7 @@ def _drawn(who: str, row: Estimate, low: float, high: float) -> dict[str, Any]:
     """A row of the headline table with its place on the axis (percent of the axis)."""
     numbers = {"value": row.value, "low": row.low, "high": row.high}
     place = {key: round(100 * (x - low) / (high - low), 1) for key, x in numbers.items() if x is not None}
-    return {**_estimate(row), "who": who, "ours": who == "this run", "place": place}
+    return {**_estimate(row), "who": who, "ours": who == "this run", "place": place, "gap": ""}
 
 
 def _axis(rows: Sequence[Estimate]) -> tuple[float, float]:
@@ -127,6 +148,64 @@ def _axis(rows: Sequence[Estimate]) -> tuple[float, float]:
         return max(0.0, min(math.floor(low * 10) / 10, 0.9)), min(1.0, max(math.ceil(high * 10) / 10, 0.1))
     margin = 0.1 * (high - low) or abs(high) or 1.0
     return float(f"{low - margin:.2g}"), float(f"{high + margin:.2g}")
+
+
+def cards(results: Results) -> list[dict[str, str]]:
+    """What decides whether the result can be believed, each with a tone and the section that shows it."""
+    data, sides = results.data, {str(row.get("split")): row for row in results.data.splits}
+    held, count = sides.get("test"), cases_of(results.data.images, results.data.case)
+    groups = int(held.get(f"{data.group}s", 0)) if held else 0
+    judged = f"test part: {cases_of(int(held['images']), data.case)}" if held else "no test part: cross-validated"
+    of_whom = f" of {cases_of(groups, data.unit)}" if groups and data.unit != "image" else ""
+    known = data.patients_known and (groups >= FEW_GROUPS or not held)
+    limits = limits_of(results)
+    calibrated = [row for row in results.metrics if row.name.split("_")[0] in CALIBRATION and row.value is not None]
+    calibration = ", ".join(f"{metric_name(row.name)} {row}" for row in calibrated[:2])
+    calibration = calibration or results.answers.get("calibration", "")
+    return [
+        _card("Data", f"{count} of {cases_of(data.patients, data.unit)}" if data.unit != "image" else count, "data",
+              "warn" if data.synthetic else "good", "synthetic" if data.synthetic else ""),
+        _card("Split", judged + of_whom, "split", "good" if known else "warn",
+              "" if data.patients_known else "patients not known"),
+        _card("Audit", results.audit.verdict or "not run", "audit", audit_facts(results.audit)["tone"]),
+        _card("Calibration", calibration or "not assessed", "metrics", "good" if calibration else "warn"),
+        _card("Limitations", f"{len(limits)} stated", "s-limitations", "warn" if limits else "good"),
+    ]  # fmt: skip
+
+
+def _card(title: str, text: str, anchor: str, tone: str, more: str = "") -> dict[str, str]:
+    return {"title": title, "text": f"{text} ({more})" if more else text, "anchor": anchor, "tone": tone,
+            "mark": {"good": "✓", "bad": "✕"}.get(tone, "!")}  # fmt: skip
+
+
+def flow(data: Data) -> dict[str, Any] | None:
+    """The cases of a study from what was found to who is judged, as in the STARD diagram; None without a split."""
+    sides = [row for row in data.splits if row.get("split") != "all"]
+    if not sides or not data.images:
+        return None
+    reasons = Counter(str(row.get("reason", "no reason recorded")) for row in data.excluded)
+    found = data.images + len(data.excluded)
+    limited = [text for text in data.warnings if "are used (parameter limit)" in text]
+    return {
+        "found": f"{cases_of(found, data.case)} found",
+        "left_out": [f"{cases_of(number, data.case)}: {reason}" for reason, number in reasons.most_common(4)] + limited,
+        "used": f"{cases_of(data.images, data.case)} of {cases_of(data.patients, data.unit)} used"
+        if data.unit != "image"
+        else f"{cases_of(data.images, data.case)} used",
+        "sides": [_side(row, data) for row in sides],
+    }
+
+
+def _side(row: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """One part of the split: its name, its size, and what it is for."""
+    name, groups = str(row["split"]), row.get(f"{data.group}s")
+    of_whom = f" of {cases_of(int(groups), data.unit)}" if groups and data.unit != "image" else ""
+    classes = [f"{label} {shown(row[label])}" for label in data.classes if row.get(label)]
+    return {
+        "name": PARTS.get(name, name),
+        "text": f"{cases_of(int(row['images']), data.case)}{of_whom}",
+        "classes": ", ".join(classes) if data.task != "segmentation" else "",
+    }
 
 
 def data_facts(data: Data) -> Facts:
@@ -175,16 +254,26 @@ def checklist_facts(results: Results) -> dict[str, Any] | None:
     items = results.checklist
     if not items:
         return None
-    names = dict.fromkeys(name for item in items for name in item.guidelines)
-    letters = {name: name[:1] for name in names}
-    asked = {item.question: " ".join(letters[name] for name in item.guidelines) for item in items}
-    answers = [{"question": i.question, "asked by": asked[i.question], "answer": i.answer} for i in items if i.answered]
+    guidelines = dict.fromkeys(name for item in items for name in item.guidelines)
+    rows: list[dict[str, Any]] = [
+        {"question": i.question, "items": asked_by(i), "answer": i.answer, "answered": i.answered, "where": i.where}
+        for i in items
+    ]
+    counts = {name: [item for item in items if name in item.guidelines] for name in guidelines}
+    missing = {name: sum(not item.answered for item in asked) for name, asked in counts.items()}
     return {
-        "count": f"{len(answers)} of {len(items)} items answered by this run",
-        "legend": f"Asked by {', '.join(f'{letter}: {name}' for name, letter in letters.items())}.",
-        "answers": table(answers),
-        "open": [item.question for item in items if not item.answered],
+        "count": f"{sum(item.answered for item in items)} of {len(items)} questions are answered by this run",
+        "missing": "; ".join(f"{name}: {number} of {len(counts[name])} missing" for name, number in missing.items()),
+        "rows": rows,
+        "saved": Markup(saved_checklist([[r["question"], r["items"], r["answer"]] for r in rows])),
     }
+
+
+def asked_by(item: Answer) -> str:
+    """The guidelines that ask a question, with their numbers as far as we know them."""
+    return "; ".join(
+        f"{name} {number}".strip() for name, number in zip_longest(item.guidelines, item.numbers, fillvalue="")
+    )
 
 
 def table(records: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -52,7 +52,8 @@ def read_chapter(folder: Path, names: list[str]) -> Chapter | None:
     except (MedcoreError, OSError, ValueError, nbformat.reader.NotJSONError):
         return None
     number = f"c{names.index(folder.name) + 1}"
-    body = write_body(notebook, prefix=f"{number}-s-", label=f"{folder.name}: ", top=3, link=_links_between(names))
+    body = write_body(notebook, prefix=f"{number}-s-", label=f"{folder.name}: ", top=3, unit=results.data.unit,
+                      link=_links_between(names))  # fmt: skip
     facts = front(results, body.verdict, body.title or folder.name)
     return {
         "anchor": number,

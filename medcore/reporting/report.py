@@ -30,7 +30,7 @@ from medcore.reporting.environment import Anonymiser
 from medcore.reporting.front import front
 from medcore.reporting.results import RUN_NOTEBOOK, Results, checked, read_results
 from medcore.reporting.sanitise import Heading
-from medcore.reporting.wording import CONTROL
+from medcore.reporting.wording import CONTROL, saved_csv
 
 TEMPLATES = Path(__file__).parent / "templates"
 # End tags that HTML lets a writer leave out before these, and line ends that nobody sees; text is escaped, so no text
@@ -67,14 +67,17 @@ def style(name: str) -> Any:
 @cache
 def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=True,  # also of what `saved_csv` is given; what it returns is HTML
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals["saved_csv"] = lambda rows, name: Markup(saved_csv(rows, name))
+    return made
 
 
 VARIABLE = "MEDCORE_BROWSER"
@@ -143,7 +146,7 @@ def report_page(notebook: Any, results: Results | None, *, name: str = "", stric
     Raises:
         MedcoreError: ``strict`` is set and an image has no description.
     """
-    body = write_body(notebook)
+    body = write_body(notebook, unit=results.data.unit if results else "patient")
     if strict and body.narrative.undescribed:
         listed = "; ".join(body.narrative.undescribed)
         raise MedcoreError(f"notebook {name}: images without a description: {listed}; use plots.show(…, alt=…)")
@@ -153,7 +156,18 @@ def report_page(notebook: Any, results: Results | None, *, name: str = "", stric
 def body_page(body: Body, results: Results | None, name: str = "") -> str:
     """A report page of a written body and the results that belong to it."""
     facts = front(results, body.verdict, body.title or name)
+    prove(facts, contents(body, facts))
     return render("report.html.j2", front=facts, headings=contents(body, facts), body=body.html)
+
+
+def prove(facts: dict[str, Any], headings: list[Heading]) -> None:
+    """Give every answer of the checklist, and every card, the anchor of the section that proves it, if there is one."""
+    anchors = {heading.anchor for heading in headings} | {"split", "audit", "metrics", "flow"}
+    for row in (facts["checklist"] or {"rows": []})["rows"]:
+        named = [h.anchor for h in headings if row["where"] and re.search(row["where"], h.text, re.IGNORECASE)]
+        row["where"] = row["where"] if row["where"] in anchors else next(iter(named), "")
+    for card in facts["cards"]:
+        card["anchor"] = card["anchor"] if card["anchor"] in anchors else ""
 
 
 def contents(body: Body, facts: dict[str, Any], prefix: str = "") -> list[Heading]:

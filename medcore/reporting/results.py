@@ -98,8 +98,10 @@ class Answer(Section):
 
     question: str
     guidelines: list[str] = []
+    numbers: list[str] = []  # of the item in each guideline; empty where it is asked without a number
     answered: bool = False
     answer: str = ""
+    where: str = ""  # anchor in the report, or words of the heading, of the section that proves it
 
 
 class Picture(Section):
@@ -125,6 +127,7 @@ class Results(BaseModel):
     parameters: dict[str, Any] = {}
     changed: list[str] = []
     summary: str = ""
+    answer: str = ""  # one plain sentence that answers the title; else it is built from the headline
     data: Data = Data()
     model: dict[str, Any] = {}
     metrics: list[Estimate] = []

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import random
 import re
@@ -52,7 +53,8 @@ from medcore.reporting.wording import (
     shortcut_warning,
     without_active_parts,
 )
-from medcore.training.device import choose_device
+from medcore.training.checkpoint import PUBLISHED
+from medcore.training.device import choose_device, usable_threads
 
 RESULTS_TYPE = "application/vnd.medcore.results+json"
 RUN_FOLDER_VARIABLE = "MEDCORE_RUN_DIR"
@@ -106,6 +108,7 @@ class Run:
         folder = Path(os.environ.get(RUN_FOLDER_VARIABLE) or reports_home() / "interactive" / stem)
         folder.mkdir(parents=True, exist_ok=True)
         seed_everything(parameters.seed)
+        torch.set_num_threads(usable_threads())  # OpenMP knows of no quota
         style.use()
         pd.set_option("display.max_colwidth", None)
         pd.set_option("display.html.use_mathjax", False)  # a name in a table is no formula
@@ -135,9 +138,24 @@ class Run:
             "splits": split_table(patches).reset_index().to_dict("records"),
         }
         self.results.data = Data.model_validate(json_types(facts))
+        self._patches = patches
         for text in card.warnings:
             self.warn(text)
         return patches
+
+    def save_model(self, path: Path) -> Path:
+        """Leave ``model`` with its card, once all is recorded; ``path`` is a training's folder or ``model`` itself."""
+        from medcore.reporting.cards.model_card import publish
+        from medcore.studies.validation.mix import describe_mix
+
+        target = publish(path, self.model_folder, self.results, describe_mix(self._patches))
+        self.describe_model(folder=f"{self.folder.name}/{target.name}")
+        return target
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the model of this run is handed on from."""
+        return self.folder / PUBLISHED
 
     def audited(self, audit: Audit) -> Audit:
         """Record the verdict of the leakage audit; returns it."""
@@ -243,6 +261,21 @@ class Run:
             plain = plain.replace(f"{{{name}}}", str(value))
         _display({"text/markdown": shown, "text/plain": plain}, plain)
 
+    def table(self, content: pd.DataFrame | pd.Series | None, title: str) -> None:
+        """Show a table with its title, which a report numbers; nothing where there is no table."""
+        if content is None:
+            return
+        frame = content.to_frame() if isinstance(content, pd.Series) else content
+        caption = f"<caption>{html.escape(CONTROL.sub('', title))}</caption>"
+        shown, plain = frame.to_html(border=0).replace(">", ">" + caption, 1), f"{title}\n{frame}"
+        _display({"text/html": shown, "text/plain": plain}, plain)
+
+    def on(self, part: PatchSet | Scores) -> str:
+        """How many cases of how many patients, for captions: ``427 patches of 57 patients``."""
+        groups = len(np.unique(part.patients if isinstance(part, PatchSet) else part.patient))
+        images = cases_of(len(part), self.results.data.case if isinstance(part, PatchSet) else part.unit)
+        return images if groups == len(part) else f"{images} of {cases_of(groups, self.unit)}"
+
     @property
     def unit(self) -> str:
         """What the patients of the set are: ``patient``, ``lesion``, or ``image`` where none is known."""
@@ -260,12 +293,16 @@ class Run:
         """
         if not (self.folder / MARK).exists():
             shutil.rmtree(self.folder / TRAINING[0], ignore_errors=True)
+            shutil.rmtree(self.model_folder, ignore_errors=True)
             (self.folder / TRAINING[1]).unlink(missing_ok=True)
         return self.folder
 
-    def save_predictions(self, scores: Scores) -> Path:
-        """Write ``predictions.npz``: truth, score, patient, split, classes, ids and repeats of folds of every case."""
-        path = self.folder / "predictions.npz"
+    def save_predictions(self, scores: Scores, name: str = "predictions") -> Path:
+        """Write ``NAME.npz``: truth, score, patient, split, classes, ids and repeats of folds of every case.
+
+        ``out_of_fold`` is the name that ``medcore audit --labels`` looks for.
+        """
+        path = self.folder / f"{name}.npz"
         folds: dict[str, Any] = {}
         if scores.folds is not None:
             folds = {"folds_score": scores.folds.score, "folds_fold": scores.folds.fold}
@@ -308,11 +345,12 @@ class Run:
         wide = wide.loc[order, list(dict.fromkeys(table["model"]))].fillna("").reset_index("cases")
         return wide.rename_axis(columns=None)
 
-    def finish(self, summary: str = "") -> dict[str, Any]:
+    def finish(self, summary: str = "", *, answer: str = "") -> dict[str, Any]:
         """Write ``results.json`` with status ``ok``; returns its content.
 
         Args:
             summary: One sentence with the main result, rendered from computed values.
+            answer: One plain sentence that answers the title; by default it is built from the headline.
 
         Raises:
             MedcoreError: The run recorded no metric or no data: a report without a result would look whole.
@@ -322,7 +360,7 @@ class Run:
             raise MedcoreError(
                 f"run {self.notebook}: record data with use() and a metric with record() before finish()"
             )
-        results.status, results.summary = "ok", summary
+        results.status, results.summary, results.answer = "ok", summary, answer
         results.seconds = round(time.monotonic() - self._started, 2)
         results.peak_memory_bytes = environment.peak_memory_bytes()
         results.checklist = fill_checklist(results)

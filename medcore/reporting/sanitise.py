@@ -23,6 +23,8 @@ from itertools import count
 from typing import Any
 from urllib.parse import unquote
 
+from medcore.reporting.wording import saved_csv
+
 TEXT = """a abbr b blockquote br caption code col colgroup dd del details dfn div dl dt em figcaption figure h1 h2 h3
 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead
 time tr u ul var wbr"""
@@ -161,16 +163,19 @@ class Narrative:
     """Counters of one notebook's body.
 
     ``prefix`` keeps its anchors apart from those of the page and of other notebooks, ``label`` its tables' names.
+    ``unit`` is what the patients of the set are.
     """
 
     prefix: str = "s-"
     label: str = ""
     top: int = 2  # level of the body's largest heading; the page's title has level 1
+    unit: str = "patient"
     headings: list[Heading] = field(default_factory=list)
     figures: int = 0
     tables: int = 0
     formulas: int = 0  # those that may have to scroll
     undescribed: list[str] = field(default_factory=list)  # images without alt text, and where they are
+    untitled: list[str] = field(default_factory=list)  # figures and tables without a caption, and where they are
     cell: int = 0  # number of the cell being written, from 1
 
     def add_heading(self, level: int, text: str) -> Heading:
@@ -199,7 +204,10 @@ class Narrative:
 ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
 TABLE_CELL = re.compile(r"<(t[hd])([^>]*)>(.*?)</\1>", re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
-NUMBER = re.compile(r"[−+\-±~<>≈]?\s*[\d.,\u202f ]*\d(\s?[%a-zµ]{0,3}|\s?\([^)]*\d[^)]*\)|e[+\-]?\d+)?")
+NUMBER = re.compile(r"[−+\-±~<>≈]?\s*[\d.,\u202f ]*\d(\s?[%a-zµ]{0,3}|\s?\([^)]*\d[^)]*\)(, \d+ of \d+)?|e[+\-]?\d+)?")
+CAPTION = re.compile(r"<caption>(.*?)</caption>", re.DOTALL)
+INTERVALS = re.compile(r">([^<>]*\([^<>]*\)[^<>]*)<")
+INTERVAL = re.compile(r"[^\s()]+\u00a0?\s?\([^()]*\d[^()]*\)")  # a value with its interval: kept on one line
 NOTHING = {"", "–", "-", "nan", "none", "<na>", "nat", "..."}
 INDEX_NAME = re.compile(
     r"<thead>\s*<tr>\s*<th></th>((?:(?!</tr>).)*)</tr>\s*<tr>\s*<th>([^<]+)</th>(?:\s*<th></th>)+\s*</tr>\s*</thead>",
@@ -289,7 +297,7 @@ class _Writer(HTMLParser):
             self.narrative.tables += 1
             self.in_table += 1
             self.tables.append(len(self.parts))
-            self.parts.append(scroll_open(f"{self.narrative.label}table {self.narrative.tables}") + source)
+            self.parts.append(source)
         elif tag == "details":
             self.parts.append(source.replace("<details", '<details class="fold"', 1))
         elif tag == "img":
@@ -311,9 +319,9 @@ class _Writer(HTMLParser):
             self.parts.append("</td>")
         elif tag == "table":
             self.in_table -= 1
-            self.parts.append("</table></section>")
+            self.parts.append("</table>")
             if self.tables:
-                self._align(self.tables.pop())
+                self._finish_table(self.tables.pop())
         else:
             self.parts.append(f"</{tag}>")
 
@@ -333,10 +341,10 @@ class _Writer(HTMLParser):
             self.heading_text.append(escaped)
         self.parts.append(escaped)
 
-    def _align(self, begin: int) -> None:
-        classes = column_classes("".join(self.parts[begin:]))
-        if classes:
-            self.parts[begin] = self.parts[begin].replace("<table", f'<table class="{classes}"', 1)
+    def _finish_table(self, begin: int) -> None:
+        """Number it and let it scroll; a table within another stays as it is."""
+        if not self.in_table:
+            self.parts[begin:] = [numbered_table("".join(self.parts[begin:]), self.narrative)]
 
     def _image(self, attrs: dict[str, str | None], source: str) -> str:
         if not attrs.get("src"):
@@ -360,6 +368,26 @@ def _level(tag: str) -> int:
     return int(tag[1]) if len(tag) == 2 and tag[0] == "h" and tag[1].isdigit() else 0
 
 
-def scroll_open(label: str) -> str:
+def scroll_open(label: str, anchor: str = "") -> str:
     """Start of a box that scrolls sideways on a narrow screen and can be reached by the keyboard."""
-    return f'<section tabindex="0" aria-label="{html.escape(label)}">'
+    place = f' id="{html.escape(anchor)}"' if anchor else ""
+    return f'<section{place} tabindex="0" aria-label="{html.escape(label)}">'
+
+
+def numbered_table(table: str, page: Narrative) -> str:
+    """A sanitised table with number, title and columns set, in a box that scrolls, with a link to it as CSV."""
+    found, number = CAPTION.search(table), f"Table {page.tables}"
+    title = found[1].strip() if found else ""
+    page.untitled += [] if title else [f"cell {page.cell}: {number}"]
+    table = CAPTION.sub("", table, count=1)
+    rows = [[html.unescape(TAG.sub("", cell[2])).strip() for cell in TABLE_CELL.findall(r)] for r in ROW.findall(table)]
+    caption = f"<caption><b>{number}{'.' * bool(title)}</b> {title} {saved_csv(rows, page.label + number)}</caption>"
+    classes = column_classes(table)
+    opened = f'<table class="{classes}">' if classes else "<table>"
+    shown = re.sub(r"<table[^>]*>", lambda _: opened + caption, INTERVALS.sub(_unbroken, table), count=1)
+    return f"{scroll_open(page.label + number.lower(), f'{page.prefix}table--{page.tables}')}{shown}</section>"
+
+
+def _unbroken(cell: re.Match[str]) -> str:
+    """A cell whose values stay on one line with their intervals."""
+    return ">" + INTERVAL.sub(r'<span class="k">\g<0></span>', cell[1]) + "<"

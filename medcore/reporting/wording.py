@@ -1,11 +1,16 @@
-"""Every computed sentence of a report, and numbers, names and times as a reader expects them."""
+"""Every computed sentence of a report; numbers, names and times as a reader expects them; tables to be saved."""
 
 from __future__ import annotations
 
+import csv
+import html
+import io
 import math
 import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from medcore.evaluation.estimate import Estimate, cases_of, gain_in_words, metric_name
 from medcore.reporting.results import Data, Results
@@ -14,6 +19,8 @@ if TYPE_CHECKING:
     from medcore.evaluation.comparison import Comparison
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # what steers a terminal
+IN_ADDRESS = re.compile(r"[%#\"&<>\\\x00-\x1f]")  # what a data: address between double quotes must escape
+FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]+\s*(\(.*\))?\Z)")
 CODE_SPAN = re.compile(r"(?<![`\\])(`[^`\n]+`)(?!`)")
 PHANTOM_LINE = "Made on synthetic phantoms: procedural images with known truth, no patients."
 SMOKE_LINE = "Profile smoke: a check that the code runs, on few images and epochs. Ignore the numbers."
@@ -98,6 +105,27 @@ def comparison_sentence(comparison: Comparison, method: str) -> str:
     return "; ".join(parts) + "."
 
 
+def answer_in_words(results: Results) -> str:
+    """What a run found, in plain words: its first metric, and whether that is more than the reference reaches.
+
+    Empty where nothing was measured, or there is nothing that it is set against.
+    """
+    first = results.metrics[0] if results.metrics else None
+    named = [row for row in results.differences if first and row.name.removesuffix("_difference") == first.name]
+    if first is None or first.value is None or not named:
+        return ""
+    gap, metric = named[0], metric_name(first.name)
+    verdict = {"a gain": "do better than", "a loss": "do worse than"}.get(gain_in_words(gap), "")
+    verdict = f"the method is shown to {verdict}" if verdict else "the method is not shown to do better than"
+    return as_sentence(
+        f"On {cases_of(first.n, first.unit)} ({PART_NAMES.get(first.split, first.split)}), {verdict} {gap.baseline}: "
+        f"{metric} {first:ci}, paired difference {gap}"
+    )
+
+
+PART_NAMES = {"test": "test part", "val": "validation part", "folds": "cross-validated"}
+
+
 def interval_method(estimate: Estimate) -> str:
     """How an interval was made, as a sentence."""
     if estimate.low is None or estimate.method in ("", "none"):
@@ -179,3 +207,31 @@ def shown(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(shown(item) for item in value)
     return str(value)
+
+
+def saved(content: str, name: str, mime: str, label: str) -> str:
+    """A link, as HTML, that saves a text under a name: the text stands in the link itself, nothing is asked for."""
+    named, shown = (html.escape(text, quote=True) for text in (name, label))
+    hidden = f'<span class="hidden"> ({named})</span>'
+    address = IN_ADDRESS.sub(lambda found: quote(found[0]), content)
+    return f'<a class="csv" download="{named}" href="data:{mime};charset=utf-8,{address}">{shown}{hidden}</a>'
+
+
+def saved_csv(rows: Iterable[Sequence[str]], name: str) -> str:
+    """A link that saves rows as CSV; no cell of it is a formula to a spreadsheet."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([[_no_formula(cell) for cell in row] for row in rows])
+    return saved("\ufeff" + file.getvalue(), f"{name.lower().replace(' ', '-')}.csv", "text/csv", "CSV")
+
+
+def _no_formula(cell: str) -> str:
+    """A cell that would begin a formula, behind an apostrophe; a signed number stays one."""
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def saved_checklist(rows: Sequence[Sequence[str]]) -> str:
+    """Links that save a checklist (question, guidelines, answer) as CSV and as Markdown, for a journal's form."""
+    head = ["Question", "Asked by", "Answer"]
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in [head, ["---"] * 3, *rows]]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    return saved_csv([head, *rows], "checklist") + " " + saved(lines, "checklist.md", "text/markdown", "Markdown")
