@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from medcore.data.card import Card
 from medcore.data.load import read_set
@@ -62,8 +63,21 @@ def test_our_own_file_is_opened_in_place(tmp_path: Path, tmp_data: Path) -> None
     patches = read_set(tmp_path / "own.npz", progress=False)
     assert patches.path == tmp_path / "own.npz" and patches.fingerprint == made.fingerprint
     assert not (tmp_data / "prepared").exists()
-    with pytest.raises(MedcoreError, match=r"prepared set of 6×5; prepare the original"):
-        read_set(tmp_path / "own.npz", size=3)
+    with pytest.raises(MedcoreError, match=r"prepared set of 6×5; prepare the original.*--size 9"):
+        read_set(tmp_path / "own.npz", size=9)  # nobody says whether it was scaled before
+    assert any("scaled twice" in text for text in read_set(tmp_path / "own.npz", size=3).card.warnings)
+
+
+def test_a_prepared_set_at_another_size_is_what_its_files_would_be(tmp_path: Path, tmp_data: Path) -> None:
+    for number, pixels in enumerate(IMAGES):
+        path = tmp_path / "set" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    whole = read_set(tmp_path / "set", progress=False).save(tmp_path / "whole.npz")
+    scaled, direct = read_set(tmp_path / "whole.npz", size=8), read_set(tmp_path / "set", size=8, progress=False)
+    assert np.array_equal(scaled.take(), direct.take()) and scaled.labels.tolist() == direct.labels.tolist()
+    assert scaled.card.warnings == whole.card.warnings and scaled.card.reading == whole.card.reading
+    assert read_set(tmp_path / "whole.npz", size=8).path == scaled.path
 
 
 def test_what_is_refused(tmp_path: Path, tmp_data: Path) -> None:

@@ -60,8 +60,10 @@ def test_folder_faults(tmp_path: Path, tmp_data: Path) -> None:
     (tmp_path / "hole/b").mkdir()
     with pytest.raises(MedcoreError, match=r"class folder '.*b' holds no image"):
         read_set(tmp_path / "hole", progress=False)
-    assert len(read_set(tmp_path / "hole", progress=False, on_error="skip")) == 1
-    with pytest.raises(MedcoreError, match=r"folders a are not among the classes x, b"):
+    with pytest.raises(MedcoreError, match=r"one class only; --classes 'a' reads it so"):
+        read_set(tmp_path / "hole", progress=False, on_error="skip")
+    assert len(read_set(tmp_path / "hole", progress=False, on_error="skip", classes=["a"])) == 1
+    with pytest.raises(MedcoreError, match=r"the folder a/ is not among the classes x, b"):
         read_set(tmp_path / "hole", progress=False, classes=["x", "b"])
     (tmp_path / "hole/b/bad.png").write_bytes(b"GIF87a")
     with pytest.raises(MedcoreError, match=r"bad\.png.*on_error='skip'"):

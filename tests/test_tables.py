@@ -149,7 +149,7 @@ ILL: dict[str, tuple[str, str]] = {
     "none among words": (lines("image,label", lambda k: f"im{k:02d}.png,{['none', 'mild', 'severe'][k % 3]}"),
                          r"'none' may be a class or a missing label.*--classes"),
     "single letters": (
-        lines("image,label", lambda k: f"im{k:02d}.png,{'aA'[k % 2]}"), r"differ only in capitals.*--classes"),
+        lines("image,label", lambda k: f"im{k:02d}.png,{'aA'[k % 2]}"), r"differ only in spelling.*--classes"),
     "missing patients": (lines("image,label,patient", lambda k: f"im{k:02d}.png,a,{'NA' if k == 3 else k}"),
                          r"row 5: patient is empty"),
     "unknown split": (

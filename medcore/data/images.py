@@ -313,7 +313,7 @@ def check_pixels(path: Path, height: int, width: int, options: DecodeOptions) ->
     if height * width > options.max_pixels:
         raise MedcoreError(
             f"image '{path}' has {width}×{height} = {height * width / 1e6:.0f} million pixels, more than max_pixels = "
-            f"{options.max_pixels / 1e6:.0f} million; cut it into tiles, or raise max_pixels if you trust the file"
+            f"{options.max_pixels / 1e6:.0f} million; cut it into tiles, or raise --max-pixels if you trust the file"
         )
 
 

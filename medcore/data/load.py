@@ -159,7 +159,7 @@ def _open_own(path: Path, size: Any, policy: str, options: dict[str, Any]) -> Pa
 
 
 def _scaled_copy(patches: PatchSet, path: Path, goal: tuple[int, int], policy: str) -> PatchSet:
-    """A prepared set at another size, cached; one whose images keep their sizes as they were is scaled once, as files are.
+    """A prepared set at another size, cached; images that were not scaled before become what their files would.
 
     Raises:
         MedcoreError: It was scaled or cut before and would be enlarged, or its images are padded.
@@ -172,20 +172,27 @@ def _scaled_copy(patches: PatchSet, path: Path, goal: tuple[int, int], policy: s
             f"again with --size {goal[0]} (size={goal[0]}) instead of scaling it a second time"
         )
     problems = Problems("raise")
+    problems.reading, problems.excluded = list(patches.card.reading), list(patches.card.excluded)
     if before:
         problems.warn(f"the images were scaled twice, the second time from {patches.shape[1]}×{patches.shape[0]}: some "
-                      "detail is lost that one step would keep; --size says the size when they are prepared")  # fmt: skip
-    columns = {str(name): patches.table[name].to_numpy() for name in patches.table}
-    rows = ArrayRows(columns, patches.shape, lambda: _chunks(patches), patches.take_masks() if patches.has_masks else None)
+                      "detail is lost that one step would keep; --size sets the size in preparing")  # fmt: skip
+    columns = {str(name): np.array(patches.table[name].tolist()) for name in patches.table}
+    rows = ArrayRows(
+        columns, patches.shape, lambda: _chunks(patches), patches.take_masks() if patches.has_masks else None
+    )
     ratio = {patches.shape[k] / goal[k] for k in (0, 1)}
     known = patches.card.pixel_size_um
-    card = replace(patches.card, pixel_size_um=known * ratio.pop() if known and len(ratio) == 1 else None)
+    said = [text for text in patches.card.warnings if not text.endswith("(listed in the card with their reasons)")]
+    card = replace(
+        patches.card, warnings=said, pixel_size_um=known * ratio.pop() if known and len(ratio) == 1 else None
+    )
     target = data_home() / "prepared" / (
         f"{_safe(card.name)}-{_digest([patches.fingerprint, goal, policy, _code_hash('readers')])}.npz")  # fmt: skip
     with _alone(target):
         if (cached := _cached(target)) is None:
-            write_set(Listing(path, card, rows=rows, problems=problems), target, policy=policy, size=goal, channels=None,
-                      overlap=0, decoding=DecodeOptions(), progress=False)  # fmt: skip
+            listing = Listing(path, card, rows=rows, problems=problems)
+            write_set(listing, target, policy=policy, size=goal, channels=None, overlap=0, decoding=DecodeOptions(),
+                      progress=False)  # fmt: skip
         return cached or open_checked(target)
 
 

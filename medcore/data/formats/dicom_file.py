@@ -106,8 +106,8 @@ def stored_frame(dataset: Any, frame: int, path: Path, max_pixels: int) -> np.nd
     height, width, count = int(dataset.Rows), int(dataset.Columns), frame_count(dataset)
     if height * width > max_pixels:
         raise MedcoreError(
-            f"image '{path}' has {width}×{height} pixels, more than max_pixels = {max_pixels}; raise max_pixels if you "
-            "trust the file"
+            f"image '{path}' has {width}×{height} pixels, more than max_pixels = {max_pixels}; raise --max-pixels if "
+            "you trust the file"
         )
     if not 0 <= frame < count:
         raise MedcoreError(f"image '{path}' has {count} frames, counted from 0; there is no {frame}")

@@ -57,7 +57,7 @@ def _default_range(values: np.ndarray, path: Path, bits: int) -> Range:
         return 0.0, 1.0
     raise MedcoreError(
         f"image '{path}' holds {values.dtype.name} values from {low:g} to {high:g}, whose meaning is not known; "
-        "say which values are black and white with value_range=(low, high)"
+        "say which values are black and white with --value-range LOW HIGH (value_range=(low, high))"
     )
 
 

@@ -138,8 +138,8 @@ def chosen_channels(layout: Layout, bands: tuple[int, ...] | None, path: Path) -
     if have == 3 and layout.alpha <= 0:
         return (0, 1, 2), None
     raise MedcoreError(
-        f"image '{path}' has {have} channels, and the file does not say which are colours; choose with bands: one for "
-        "grey, as in bands=[0], or three for red, green and blue, as in bands=[0, 1, 2]"
+        f"image '{path}' has {have} channels, and the file does not say which are colours; choose with --bands 0 (one, "
+        "for grey) or --bands 0,1,2 (for red, green and blue; in Python bands=[0, 1, 2])"
     )
 
 
@@ -200,7 +200,7 @@ def tiff_values(path: Path, max_pixels: int, frame: int = 0) -> tuple[np.ndarray
         if count > max_pixels or count * layout.channels * item_bytes > 16 * max_pixels:
             raise MedcoreError(
                 f"image '{path}' has {layout.width}×{layout.height} pixels of {layout.channels} {page.dtype}, above "
-                f"max_pixels = {max_pixels}; cut it into tiles, or raise max_pixels if you trust the file"
+                f"max_pixels = {max_pixels}; cut it into tiles, or raise --max-pixels if you trust the file"
             )
         if not 0 <= frame < layout.frames:
             raise MedcoreError(f"image '{path}' has {layout.frames} planes, counted from 0; there is no {frame}")

@@ -19,6 +19,7 @@ from medcore.data.readers.nct_crc import is_nct_crc, read_nct_crc
 from medcore.data.readers.pairs import refuse_boxes
 from medcore.data.readers.quironhelico import is_quironhelico, read_quironhelico
 from medcore.data.readers.segmentation import is_segmentation, read_segmentation
+from medcore.data.readers.slides import find_slides, read_slides
 from medcore.errors import MedcoreError
 
 Reader = Callable[..., Listing]
@@ -26,7 +27,7 @@ _TITLES = {
     "read_npz": "arrays", "read_folder": "one folder a class", "read_ham10000": "HAM10000", "read_hmnist": "table of "
     "pixels",
     "read_metadata": "table of images", "read_nct_crc": "NCT-CRC-HE", "read_quironhelico": "QuironHelico",
-    "read_segmentation": "images with masks",
+    "read_segmentation": "images with masks", "read_slides": "whole slides",
 }  # fmt: skip
 
 
@@ -40,6 +41,8 @@ def detect(source: Path, options: dict[str, Any], problems: Problems) -> tuple[R
         return _detect_folder(source, options, problems)
     if not source.exists():
         raise MedcoreError(f"'{source}' does not exist")
+    if find_slides(source):
+        return read_slides, source
     ending = source.suffix.lower()
     if ending == ".npz":
         return read_npz, source
@@ -56,6 +59,8 @@ def detect(source: Path, options: dict[str, Any], problems: Problems) -> tuple[R
 
 def _detect_folder(folder: Path, options: dict[str, Any], problems: Problems) -> tuple[Reader, Path]:
     """The first layout that fits, the most particular ones first."""
+    if find_slides(folder):
+        return read_slides, folder
     if "layout" in options or options.get("masks") == "none":
         return read_folder, folder
     if is_quironhelico(folder):
@@ -74,7 +79,7 @@ def _detect_folder(folder: Path, options: dict[str, Any], problems: Problems) ->
     if tables:
         return read_hmnist, tables[0]
     refuse_boxes(tree)
-    listing = [path for path in tree.tables if names_images(path)]
+    listing = [path for path in tree.tables if names_images(path) and "submission" not in path.stem.lower()]
     if listing:
         return read_metadata, _the_table(tree, listing, problems)
     filled = tree.filled()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from medcore.data.readers.listing import Problems, listed
-from medcore.data.readers.names import look_alikes, merge_spellings, split_name
+from medcore.data.readers.names import UNKNOWN, look_alikes, merge_spellings, spelling_key, split_name
 from medcore.data.readers.tables import Table, is_missing, typed
 from medcore.errors import MedcoreError
 
@@ -31,10 +31,19 @@ _NEAR: dict[str, tuple[tuple[str, ...], ...]] = {
 MOST_NUMBERS = 10  # more different numbers than this, with gaps, are measured, not classes
 _SEVERAL = "|;,/&+"
 _FLOAT = re.compile(r"^-?\d+\.0+$")
+_MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_DATE = re.compile(
+    rf"^(\d{{4}}[-./]\d\d?[-./]\d\d?([ T]\d\d?:\d\d.*)?|\d\d?[-./]\d\d?[-./](\d{{4}}|\d\d)"
+    rf"|\d\d?[- ]{_MONTH}|{_MONTH}[- ]\d+)$",
+    re.IGNORECASE,
+)
+_ROUNDED = re.compile(r"^-?\d\.\d+E\+\d+$", re.IGNORECASE)  # a long number that a spreadsheet has shortened
+_CODES = frozenset({9, 99, 999, 9999, -9, -99, -999})  # for "missing" in questionnaires
+_SIDE_COLUMN = re.compile(r"^(is|in|for)?(train|training|test|testing|val|valid|validation|holdout)(set)?$")
 
 
-class SeveralColumns(MedcoreError):
-    """Two columns of a table may have one meaning."""
+class Ambiguous(MedcoreError):
+    """Two columns of a table may have one meaning, or two files may be meant by one cell."""
 
 
 def find_columns(
@@ -90,7 +99,7 @@ def _chosen(
         if role == "image" and found:
             return found[0]
         if len(found) > 1:
-            raise SeveralColumns(
+            raise Ambiguous(
                 f"{table.path}: the columns {', '.join(map(repr, found))} may all mean {role!r}; say which with "
                 f"--column {role}={found[0]} (in Python columns={{{role!r}: {found[0]!r}}})"
             )
@@ -115,6 +124,18 @@ def _fits(table: Table, role: str, name: str, is_image: Callable[[str], bool], i
     if role == "split":
         return bool(values) and all(split_name(value) is not None for value in values)
     return bool(values)
+
+
+def say_unread_split(table: Table, problems: Problems) -> None:
+    """Warn of a column that may say the split by its name, and is not read: ``is_train``, ``set`` with numbers."""
+    keys = {name: re.sub(r"[^a-z]", "", name.lower()) for name in table.header}
+    near = {key for group in _NEAR["split"] for key in group} - {"fold", "set"}
+    odd = [name for name, key in keys.items() if name not in ROLES and (key in near or _SIDE_COLUMN.match(key))]
+    if "split" not in table.header and odd:
+        problems.warn(
+            f"{table.path.name}: column {odd[0]!r} may say the split: not read; write train, val, test into a column "
+            "'split'"
+        )
 
 
 def spread_columns(table: Table) -> list[str]:
@@ -165,11 +186,12 @@ def clean_labels(table: Table, classes: list[str] | None, problems: Problems) ->
     if "+" in values:  # then - is the other class
         unknown.pop("-", None)
     words = typed([value for value in values if value and value not in unknown]).dtype.kind == "U"
-    named = [value for value in unknown if value.lower() in ("none", "nil")]
-    if named and words and not given:
+    named = [value for value in unknown if value.lower() in ("none", "nil")] if words else []
+    named += sorted({value for value in values if spelling_key(value) in UNKNOWN})
+    if named and not given:
         raise MedcoreError(
             f"{table.path}: label {named[0]!r} may be a class or a missing label; empty the cells if it is missing, or "
-            "name all classes with --classes (Python: classes=[...])"
+            "name all classes with --classes (Python: classes=[...]); rows of others are left out with --on-error skip"
         )
     values = ["" if value in unknown else value for value in values]
     filled = [value for value in values if value]
@@ -200,7 +222,13 @@ def clean_labels(table: Table, classes: list[str] | None, problems: Problems) ->
 
 def clean_patients(table: Table, problems: Problems) -> list[str]:
     """The patient of each row (``""`` when missing), spellings of one patient joined, which can leak nothing."""
-    values = ["" if is_missing(value) else value for value in table.column("patient")]
+    values = ["" if is_missing(value) or spelling_key(value) in UNKNOWN else value for value in table.column("patient")]
+    rounded = sorted({value for value in values if _ROUNDED.match(value)})
+    if rounded:
+        raise MedcoreError(
+            f"{table.path}: patients {listed(rounded, 3)} are long numbers that a spreadsheet has rounded, so that "
+            "several may have become one; export the column again as text"
+        )
     filled = [value for value in values if value]
     short = _without_point_zero(filled, [])
     plain = {value: re.sub(r"^0+(?=\d+$)", "", value) for value in short.values()}
@@ -227,7 +255,7 @@ def _say_merged(table: Table, merged: dict[str, str], problems: Problems, what: 
             continue
         if what == "labels" and len(name) == 1:
             raise MedcoreError(
-                f"{table.path}: labels {name!r} and {stands!r} differ only in capitals: one class or two? Write one of "
+                f"{table.path}: labels {name!r} and {stands!r} differ only in spelling: one class or two? Write one of "
                 f"them, or keep both with --classes {stands},{name},..."
             )
         problems.warn(f"{table.path.name}: {what} {name!r} and {stands!r} are read as one, {stands!r}")
@@ -251,6 +279,19 @@ def _refuse_no_classes(table: Table, labels: list[str]) -> None:
                 f"{where} holds {len(names)} different numbers from {numbers.min():g} to {numbers.max():g}, which look "
                 f"measured, not like classes; write classes (such as 'below 50', '50 and more'), or {way}"
             )
+        left = sorted(set(numbers.tolist()) - _CODES) if whole else []
+        codes = sorted(set(numbers.tolist()) & _CODES)
+        if codes and len(left) > 1 and left[0] in (0, 1) and left[-1] - left[0] + 1 == len(left) and not steps:
+            raise MedcoreError(
+                f"{where}: {listed(codes)} beside {listed(left)} may mean missing, or a class; empty the cells, "
+                f"or --classes {','.join(map(str, left))} --on-error skip leaves these rows out, or {way}"
+            )
+    dates = [name for name in names if _DATE.match(name)]
+    if dates:
+        raise MedcoreError(
+            f"{where} holds dates ({listed(dates, 3)}), or codes that a spreadsheet has made into dates; write "
+            f"classes, or {way}"
+        )
     parted = {
         name: [part.strip() for part in re.split(f"[{re.escape(_SEVERAL)}]", name) if part.strip()] for name in names
     }

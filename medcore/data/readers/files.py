@@ -15,12 +15,14 @@ from pathlib import Path
 
 from medcore.data.formats import SUFFIXES, is_image
 from medcore.data.readers.listing import Problems, listed
+from medcore.data.readers.names import split_name, words_of
 from medcore.errors import MedcoreError
 
 TABLES = frozenset({".csv", ".tsv", ".tab"})
 _COMPANIONS = TABLES | {".xlsx", ".xls", ".ods", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".txt", ".md", ".rst",
                         ".html", ".pdf", ".docx", ".zip", ".tar", ".tgz", ".rar", ".7z", ".npz", ".py", ".ipynb", ".m",
                         ".log", ".db", ".lock"}  # fmt: skip
+_PAPERS = frozenset({".xlsx", ".xls", ".ods", ".txt", ".json", ".jsonl"})
 FOREIGN = {
     ".nii": "NIfTI volumes", ".gz": "NIfTI volumes or archives", ".mha": "MetaImage volumes",
     ".mhd": "MetaImage volumes", ".nrrd": "NRRD volumes", ".hdr": "Analyze volumes", ".svs": "whole slides",
@@ -42,6 +44,7 @@ class Folder:
         images: Image files directly inside, sorted.
         folders: Visible folders inside, sorted by name.
         tables: Files that may be tables by their ending.
+        papers: Other files that may hold labels or a split by their ending (workbooks, JSON, text).
         others: How many other files there are, by ending.
         hidden: Hidden and system files and folders, for the report.
         by_content: Images whose ending says nothing.
@@ -52,6 +55,7 @@ class Folder:
     images: list[Path] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     tables: list[Path] = field(default_factory=list)
+    papers: list[Path] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     hidden: list[str] = field(default_factory=list)
     by_content: list[Path] = field(default_factory=list)
@@ -133,6 +137,7 @@ def _sort_file(folder: Folder, entry: os.DirEntry[str]) -> None:
     elif ending in _COMPANIONS or ending in FOREIGN or not _is_file(entry):
         folder.others[ending or "no ending"] += 1
         folder.tables += [path] if ending in TABLES else []
+        folder.papers += [path] if ending in _PAPERS else []
     elif is_image(path):
         folder.images.append(path)
         folder.by_content.append(path)
@@ -179,6 +184,29 @@ def nothing_read(folder: Folder) -> str:
     return f"holds no image that can be read (there: {there}; read are {', '.join(sorted(SUFFIXES))}); {way}"
 
 
+def beside(folder: Folder) -> str:
+    """Which files of a folder may hold the labels, and how to use them; nothing where there is none."""
+    there = [*folder.tables, *(path for path in folder.papers if path.stem.lower() not in ("readme", "license"))]
+    if not there:
+        return ""
+    if there[0].suffix.lower() in TABLES:
+        return (f". {there[0].name} may hold the labels: name it in place of the folder, and its columns with --column "
+                "image=NAME --column label=NAME")  # fmt: skip
+    return f". {there[0].name} may hold the labels: save it as a .csv with the columns image,label"
+
+
+def _say_split_lists(folder: Folder, used: Path | None, problems: Problems) -> None:
+    """Warn of lists beside the images that may say the split, by their names."""
+    lists = [path for inner in folder.walk() for path in [*inner.tables, *inner.papers] if path != used]
+    names = [path.name for path in lists
+             if split_name(path.stem) or {"split", "splits", "fold", "folds"} & set(words_of(path.stem))]  # fmt: skip
+    if names:
+        problems.warn(
+            f"{listed(names, 4)} beside the images may say the split: not read; a table with the columns "
+            "image,label,split (or image,mask,split) would be"
+        )
+
+
 def report_files(folder: Folder, problems: Problems, used: Path | None = None) -> None:
     """Say which files below a folder were passed over and why, and which were known by their content.
 
@@ -191,6 +219,7 @@ def report_files(folder: Folder, problems: Problems, used: Path | None = None) -
     for inner in folder.walk():
         if inner.fault:
             problems.bad(inner.fault, file=str(inner.path))
+    _say_split_lists(folder, used, problems)
     strange = {ending: count for ending, count in sorted(others.items()) if ending not in _COMPANIONS}
     beside = sorted(ending for ending in others if ending in _COMPANIONS)
     if strange:

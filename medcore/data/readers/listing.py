@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from medcore.errors import MedcoreError
 NO_PATIENTS = (
     "NO PATIENT INFORMATION: nothing says which images come from one patient, so every source image counts as a "
     "patient of its own. Images of one patient may stand on both sides of a split, and every result may look better "
-    "than it is."
+    "than it is. Where the paths name the patient: --patient-pattern."
 )
 
 
@@ -117,7 +117,25 @@ class Problems:
             self.reading.append(line)
 
 
-def listed(values: list[Any], limit: int = 5) -> str:
+def say_one_sided(rows: Iterable[tuple[int, str]], names: Sequence[str], problems: Problems) -> None:
+    """Warn of classes that some part of a given split has not: a slip of spelling, or nothing to test or learn.
+
+    Args:
+        rows: Label and split of each image.
+    """
+    sides: dict[str, set[int]] = {}
+    for label, side in rows:
+        if side and label >= 0:
+            sides.setdefault(side, set()).add(label)
+    every = set().union(*sides.values()) if sides else set()
+    for side in sorted(sides):
+        if missing := sorted(every - sides[side]):
+            problems.warn(
+                f"the {side} part has no image of {listed([names[label] for label in missing])}, other parts have"
+            )
+
+
+def listed(values: Sequence[Any], limit: int = 5) -> str:
     """The first few values as text, with the number of the rest."""
     rest = f" and {len(values) - limit} more" if len(values) > limit else ""
     return ", ".join(map(str, values[:limit])) + rest

@@ -16,15 +16,16 @@ from medcore.data.card import Card
 from medcore.data.formats import SUFFIXES
 from medcore.data.readers.columns import (
     ROLES,
-    SeveralColumns,
+    Ambiguous,
     clean_labels,
     clean_patients,
     find_columns,
     one_hot_labels,
+    say_unread_split,
     spread_columns,
 )
 from medcore.data.readers.files import Folder, scan
-from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, listed
+from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, listed, say_one_sided
 from medcore.data.readers.masks import rule_from_options
 from medcore.data.readers.names import role_of, split_name
 from medcore.data.readers.series import fill_dicom_patients
@@ -79,7 +80,7 @@ class Finder:
         shared = {file: _shared_end(_plain(file.as_posix()).split("/"), parts) for file in fit}
         best = [file for file in fit if shared[file] == max(shared.values())]
         if len(best) > 1:
-            raise MedcoreError(
+            raise Ambiguous(
                 f"{what} '{cell}' may be '{best[0].relative_to(self.root)}' or '{best[1].relative_to(self.root)}'; "
                 f"write "
                 "its path"
@@ -180,7 +181,7 @@ def read_metadata(
     """
     table, finder = _understood(path, encoding, columns or {}, problems)
     segmented = "mask" in table.header
-    require(table, ["image"] if segmented else ["image", "label"])
+    require(table, ["image"] if segmented else ["image", "label"], "; say which one it is: --column {0}=NAME")
     rule = rule_from_options(classes, mask_map, mask_threshold, mask_rule) if segmented else None
     labels, names = ([""] * len(table.rows), []) if segmented else clean_labels(table, classes, problems)
     patients = clean_patients(table, problems) if "patient" in table.header else []
@@ -196,6 +197,7 @@ def read_metadata(
         problems.warn(NO_PATIENTS)
     if not segmented:
         _check_classes(path, names, items, problems)
+        say_one_sided([(item.columns["label"], item.columns["split"]) for item in items], names, problems)
     _say_found(finder, path, items, problems, segmented)
     root = path.parent
     lesions = any("lesion" in line and "'patient'" in line for line in problems.warnings)
@@ -223,7 +225,7 @@ def names_images(path: Path) -> bool:
         labelled = {"label", "mask"} & set(table.header) or len(spread_columns(table)) > 1
         cells = [cell for cell in table.column("image")[:5] if cell] if "image" in table.header else []
         return bool(labelled) and any(look.find(cell, "image") for cell in cells)
-    except SeveralColumns:  # reading it says so
+    except Ambiguous:  # reading it says so
         return True
     except MedcoreError:
         return False
@@ -238,6 +240,9 @@ def _understood(path: Path, encoding: str | None, asked: dict[str, str], problem
         raise MedcoreError(f"{path} has a header but no rows; it needs one row an image")
     finder = Finder(path.parent)
     look = Finder(path.parent)  # looking does not count as finding
+    headless = [name for name in table.header if name.lower().endswith(tuple(SUFFIXES)) and look.find(name, "image")]
+    if headless:
+        raise MedcoreError(f"{path}, row 1 names an image ({headless[0]!r}): the header is missing; write image,label")
     table = find_columns(
         table, asked, problems, lambda cell: bool(look.find(cell, "image")), lambda cell: bool(look.find(cell, "mask"))
     )
@@ -247,6 +252,7 @@ def _understood(path: Path, encoding: str | None, asked: dict[str, str], problem
         problems.warn(f"{path.name}: the columns {listed(spread, 12)} hold one 1 a row and are read as classes")
         table.header = [*table.header, "label"]
         table.rows = [[*row, label] for row, label in zip(table.rows, labels, strict=True)]
+    say_unread_split(table, problems)
     return table, finder
 
 
@@ -254,8 +260,9 @@ def _items(
     table: Table, finder: Finder, problems: Problems, names: list[str], labels: list[str], patients: list[str]
 ) -> list[ImageRow]:
     extra = _extra_columns(table, "mask" in table.header)
-    first_seen: dict[Path, int] = {}
-    items = []
+    first_seen: dict[Path, ImageRow] = {}
+    items: list[ImageRow] = []
+    contradicted: dict[Path, ImageRow] = {}
     for index, row in enumerate(table.rows):
         values = dict(zip(table.header, row, strict=True))
         values["label"] = labels[index]
@@ -264,12 +271,19 @@ def _items(
         place, number = table.place(index), table.numbers[index]
         try:
             item = _item(finder, values, place, names, bool(patients), "mask" in table.header)
-            _check_new(item, number, place, first_seen)
+            earlier = first_seen.setdefault(item.file, item)
+            if earlier is not item:
+                if not _says_the_same(item, earlier):
+                    contradicted[item.file] = earlier
+                _refuse_again(item, earlier, same=item.file not in contradicted)
         except MedcoreError as error:
             problems.bad(str(error), file=values["image"], row=number)
             continue
         item.columns |= {name: column[index].item() for name, column in extra.items()}
         items.append(item)
+    for earlier in contradicted.values():  # which of the rows is right, nobody knows
+        items.remove(earlier)
+        problems.exclude(f"{earlier.place}: another row contradicts it", file=str(earlier.columns["source"]))
     if not items:
         raise MedcoreError(f"{table.path}: no row is usable; the first reason: {problems.excluded[0]['reason']}")
     return items
@@ -314,14 +328,20 @@ def _found(finder: Finder, cell: str, place: str, what: str) -> Path:
     return file
 
 
-def _check_new(item: ImageRow, number: int, place: str, first_seen: dict[Path, int]) -> None:
-    if item.file in first_seen:
-        raise MedcoreError(
-            f"{place}: image '{item.columns['source']}' stands already in row {first_seen[item.file]}; remove one of "
-            f"the "
-            "two rows"
-        )
-    first_seen[item.file] = number
+def _says_the_same(item: ImageRow, other: ImageRow) -> bool:
+    """Whether two rows of one image agree in label, split, mask, and patient where one is given."""
+    roles = ["label", "split"] + ["patient"] * (item.columns["patient"] != item.columns["source"])
+    return item.mask == other.mask and all(item.columns[role] == other.columns[role] for role in roles)
+
+
+def _refuse_again(item: ImageRow, earlier: ImageRow, *, same: bool) -> None:
+    what, skipped = ("and says the same", "takes the first") if same else (
+        "and says another label, patient, split or mask", "leaves the image out")  # fmt: skip
+    row = earlier.place.rsplit(" ", 1)[1]
+    raise MedcoreError(
+        f"{item.place}: image '{item.columns['source']}' stands already in row {row} {what}; "
+        f"remove one of the two rows (--on-error skip {skipped})"
+    )
 
 
 def _say_found(finder: Finder, path: Path, items: list[ImageRow], problems: Problems, segmented: bool) -> None:

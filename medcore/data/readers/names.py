@@ -17,9 +17,10 @@ _FILLING = frozenset({"set", "data", "dataset", "split", "images", "image", "img
 _IMAGE_WORDS = frozenset({"image", "images", "img", "imgs", "original", "originals", "photo", "photos", "picture",
                           "pictures", "input", "inputs", "raw", "jpegimages", "pngimages", "scans", "frames", "slices",
                           "tiles", "cxr"})  # fmt: skip
-_MASK_WORDS = frozenset({"mask", "masks", "label", "labels", "annotation", "annotations", "anno", "annos", "ann", "gt",
-                         "gts", "groundtruth", "groundtruths", "truth", "truths", "seg", "segs", "segmentation",
-                         "segmentations", "segmentationclass", "manual", "manuals", "target", "targets"})  # fmt: skip
+_MASK_WORDS = frozenset({"mask", "masks", "msk", "msks", "label", "labels", "annotation", "annotations", "anno",
+                         "annos", "ann", "gt", "gts", "groundtruth", "groundtruths", "truth", "truths", "seg", "segs",
+                         "segmentation", "segmentations", "segmentationclass", "manual", "manuals", "target",
+                         "targets"})  # fmt: skip
 _FIELD_WORDS = frozenset({"fov", "roi", "rois", "field", "border"})
 _FOLD = re.compile(r"^(fold|cv|kfold|partition)[ _-]?\d+$", re.IGNORECASE)
 _PATIENT_WORDS = frozenset({"p", "pt", "pat", "patient", "pid", "case", "subject", "subj", "sub", "person", "tcga",
@@ -27,6 +28,16 @@ _PATIENT_WORDS = frozenset({"p", "pt", "pat", "patient", "pid", "case", "subject
                             "wsi", "id", "lesion", "scan"})  # fmt: skip
 _CLASS_WORDS = frozenset({"class", "grade", "stage", "type", "level", "score", "birads", "kl", "label", "category",
                           "cat", "isup", "gleason", "c", "g", "t", "cls", "group", "cluster", "degree"})  # fmt: skip
+_NO_CLASS_WORDS = frozenset({"unlabeled", "unlabelled", "unsorted", "unannotated", "result", "results", "output",
+                             "outputs", "prediction", "predictions", "preds", "overlay", "overlays", "plots",
+                             "figures", "logs", "tmp", "temp", "backup", "old", "misc", "thumbnails", "preview",
+                             "previews", "example", "examples", "augmented", "checkpoints", "weights", "code", "src",
+                             "docs", "unused", "excluded", "rejected"})  # fmt: skip
+_COPY = re.compile(r"^(.*?)( - (copy|kopie|copia|copie)( \(\d+\))?| \(\d+\)| copy( \d+)?|_copy\d*)$", re.IGNORECASE)
+UNKNOWN = frozenset({"unknown", "unk", "unclear", "undetermined", "not available", "not known", "not specified", "n.d.",
+                     "nd", "n.k.", "tbd", "k.a.", "unbekannt", "inconnu", "desconocido", "unlabeled", "unlabelled",
+                     "未知", "未标注"})  # fmt: skip
+_ALIKE = str.maketrans("авекмнорстхуіјѕ", "abekmhopctxyijs")  # Cyrillic letters that look Latin, of one case
 
 
 def words_of(name: str) -> list[str]:
@@ -89,9 +100,21 @@ def are_patients(names: Iterable[str]) -> bool:
     return first <= _PATIENT_WORDS or min(digits) >= 3 or (len(names) >= 12 and "" not in first)
 
 
+def no_class(name: str, beside: Iterable[str]) -> str:
+    """Why a folder may be no class: a copy of a folder beside it, or a word such as ``results``; nothing for others."""
+    copied = _COPY.match(name)
+    if copied and copied[1] in set(beside):
+        return f"a copy of {copied[1]}/"
+    return "no class by its name" if set(words_of(name)) & _NO_CLASS_WORDS else ""
+
+
 def spelling_key(text: str) -> str:
-    """Equal for names that differ only in capitals, blanks, ``_`` or ``-``, or the composition of accents."""
-    return re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFC", text).casefold()).strip()
+    """Equal for names that a reader cannot tell apart, or that differ only in capitals, blanks, ``_`` or ``-``.
+
+    Composed accents, full-width and Cyrillic letters, and characters without a width are such differences.
+    """
+    plain = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return re.sub(r"[\s_\-]+", " ", plain.casefold().translate(_ALIKE)).strip()
 
 
 def merge_spellings(names: Iterable[str], keep: Iterable[str] = ()) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -22,10 +23,12 @@ from medcore.data.formats.intensity import Range
 from medcore.data.images import Header, probe
 from medcore.data.options import DecodeOptions, chosen_slices
 from medcore.data.readers.listing import ImageRow, Listing, Problems
+from medcore.data.readers.names import split_name
 from medcore.errors import MedcoreError
 
 Grey = tuple[str, Range]  # name of the rule, values that become black and white
 _SLICES_LOOKED_AT = 16  # of a series, evenly spaced, for its range of values
+_WINDOW = "one scale for all: --window CENTRE WIDTH (window=(centre, width))"
 _OTHER_SUFFIXES = SUFFIXES - DICOM_SUFFIXES
 
 
@@ -77,6 +80,7 @@ def hide_file_names(listing: Listing) -> None:
         row.columns |= {key: name for key in ("source", "image", "patient") if row.columns.get(key) == given}
         row.columns |= {key: name for key, value in row.columns.items() if value in (row.file.name, str(row.file))}
         names |= {str(row.file): name, str(given): name, row.file.name: name}
+    names |= _hidden_folders(listing, rows)
     longest_first = sorted(names, key=len, reverse=True)
     problems = listing.problems
     problems.reading = [_replaced(text, names, longest_first) for text in problems.reading]
@@ -85,10 +89,20 @@ def hide_file_names(listing: Listing) -> None:
         entry |= {key: _replaced(str(entry[key]), names, longest_first) for key in ("file", "reason")}
 
 
+def _hidden_folders(listing: Listing, rows: list[ImageRow]) -> dict[str, str]:
+    """Hashes for the folders of DICOM files, often named after patients; not for classes, splits, sites."""
+    levels = ("fold", "site", "split")
+    kept = {*listing.card.classes, *(str(row.columns.get(level, "")) for row in rows for level in levels)}
+    places = {row.file.parent for row in rows if row.file.is_relative_to(listing.root)}
+    folders = {part for place in places for part in place.relative_to(listing.root).parts}
+    hidden = sorted(name for name in folders if name not in kept and split_name(name) is None)
+    return dict(zip(hidden, (f"folder-{code}" for code in pseudonyms(hidden)), strict=True))
+
+
 def _replaced(text: str, names: dict[str, str], order: list[str]) -> str:
     for name in order:
         if name in text:
-            text = text.replace(name, names[name])
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", names[name], text)
     return text
 
 
@@ -143,6 +157,12 @@ def _framed(
     """One row a chosen frame or page."""
     made: list[tuple[ImageRow, Header]] = []
     files = frames = 0
+    paged = [len(h.frames) for h in headers if h.dicom is None and len(h.frames) > 1] if decoding.slices is None else []
+    if paged:
+        problems.warn(
+            f"{len(paged)} files hold several pages (up to {max(paged)}): only the first of each is read; "
+            "--slices all, middle or n (every n-th) takes others"
+        )
     for row, header in zip(rows, headers, strict=True):
         if len(header.frames) == 1 or (header.dicom is None and decoding.slices is None):
             made.append((row, header))
@@ -151,7 +171,7 @@ def _framed(
         if row.mask is not None and len(chosen) > 1:
             raise MedcoreError(
                 f"image '{row.file}' has {len(header.frames)} frames and one mask; save each frame as a file, or take "
-                "one with slices='middle'"
+                "one with --slices middle (slices='middle')"
             )
         files, frames = files + 1, frames + len(chosen)
         for frame in chosen:
@@ -221,7 +241,7 @@ def _warn(listing: Listing, headers: list[Header], decoding: DecodeOptions) -> N
     of_dicom: list[Any] = [header.dicom for header in headers if header.dicom is not None]
     rules = Counter(row.grey[0] for row in listing.items if row.grey is not None)
     for name, count in rules.items():
-        warn(f"{count} DICOM images name no window: {GREY_RULES[name]}; choose with window=(centre, width)")
+        warn(f"{count} DICOM images name no window: {GREY_RULES[name]}; {_WINDOW}")
     burned = sum(header.burned_in for header in of_dicom)
     if burned:
         warn(f"{burned} DICOM images have text burned into their pixels (BurnedInAnnotation); it may name the patient")
@@ -235,5 +255,5 @@ def _warn(listing: Listing, headers: list[Header], decoding: DecodeOptions) -> N
     if several:
         warn(
             f"{len(several)} DICOM series have slices with different windows (up to {max(map(len, several))}), so that "
-            "equal grey levels do not mean equal values; one scale for all: window=(centre, width)"
+            "equal grey levels do not mean equal values; " + _WINDOW
         )

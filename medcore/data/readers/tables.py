@@ -87,6 +87,7 @@ def read_table(path: Path, *, encoding: str | None = None) -> Table:
     ]
     if not numbered:
         raise MedcoreError(f"{path} is empty; it needs a header line and one row an image")
+    _refuse_title(path, numbered)
     header, body = _without_index(path, numbered[0][1], numbered[1:], notes)
     _check_header(path, header)
     for number, row in body:
@@ -98,8 +99,11 @@ def read_table(path: Path, *, encoding: str | None = None) -> Table:
     return Table(path, header, [row for _, row in body], delimiter, [number for number, _ in body], notes)
 
 
-def require(table: Table, names: Iterable[str]) -> None:
+def require(table: Table, names: Iterable[str], way: str = "") -> None:
     """Refuse a table that lacks columns, with the nearest names it has.
+
+    Args:
+        way: How to say which column it is, with ``{0}`` for its name.
 
     Raises:
         MedcoreError: A column is missing.
@@ -108,7 +112,9 @@ def require(table: Table, names: Iterable[str]) -> None:
         if name not in table.header:
             close = difflib.get_close_matches(name, table.header, 1, 0.5)
             hint = f"; did you mean {close[0]!r}? Rename it" if close else ""
-            raise MedcoreError(f"{table.path}: there is no column {name!r}; it has {', '.join(table.header)}{hint}")
+            raise MedcoreError(
+                f"{table.path}: there is no column {name!r}; it has {', '.join(table.header)}{hint}" + way.format(name)
+            )
 
 
 def is_missing(value: str) -> bool:
@@ -199,6 +205,18 @@ def _without_index(
         header = header[1:] if unnamed else header
         body = [(number, row[1:]) for number, row in body]
     return header, body
+
+
+def _refuse_title(path: Path, numbered: list[tuple[int, list[str]]]) -> None:
+    """Refuse a table whose first rows are a title, with the row that seems to be its header."""
+    widths = [sum(map(bool, row)) for _, row in numbered[:10]]
+    full = max(widths)
+    if full > 1 and widths[0] <= full / 2:
+        number, row = numbered[widths.index(full)]
+        raise MedcoreError(
+            f"{path}, row {numbered[0][0]} looks like a title, and row {number} ({', '.join(row[:4])}) like the "
+            "header; delete the rows above it"
+        )
 
 
 def _check_header(path: Path, header: list[str]) -> None:
