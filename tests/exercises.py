@@ -2,6 +2,9 @@
 
 After the last cell of the notebook each ```` ```python ```` block of a solution runs as a cell, in the names that the
 notebook ended with: what one solution defines, the next does not see. Nothing is written; notebooks stay as they are.
+
+What the notebook itself showed is then read as a report is: every figure has a description and a caption, every table
+a title, and an interval that stands in bold, in a caption or in a description is one of ``results.json``.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from unittest import mock
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
+
+from medcore.reporting.body import RESULTS, write_body
+from medcore.reporting.results import checked
 
 EXERCISE = re.compile(r"^\*\*(\d+)\.\*\*", re.MULTILINE)
 SOLUTION = re.compile(r"<details><summary>Solution</summary>(.*?)</details>", re.DOTALL)
@@ -50,15 +56,42 @@ def with_solutions(notebook: Any, name: str) -> Any:
 
 
 @contextmanager
-def reading_solutions() -> Iterator[None]:
-    """While this is open, nbmake reads notebooks with their solutions."""
-    read = nbformat.read
+def reading_solutions() -> Iterator[list[Any]]:
+    """While this is open, nbmake reads notebooks with their solutions; gives the notebooks' own cells, executed."""
+    read, own = nbformat.read, []
 
     def both(path: str, version: int) -> Any:
-        return with_solutions(read(path, version), Path(path).stem)
+        notebook = read(path, version)
+        own.append(notebook.copy())
+        own[-1].cells = list(notebook.cells)  # the same cells, which nbmake fills with outputs
+        return with_solutions(notebook, Path(path).stem)
 
     with mock.patch("nbmake.nb_run.nbformat.read", both):
-        yield
+        yield own
+
+
+INTERVAL = re.compile(r"[−<>]?\d[\d.]* \((?:95 % CI )?[−<>]?\d[\d.]*(?:–| to )[−<>]?\d[\d.]*\)")
+BOLD = re.compile(r"\*\*(.*?)\*\*", re.DOTALL)
+
+
+def faults(executed: Any) -> list[str]:
+    """Figures and tables without words, and intervals that are not those of the results."""
+    narrative = write_body(executed).narrative
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    texts = [BOLD.findall("".join(output.get("data", {}).get("text/markdown", ""))) for output in outputs]
+    about = [facts for output in outputs for facts in output.get("metadata", {}).values() if isinstance(facts, dict)]
+    texts += [[str(facts.get("alt", "")), str(facts.get("caption", ""))] for facts in about]
+    recorded = next((output["data"][RESULTS] for output in outputs if RESULTS in output.get("data", {})), None)
+    known = printed_values(recorded) if recorded else set()
+    quoted = [found.replace("95 % CI ", "") for text in texts for line in text for found in INTERVAL.findall(line)]
+    strange = [f"{text} is not in the results" for text in quoted if recorded and text not in known]
+    return narrative.undescribed + narrative.untitled + strange
+
+
+def printed_values(recorded: Any) -> set[str]:
+    """Every value with its interval that the results hold, as a reader sees it, without the count of cases."""
+    found = checked(recorded, "notebook")
+    return {str(one).split(", ")[0] for one in (*found.metrics, *found.baselines, *found.differences)}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -66,5 +99,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Notebooks run with their solutions, except where they are written back."""
     if not getattr(item, "nbmake", False) or item.config.option.overwrite:
         return (yield)
-    with reading_solutions():
-        return (yield)
+    with reading_solutions() as own:
+        result = yield
+    found = [fault for notebook in own for fault in faults(notebook)]
+    assert not found, found
+    return result

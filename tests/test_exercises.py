@@ -8,13 +8,15 @@ from pathlib import Path
 import click
 import nbformat
 import pytest
-from exercises import exercises, reading_solutions, solutions
+from exercises import exercises, faults, reading_solutions, solutions
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from nbmake.nb_run import NotebookRun
+from report_samples import display, png, sample_results
 
 from medcore.cli import cli
 from medcore.cli.reports import find_notebooks, planned_runs, read_parameters
 from medcore.errors import MedcoreError
+from medcore.reporting.body import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -111,3 +113,34 @@ def test_the_command_check_notices_mistakes() -> None:
     for wrong in ("medcore report 06", "medcore reports 06 --profil quick", "medcore reports 06 -p epoch=3"):
         with pytest.raises((AssertionError, click.UsageError, MedcoreError)):
             checked(wrong)
+
+
+def executed(alt: str, caption: str, table: str, said: str) -> nbformat.NotebookNode:
+    """A notebook as it looks after its run: a figure, a table, a sentence and the results."""
+    shown = [
+        display({"image/png": png(60, 60)}, {"image/png": {"alt": alt, "caption": caption}}),
+        display({"text/html": table}),
+        display({"text/markdown": said}),
+        display({RESULTS: sample_results().as_dict()}),
+    ]
+    cells = [new_code_cell("…", outputs=shown, execution_count=1)]
+    return nbformat.from_dict(new_notebook(cells=cells))
+
+
+TITLED = "<table><caption>Counts</caption><tr><td>1</td></tr></table>"
+WHOLE = {"alt": "A picture of noise.", "caption": "Noise.", "table": TITLED, "said": "**It reaches 0.83 (0.79–0.87).**"}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({}, ""),
+        ({"alt": ""}, "cell 1: figure 1"),
+        ({"caption": ""}, "cell 1: figure 1"),
+        ({"table": TITLED.replace("<caption>Counts</caption>", "")}, "cell 1: Table 1"),
+        ({"said": "**It reaches 0.83 (0.79–0.88).**"}, "0.83 (0.79–0.88) is not in the results"),
+        ({"caption": "AUROC 0.94 (0.92–0.97)."}, "0.94 (0.92–0.97) is not in the results"),
+    ],
+)
+def test_what_a_notebook_showed_without_words_or_beside_its_results_is_named(change: dict, fault: str) -> None:
+    assert faults(executed(**WHOLE | change)) == ([fault] if fault else [])
