@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from medcore.evaluation.baselines import run_baselines
     from medcore.evaluation.intervals import interval, paired_difference
     from medcore.evaluation.predict import predict
-    from medcore.evaluation.predictor import load_predictor as load
     from medcore.evaluation.scores import Scores
     from medcore.models.autoencoder import ConvAutoencoder
     from medcore.models.classifier import build_classifier
     from medcore.models.unet import build_unet
     from medcore.models.vae import VAE
+    from medcore.studies.validation.models import load
     from medcore.training.config import TrainConfig
     from medcore.training.fit import fit
     from medcore.training.objectives import ELBO, Classification, Reconstruction, Segmentation
@@ -46,9 +46,8 @@ _HOMES = {
     "Reconstruction": "training.objectives", "ELBO": "training.objectives", "TrainConfig": "training.config",
     "fit": "training.fit", "predict": "evaluation.predict", "run_baselines": "evaluation.baselines",
     "Scores": "evaluation.scores", "interval": "evaluation.intervals", "paired_difference": "evaluation.intervals",
-    "load": "evaluation.predictor",
+    "load": "studies.validation.models",
 }  # fmt: skip
-_OTHER_NAMES = {"load": "load_predictor"}
 
 __all__ = [
     "ELBO", "VAE", "Classification", "ConvAutoencoder", "PatchSet", "Reconstruction", "Scores", "Segmentation",
@@ -61,7 +60,7 @@ def __getattr__(name: str) -> Any:
     """One of the names above, from its room."""
     if name not in _HOMES:
         raise AttributeError(f"module 'medcore' has no attribute {name!r}")
-    value = getattr(import_module(f"medcore.{_HOMES[name]}"), _OTHER_NAMES.get(name, name))
+    value = getattr(import_module(f"medcore.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""``medcore evaluate``: a checkpoint on a labelled set, with intervals over patients.
+"""``medcore evaluate``: a model folder or checkpoint of any task on a labelled set, with intervals over patients.
 
 The set is read as the checkpoint says (size, policy, window, range, channels). What the model has seen is known by
 pixels and by patient from the checkpoint, never by the name of a set or folder.
@@ -13,8 +13,6 @@ from typing import Any
 import click
 
 from medcore.errors import MedcoreError, TestDataRefused
-
-METRICS = ("balanced_accuracy", "accuracy", "auroc", "f1")
 
 
 @click.command("evaluate")
@@ -32,57 +30,62 @@ METRICS = ("balanced_accuracy", "accuracy", "auroc", "f1")
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write the figures as JSON.")
+@click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Write the report of 07 here instead.")
 def command(
     checkpoint: Path, data: str, split: str, seen: str, other_patients: bool, on_error: str, device: str,
-    out: Path | None,
+    out: Path | None, report: Path | None,
 ) -> int:  # fmt: skip
-    """Evaluate a classifier CHECKPOINT on the labelled images of --data."""
+    """Evaluate a model folder or CHECKPOINT of any task on the labelled cases of --data."""
     from medcore.data.npzfile import atomic_path
-    from medcore.evaluation.intervals import interval
-    from medcore.evaluation.predictor import load_predictor, read_as_trained
-    from medcore.evaluation.scores import Scores
+    from medcore.evaluation.estimate import metric_name
+    from medcore.studies.validation.models import load
     from medcore.training.device import choose_device
 
-    predictor = load_predictor(checkpoint, device=str(choose_device(device)))
-    patches = labelled_like(predictor, read_as_trained(predictor.manifest, data, on_error=on_error))
-    patches, overlap = choose_side(predictor.seen, patches, split, seen, by_patient=not other_patients)
-    scores = Scores.from_set(patches, predictor.probabilities(patches))
-    estimates = [interval(scores, metric) for metric in METRICS if metric != "f1" or len(scores.classes) == 2]
-    click.echo(f"{len(scores)} images of {scores.patients} {patches.card.group}s ({split})")
-    for estimate in estimates:
-        click.echo(f"  {estimate.name.replace('_', ' '):<20} {estimate}   {estimate.method}")
+    if report is not None:
+        return write_report(checkpoint, data, report, seen, device)
+    model = load(checkpoint, device=str(choose_device(device)))
+    patches = model.labelled(model.read(data, on_error=on_error))
+    if not len(patches):
+        raise MedcoreError(f"set {patches.card.name!r} has no labelled case; medcore predict needs no labels")
+    patches, overlap = choose_side(model.seen, patches, split, seen, by_patient=not other_patients)
+    found = model.evaluate(patches)
+    patients = len(set(patches.patients.tolist()))
+    click.echo(f"{len(patches)} {patches.card.case}s of {patients} {patches.card.group}s ({split})")
+    for estimate in found.estimates:
+        click.echo(f"  {metric_name(estimate.name):<22} {estimate}   {estimate.method}")
     if overlap.rows.any():
         click.echo(f"{overlap}; {'left out' if seen == 'leave-out' else 'counted in'}")
     if out is not None:
         result = {
-            "checkpoint": predictor.path.name,
-            "weights_sha256": predictor.manifest["sha256"]["model.safetensors"],
+            "checkpoint": model.path.name,
+            "task": model.task,
+            "weights_sha256": model.manifest["sha256"]["model.safetensors"],
             "data": patches.card.name,
             "fingerprint": patches.fingerprint,
             "split": split,
             "seen": {"rule": seen, **overlap.as_dict()},
-            "metrics": [estimate.as_dict() for estimate in estimates],
+            "metrics": [estimate.as_dict() for estimate in found.estimates],
         }
         with atomic_path(out) as temporary:
             temporary.write_text(json.dumps(result, indent=1), encoding="utf-8", errors="backslashreplace")
     return 0
 
 
-def labelled_like(predictor: Any, patches: Any) -> Any:
-    """The labelled images of a set with the checkpoint's classes.
+def write_report(checkpoint: Path, data: str, folder: Path, seen: str, device: str) -> int:
+    """The report of notebook 07 on this model and cohort.
 
     Raises:
-        MedcoreError: The classes differ, or nothing is labelled.
+        MedcoreError: The notebook is not here (an installed copy), or a parameter is wrong.
     """
-    if list(patches.classes) != predictor.classes:
-        raise MedcoreError(
-            f"the set's classes {', '.join(patches.classes)} are not the checkpoint's {', '.join(predictor.classes)}; "
-            "rename the folders or labels, or fine-tune the model on the new classes"
-        )
-    patches = patches.select(patches.labels >= 0)
-    if not len(patches):
-        raise MedcoreError(f"set {patches.card.name!r} has no labelled image")
-    return patches
+    from medcore.cli.reports import find_notebooks, planned_runs, with_absolute_paths
+    from medcore.reporting.runner import run_notebooks
+
+    values = {"model": str(checkpoint.resolve()), "data": data, "seen": seen, "device": device}
+    planned = {
+        path: with_absolute_paths(given) for path, given in planned_runs(find_notebooks(("07",)), values).items()
+    }
+    outcomes = run_notebooks(planned, out=folder)
+    return 0 if all(outcome.status == "ok" for outcome in outcomes) else 1
 
 
 def choose_side(known: Any, patches: Any, split: str, way: str, *, by_patient: bool) -> tuple[Any, Any]:

@@ -37,10 +37,14 @@ def command(
     device: str, probabilities: bool, overlays: bool, objects: bool, heatmaps: Path | None, overwrite: bool, seen: str,
 ) -> int:  # fmt: skip
     """Predict IMAGES (files, folders, globs, or one PatchSet .npz) with CHECKPOINT."""
+    from medcore.studies.validation.models import task_of
     from medcore.training import checkpoint as checkpoints
 
-    if "unet" in checkpoints.read_manifest(checkpoints.find(checkpoint))["architecture"]["family"]:
+    task = task_of(checkpoints.find(checkpoint))
+    if task == "segmentation":
         return _segment(checkpoint, images, out, on_error, device, probabilities, overlays, objects, overwrite)
+    if task == "diagnosis":
+        return _diagnose(checkpoint, images, out, on_error, overwrite, seen)
     if out is not None and out.suffix not in (".csv", ".npz"):
         raise click.UsageError(f"--out {out}: the name must end in .csv or .npz")
     from tqdm import tqdm
@@ -50,9 +54,17 @@ def command(
     from medcore.evaluation.predictor import find_images, load_predictor
     from medcore.training.device import choose_device
 
-    predictor = load_predictor(checkpoint, device=str(choose_device(device)))
+    predictor: Any
+    if task == "classification":  # the light way: no study is imported
+        predictor = load_predictor(checkpoint, device=str(choose_device(device)))
+    else:
+        from medcore.studies.validation.models import load
+
+        predictor = load(checkpoint, device=str(choose_device(device)))
     source: Any = find_images(images)
     outputs = [out] if out is not None else []
+    if heatmaps is not None and task == "anomaly":
+        raise click.UsageError("--heatmaps: a detector has no Grad-CAM; notebooks 02 and 03 show its error maps")
     if heatmaps is not None:
         outputs += [heatmaps / heatmap_name(n, path) for n, path in enumerate(source)]
     refuse_overwriting(outputs, source, overwrite=overwrite)
@@ -73,6 +85,48 @@ def command(
     for line in tally.report(len(source)):
         click.echo(line, err=True)
     return 0
+
+
+def _diagnose(
+    checkpoint: Path, images: tuple[str, ...], out: Path | None, on_error: str, overwrite: bool, seen: str
+) -> int:
+    """A row for every patient of one set of windows."""
+    from medcore.data.npzfile import atomic_path
+    from medcore.evaluation.predict import for_terminal, refuse_overwriting, safe_cell
+    from medcore.studies.validation.models import load
+
+    if len(images) != 1:
+        raise click.UsageError("this model diagnoses patients: name one set (a folder, a metadata.csv or a .npz)")
+    if out is not None and out.suffix != ".csv":
+        raise click.UsageError(f"--out {out}: the name must end in .csv")
+    refuse_overwriting([out] if out is not None else [], [Path(images[0])], overwrite=overwrite)
+    model: Any = load(checkpoint)
+    table = model.predict(images[0], on_error=on_error)
+    known = int(table["seen_in_training"].sum())
+    if known and seen == "refuse":
+        name = table.loc[table["seen_in_training"], "patient"].iloc[0]
+        raise TestDataRefused(f"patient {name!r} was seen in training; leave it out, or mark it (--seen count)")
+    rows = [PATIENT_COLUMNS, *map(_patient_row, table.to_dict("records"))]
+    if out is None:
+        for row in rows:
+            click.echo("  ".join(for_terminal(value) for value in row))
+    else:
+        with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([safe_cell(value) for value in row] for row in rows)
+    click.echo(f"{len(table)} patients diagnosed, {known} of them seen in training", err=True)
+    return 0
+
+
+PATIENT_COLUMNS = ["patient", "decision", "score", "probability", "level", "windows", "positive_windows",
+                   "suspicious_1", "suspicious_2", "suspicious_3", "seen_in_training"]  # fmt: skip
+
+
+def _patient_row(row: dict[str, Any]) -> list[str]:
+    names = [*map(str, row["suspicious"]), "", "", ""][:3]
+    numbers = [f"{row['score']:.6g}", f"{row['probability']:.4f}", str(row["level"])]
+    counts = [str(row["windows"]), str(row["positive_windows"])]
+    decision, seen = ("healthy", "infected")[row["decision"]], "yes" if row["seen_in_training"] else "no"
+    return [str(row["patient"]), decision, *numbers, *counts, *names, seen]
 
 
 def _segment(
@@ -149,9 +203,10 @@ def write(batches: Iterator[Any], out: Path | None, top: int, classes: list[str]
     elif out.suffix == ".csv":
         with atomic_path(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(header(top))
             some = False
             for batch in batches:
+                if not some:
+                    writer.writerow(header(top, batch))
                 some = some or bool(batch.images)
                 writer.writerows([safe_cell(value) for value in row] for row in table_rows(batch, top))
             refuse_nothing(some)
@@ -179,18 +234,29 @@ def refuse_nothing(some: bool) -> None:
         raise MedcoreError("no image could be predicted; nothing is written")
 
 
-def header(top: int) -> list[str]:
-    """Column names of the CSV."""
+def header(top: int, batch: Any) -> list[str]:
+    """Column names of the CSV; ``abstain`` and ``set`` where the checkpoint has rules for them."""
+    if hasattr(batch, "score"):
+        return ["image", "label", "score", "probability", "seen_in_training"]
     further = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("label", "confidence")]
-    return ["image", "label", "confidence", *further, "distance", "seen_in_training"]
+    unsure = ["abstain"] * (batch.answered is not None) + ["set"] * (batch.plausible is not None)
+    return ["image", "label", "confidence", *further, *unsure, "distance", "seen_in_training"]
 
 
 def table_rows(batch: Any, top: int) -> Iterator[list[Any]]:
     """One CSV row per image."""
+    if hasattr(batch, "score"):  # of a detector
+        for n, (name, label) in enumerate(zip(batch.images, batch.labels, strict=True)):
+            share = f"{batch.probabilities[n, 1]:.4f}"
+            yield [name, label, f"{batch.score[n]:.6g}", share, "yes" if batch.seen[n] else "no"]
+        return
+    abstains, sets = batch.abstains, batch.sets
     for n, (name, best) in enumerate(zip(batch.images, batch.top(top), strict=True)):
         pairs = [value for label, share in best for value in (label, f"{share:.4f}")]
         distance = "" if batch.distance is None else f"{batch.distance[n]:.3f}"
-        yield [name, *pairs, distance, "yes" if batch.seen[n] else "no"]
+        unsure = [] if abstains is None else ["yes" if abstains[n] else "no"]
+        unsure += [] if sets is None else [" | ".join(sets[n])]
+        yield [name, *pairs, *unsure, distance, "yes" if batch.seen[n] else "no"]
 
 
 def heatmap_name(number: int, name: Any) -> str:

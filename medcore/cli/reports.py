@@ -105,7 +105,14 @@ def with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
     words = ("imagenet", "random")  # of the parameter ``weights``
     texts = {name: values[name] for name in SOURCES if values.get(name) and isinstance(values[name], str)}
     paths = {name: text for name, text in texts.items() if text not in words and Path(text).exists()}
+    if "model" in paths and not is_model(Path(paths["model"])):
+        del paths["model"]  # a network's name, and a folder that happens to have it
     return values | {name: str(Path(text).resolve()) for name, text in paths.items()}
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path may be a model folder or a run with one."""
+    return any((path / name).exists() for name in ("manifest.json", "model", "checkpoints"))
 
 
 @click.command("reports")

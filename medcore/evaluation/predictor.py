@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import glob
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from medcore.data.images import SUFFIXES
-from medcore.data.load import read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.files import image_files
@@ -60,11 +59,25 @@ class Predictions:
     problems: list[tuple[str, str]]
     pixels: np.ndarray
     seen: np.ndarray
+    answered: Callable[[np.ndarray], np.ndarray] | None = None
+    plausible: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def labels(self) -> list[str]:
         """The most likely class of each image."""
         return [self.classes[k] for k in self.probabilities.argmax(1)] if len(self.images) else []
+
+    @property
+    def abstains(self) -> np.ndarray | None:
+        """Whether no answer is given, by the first rule that was chosen; None without one. **Shape** ``(n,)`` bool."""
+        return None if self.answered is None else ~self.answered(self.probabilities)
+
+    @property
+    def sets(self) -> list[list[str]] | None:
+        """The classes that stay plausible for each image; None where no limits were chosen."""
+        if self.plausible is None:
+            return None
+        return [[self.classes[k] for k in np.flatnonzero(row)] for row in self.plausible(self.probabilities)]
 
     @property
     def confidence(self) -> np.ndarray:
@@ -94,16 +107,21 @@ class Predictor:
     """
 
     def __init__(self, loaded: checkpoint.Loaded, device: str | None = None) -> None:
-        if not isinstance(loaded.model, Classifier):
-            raise MedcoreError(
-                f"{loaded.path} holds a {loaded.manifest['architecture']['family']}, not a classifier; a segmentation "
-                "model is used with medcore.evaluation.sliding, an autoencoder with medcore.studies.anomaly.scores"
-            )
+        self._accept(loaded)
         self.model, self.manifest, self.path = loaded.model, loaded.manifest, loaded.path
-        fold_batch_norm(self.model.eval())
+        self.model.eval()
+        if isinstance(self.model, Classifier):
+            fold_batch_norm(self.model)
         self.device = device
         self.seen = Seen.of(loaded.manifest)
         self._familiar = Familiarity.from_dict(loaded.manifest.get("extra", {}).get("familiarity"))
+
+    def _accept(self, loaded: checkpoint.Loaded) -> None:
+        if not isinstance(loaded.model, Classifier):
+            raise MedcoreError(
+                f"{loaded.path} holds a {loaded.manifest['architecture']['family']}, not a classifier; medcore.load "
+                "opens every model folder"
+            )
 
     @property
     def classes(self) -> list[str]:
@@ -143,6 +161,7 @@ class Predictor:
 
     def overlays(self, batch: Predictions, *, opacity: float = 0.5) -> np.ndarray:
         """Images under the Grad-CAM map of their predicted class. **Shape** ``(n, H, W, 3)`` uint8."""
+        assert isinstance(self.model, Classifier)
         from medcore.evaluation.explain import heatmap_overlay
 
         return heatmap_overlay(self.model, batch.pixels, batch.probabilities.argmax(1), opacity=opacity)
@@ -197,6 +216,7 @@ class Predictor:
 
     def _answer(self, images: Tensor) -> Tensor:
         """Probabilities and, in the last column, the feature distance. **Shape** ``(B, C, H, W) -> (B, K + 1)``."""
+        assert isinstance(self.model, Classifier)
         features = self.model.features(images).float()
         probabilities = (self.model.head(features.to(images.dtype)).float() / self.temperature).softmax(1)
         known = self._familiar
@@ -209,7 +229,8 @@ class Predictor:
         values = values if len(names) else np.zeros((0, len(self.classes) + 1), np.float32)
         distance = values[:, -1] if self._familiar else None
         seen = self.seen.contents(pixel_hashes(pixels))
-        return Predictions(names, values[:, :-1], self.classes, distance, problems, pixels, seen)
+        rules = abstention_rules(self.manifest)
+        return Predictions(names, values[:, :-1], self.classes, distance, problems, pixels, seen, *rules)
 
     def _check_shape(self, shape: Sequence[int]) -> None:
         if tuple(shape) != self._shape:
@@ -217,6 +238,25 @@ class Predictor:
                 f"images have the shape {tuple(shape)}, but {self.path.name} was trained on {self._shape} (height, "
                 "width, channels); prepare the set with that size, or give image files, which are brought to it"
             )
+
+
+def abstention_rules(manifest: dict[str, Any]) -> tuple[Any, Any]:
+    """When a checkpoint gives no answer (its first rule), and which classes stay plausible; None where it says nothing.
+
+    Returns:
+        Two functions of probabilities ``(n, K)``: to ``(n,)`` bool and to ``(n, K)`` bool.
+    """
+    extra = manifest.get("extra", {})
+    if not extra.get("rejection") and not extra.get("conformal"):
+        return None, None
+    from medcore.evaluation.selective import ConformalRule, RejectionRule
+
+    rejection = next(iter(extra.get("rejection", {}).values()), None)
+    limits = extra.get("conformal")
+    return (
+        RejectionRule(**rejection).answers if rejection else None,
+        ConformalRule.from_dict(limits).sets if limits else None,
+    )
 
 
 def load_predictor(path: str | PathLike[str], which: str | int = "best", *, device: str | None = None) -> Predictor:
@@ -241,6 +281,8 @@ def read_as_trained(manifest: dict[str, Any], source: str | PathLike[str], *, on
     """
     height, width, channels = manifest["image_shape"]
     recipe = manifest["preprocessing"]
+    from medcore.data.load import read_set  # with its readers and libraries, which new images do not need
+
     if is_phantom(source):
         if height != width:
             raise MedcoreError(

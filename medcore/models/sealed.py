@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from medcore.errors import MedcoreError
 
 MODEL, STATE, MANIFEST = "model.safetensors", "state.safetensors", "manifest.json"
+CARD, CARD_PAGE = "MODEL_CARD.md", "MODEL_CARD.html"  # only in a folder that is handed on
+MOST_CARD = 1 << 26  # bytes of a model card
 MOST_JSON = 1 << 28  # bytes of a manifest: hashes of ten million images
 HEADER = 1 << 20  # bytes that a safetensors file may hold beside its numbers
 ANOTHER = "use another epoch's checkpoint"
@@ -120,6 +122,16 @@ def read_tensors(path: Path, sha256: str, most: int) -> dict[str, Tensor]:
         return load_tensors(payload)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise MedcoreError(f"{path} holds no safetensors ({error}); {ANOTHER}") from error
+
+
+def check_bytes(path: Path, sha256: str, most: int) -> None:
+    """See to it that a file is unchanged.
+
+    Raises:
+        MedcoreError: It cannot be read, is larger, or a byte changed.
+    """
+    if hashlib.sha256(read_regular(path, most)).hexdigest() != sha256:
+        raise MedcoreError(f"{path} is damaged: its sha256 differs from the manifest's; copy the folder anew")
 
 
 def bytes_of(state: dict[str, Tensor]) -> int:

@@ -145,10 +145,10 @@ class Run:
 
     def save_model(self, path: Path) -> Path:
         """Leave ``model`` with its card, once all is recorded; ``path`` is a training's folder or ``model`` itself."""
-        from medcore.reporting.cards.model_card import publish
+        from medcore.reporting.cards.model_card import hand_on
         from medcore.studies.validation.mix import describe_mix
 
-        target = publish(path, self.model_folder, self.results, describe_mix(self._patches))
+        target = hand_on(path, self.model_folder, self.results, describe_mix(self._patches))
         self.describe_model(folder=f"{self.folder.name}/{target.name}")
         return target
 

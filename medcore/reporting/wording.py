@@ -42,11 +42,12 @@ def limits_of(results: Results) -> list[str]:
     sides = {str(row.get("split")): row for row in data.splits}
     sentences = [PHANTOM_LINE] * data.synthetic + results.warnings
     sentences += _few(data, sides.get("test", {})) + _uncertain(results.metrics)
-    if "test" not in sides:
-        sentences.append("There is no test part: the figures come from cross-validation or validation data.")
-    sentences.append(
-        "All images come from one set: nothing here says how the method does at another hospital or scanner."
-    )
+    if not results.model.get("developed_on"):  # else another cohort was judged than the model was made on
+        if "test" not in sides:
+            sentences.append("There is no test part: the figures come from cross-validation or validation data.")
+        sentences.append(
+            "All images come from one set: nothing here says how the method does at another hospital or scanner."
+        )
     missing = [name for name in ("sex", "age", "site") if name not in data.columns]
     if missing:
         sentences.append(f"Unknown for every case: {', '.join(missing)}; no subgroup can be checked for them.")

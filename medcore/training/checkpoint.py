@@ -10,6 +10,9 @@ byte in any of the three files is refused with the file's name, and so is a mani
 
     loaded = load_checkpoint("reports/run/06_patch_classification", which="best")
     loaded.model.eval()
+
+A *model folder* (``model/`` of a run) is such a checkpoint made to be handed on: the best weights, no optimiser, and a
+model card whose hash stands in the manifest, too.
 """
 
 from __future__ import annotations
@@ -29,11 +32,15 @@ from medcore.errors import MedcoreError
 from medcore.models import build
 from medcore.models.sealed import (
     ANOTHER,
+    CARD,
+    CARD_PAGE,
     HEADER,
     MANIFEST,
     MODEL,
+    MOST_CARD,
     STATE,
     bytes_of,
+    check_bytes,
     jsonable,
     put_weights,
     read_sealed,
@@ -42,6 +49,7 @@ from medcore.models.sealed import (
 )
 from medcore.training.manifest import FORMAT, check_manifest
 
+PUBLISHED = "model"  # the folder of a run that is made to be handed on
 MOST_STATE = 4  # times the bytes of the weights: two moments, the raw weights, a step per tensor
 
 
@@ -164,6 +172,61 @@ def annotate(path: str | Path, **extra: Any) -> None:
     manifest = read_manifest(folder)
     manifest["extra"] = jsonable({**manifest.get("extra", {}), **extra})
     check_manifest(manifest, folder)
+    _replace_manifest(folder, manifest)
+
+
+def publish(
+    path: str | Path, target: Path, tensors: dict[str, Tensor] | None = None, data: dict[str, Any] | None = None,
+    **extra: Any,
+) -> Path:  # fmt: skip
+    """Copy the weights of a checkpoint into a folder that can be handed on.
+
+    Args:
+        path: A checkpoint, or a run's folder (its best one).
+        target: The new folder; an older one of this name is replaced.
+        tensors: What prediction needs besides the weights; takes the place of the optimiser's state.
+        data: One more training, as ``describe_sides`` gives it: images that something was chosen on.
+        **extra: As for ``annotate``.
+    """
+    weights, manifest = read_checkpoint(find(path))
+    kept = {name: value for name, value in manifest.items() if name not in ("format", "sha256", "manifest_sha256")}
+    kept["extra"] = jsonable({**manifest.get("extra", {}), **extra})
+    if data is not None:
+        kept["data"] = {**manifest["data"], "earlier": [*manifest["data"].get("earlier", []), data]}
+    written = write_checkpoint(target, weights, tensors or {}, kept)
+    read_manifest(written)
+    return written
+
+
+def tell(folder: Path, **extra: Any) -> None:
+    """Add facts to the manifest of a folder of any kind; ``annotate`` checks those of a checkpoint."""
+    manifest = read_sealed(folder)
+    manifest["extra"] = jsonable({**manifest.get("extra", {}), **extra})
+    _replace_manifest(folder, manifest)
+
+
+def write_card(folder: Path, markdown: str, page: str) -> None:
+    """Write a model card beside a sealed manifest, and its hashes into the manifest."""
+    manifest = read_sealed(folder)
+    for name, text in ((CARD, markdown), (CARD_PAGE, page)):
+        payload = text.encode("utf-8", "replace")
+        _write_synced(folder / name, payload)
+        manifest["sha256"][name] = hashlib.sha256(payload).hexdigest()
+    _replace_manifest(folder, manifest)
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """See to it that the model card, where there is one, is unchanged.
+
+    Raises:
+        MedcoreError: A byte changed, or a file is missing.
+    """
+    for name in (CARD, CARD_PAGE):
+        if name in manifest["sha256"]:
+            check_bytes(folder / name, manifest["sha256"][name], MOST_CARD)
+
+
+def _replace_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     temporary = folder / f".{MANIFEST}.{os.getpid()}"
     _write_synced(temporary, seal(manifest))
     os.replace(temporary, folder / MANIFEST)
@@ -173,8 +236,9 @@ def load_checkpoint(path: str | Path, which: str | int = "best") -> Loaded:
     """The model of a checkpoint, ready to predict.
 
     Args:
-        path: A run's folder, its ``checkpoints`` folder, one checkpoint, or its ``model.safetensors``.
-        which: ``best``, ``last``, an epoch as 12 or ``epoch=12``; unused when ``path`` is one checkpoint.
+        path: A run's folder, its ``checkpoints`` or ``model`` folder, one checkpoint, or its ``model.safetensors``.
+        which: ``best`` (the ``model`` folder, where there is one), ``last``, an epoch as 12 or ``epoch=12``; unused
+            when ``path`` is one checkpoint.
 
     Raises:
         MedcoreError: Nothing is there, a byte changed, or weights and architecture do not fit.
@@ -183,6 +247,9 @@ def load_checkpoint(path: str | Path, which: str | int = "best") -> Loaded:
     manifest = read_manifest(folder)
     model = build_like(manifest, folder)
     weights, _ = read_checkpoint(folder)
+    if CARD in manifest["sha256"]:  # made to be handed on: every file is looked at, the small state, too
+        check_files(folder, manifest)
+        read_checkpoint(folder, STATE)
     put_weights(model, weights, folder / MODEL)
     model.learnt_from = manifest["data"]  # type: ignore[assignment]
     return Loaded(model.eval(), manifest, folder)
@@ -219,6 +286,8 @@ def find(path: str | Path, which: str | int = "best") -> Path:
     path = path.parent if path.name in (MODEL, STATE, MANIFEST) else path
     if (path / MANIFEST).is_file():
         return path.resolve()
+    if which == "best" and (path / PUBLISHED / MANIFEST).is_file():
+        return (path / PUBLISHED).resolve()
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     name = epoch_name(int(str(which).removeprefix("epoch="))) if str(which).removeprefix("epoch=").isdigit() else which
     target = folder / str(name)

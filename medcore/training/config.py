@@ -2,18 +2,24 @@
 
 config = TrainConfig(epochs=30, learning_rate=3e-4)
 print(TrainConfig.describe())     # the table of all fields; the command line makes its options from it
+
+And whether a run may be resumed: nothing that can change a weight may differ.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
-
-import pandas as pd
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from medcore.errors import MedcoreError
+from medcore.models.sealed import jsonable
 from medcore.training.augment.recipe import Augment, as_augment
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # fields that cannot change a weight: a run may be resumed with other values of these
 WITHOUT_EFFECT = frozenset({"epochs", "loader", "loader_threads", "memory_share", "keep", "device", "seen"})
@@ -26,6 +32,8 @@ def setting(default: Any, text: str, unit: str = "") -> Any:
 
 def settings_table(settings: Any) -> pd.DataFrame:
     """The fields of an instance made with :func:`setting` as a table to show: value, unit, meaning."""
+    import pandas as pd
+
     rows = {
         f.name: [str(getattr(settings, f.name)), f.metadata["unit"], f.metadata["help"]]
         for f in dataclasses.fields(settings)
@@ -108,6 +116,8 @@ class TrainConfig:
     @classmethod
     def describe(cls) -> pd.DataFrame:
         """One row per field: name, default, unit, meaning."""
+        import pandas as pd
+
         rows = [
             {"field": f.name, "default": f.default, "unit": f.metadata["unit"], "meaning": f.metadata["help"]}
             for f in dataclasses.fields(cls)
@@ -156,3 +166,41 @@ def _check_ranges(config: TrainConfig) -> None:
         raise MedcoreError(f"TrainConfig(pieces={config.pieces}): a batch of {config.batch_size} has fewer images")
     if config.keep not in ("all", "best+last") and not (config.keep.isdigit() and int(config.keep) > 0):
         raise MedcoreError(f"TrainConfig(keep={config.keep!r}): must be 'all', 'best+last' or a number above 0")
+
+
+def refuse_other_run(manifest: dict[str, Any], facts: dict[str, Any], folder: Path) -> None:
+    """Raise unless a checkpoint belongs to this very run, but for fields that cannot change a weight."""
+    differing = []
+    for field_name in ("architecture", "objective", "precision"):
+        if manifest[field_name] != jsonable(facts[field_name]):
+            differing.append(f"{field_name} ({manifest[field_name]} there, {facts[field_name]} here)")
+    for name in ("train", "validation"):
+        there, here = manifest["data"][name], facts["data"][name]
+        if there["fingerprint"] != here["fingerprint"]:
+            differing.append(f"{name} images ({there['images']} there, {here['images']} here, other fingerprint)")
+    mine = jsonable(facts["config"])
+    for name, value in manifest["config"].items():
+        if name not in WITHOUT_EFFECT and mine.get(name) != value:
+            differing.append(f"config.{name} ({value!r} there, {mine.get(name)!r} here)")
+    if differing:
+        raise MedcoreError(
+            f"resume: {folder} belongs to another run. Different: {'; '.join(differing)}. "
+            "Set them back, or choose another folder for a new run"
+        )
+
+
+def other_conditions(manifest: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+    """What may change a rounding, and with it the last digits of the weights: one sentence, said aloud, or none.
+
+    Threads of another process are no such thing: the run goes on with its own number of them.
+    """
+    differing = [
+        f"{name} {manifest[name]} became {facts[name]}"
+        for name in ("medcore", "torch")
+        if manifest[name] != facts[name]
+    ]
+    if not differing:
+        return []
+    note = f"resumed under other versions ({', '.join(differing)}): the last digits of the weights may differ"
+    warnings.warn(note, stacklevel=2)
+    return [note]

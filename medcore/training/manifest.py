@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: a strict model of its manifest, and whether a run may be resumed from it.
+"""What a checkpoint says of itself: a strict model of its manifest.
 
 ``Manifest`` refuses what cannot be right (types, ranges, numbers that are not finite, class lists of another length,
 files outside of the folder), so that a checkpoint from a stranger is one clear line instead of a traceback.
@@ -6,7 +6,6 @@ files outside of the folder), so that a checkpoint from a stranger is one clear 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -20,9 +19,9 @@ import medcore
 from medcore.data.images import DecodeOptions
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.models.sealed import MANIFEST, jsonable
-from medcore.training.config import WITHOUT_EFFECT, TrainConfig
-from medcore.training.device import Precision
+from medcore.models.sealed import MANIFEST
+from medcore.training.config import TrainConfig
+from medcore.training.device import Precision, usable_threads
 from medcore.training.objectives import Objective
 from medcore.training.seen import describe_sides, earlier_trainings, unpack_hashes
 
@@ -30,6 +29,7 @@ FORMAT = 1
 RANDOMNESS = "counter-based: a function of (seed, epoch, sample id); nothing to store"
 LARGEST, LONGEST = 1 << 20, 4096  # an architecture's numbers and lists: enough for any network of ours
 Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Packed = Annotated[str, Field(default="")]
 
@@ -132,6 +132,66 @@ class Tiling(Strict):
     tile: Annotated[int, Field(ge=8, le=16384)] = 256
     turns: Literal[1, 2, 8] = 1
     pixel_size_um: Positive | None = None
+    tolerance: Positive | None = None
+
+
+class Rejection(Strict):
+    """Below which largest probability no answer is given; see ``evaluation/selective.py``."""
+
+    threshold: float
+    chosen_for: str
+    chosen_on: Literal["train", "val", "train+val"]
+    coverage: Share
+    error: Share | None
+
+
+class Conformal(Strict):
+    """Limits of the sets of plausible classes; see ``evaluation/selective.py``."""
+
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    limits: list[Share]
+    classes: list[str]
+    patients: list[Annotated[int, Field(ge=0)]]
+    by_class: bool
+    chosen_on: Literal["train", "val", "train+val"]
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if not len(self.limits) == len(self.classes) == len(self.patients):
+            raise ValueError("limits, classes and patients differ in length")
+        return self
+
+
+class Point(Strict):
+    """A threshold and what it was chosen on; see ``evaluation/thresholds.py``."""
+
+    threshold: float
+    rule: str
+    chosen_on: Literal["train", "val", "train+val"]
+    n: Annotated[int, Field(ge=0)]
+    sensitivity: Share
+    specificity: Share
+    positives: Annotated[int, Field(ge=0)] = 0
+    patients: Annotated[int, Field(ge=0)] = 0
+    note: str = ""
+
+
+class LogisticCurve(Strict):
+    """Score to probability; see ``calibration.Logistic``."""
+
+    slope: Annotated[float, Field(ge=0)]
+    offset: float
+    chosen_on: str
+    n: Annotated[int, Field(ge=0)]
+
+
+class Detection(Strict):
+    """How an autoencoder or VAE is used as a detector."""
+
+    kind: str
+    abnormal: Annotated[list[str], Field(min_length=1)]
+    point: Point
+    probability: LogisticCurve
 
 
 class Extra(BaseModel):
@@ -142,14 +202,20 @@ class Extra(BaseModel):
     threshold: float | None = None
     familiarity: FamiliarityFacts | None = None
     segmentation: Tiling = Tiling()
+    rejection: dict[str, Rejection] = {}
+    conformal: Conformal | None = None
+    detection: Detection | None = None
+    development: dict[str, JsonValue] = {}
 
 
 class Files(BaseModel):
-    """The sha256 of the two files of a checkpoint: these, and no others."""
+    """The sha256 of the two files of a checkpoint, and of its model card: these, and no others."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     model: Hash = Field(alias="model.safetensors")
     state: Hash = Field(alias="state.safetensors")
+    card: Hash | None = Field(default=None, alias="MODEL_CARD.md")
+    page: Hash | None = Field(default=None, alias="MODEL_CARD.html")
 
 
 class Manifest(Strict):
@@ -193,6 +259,8 @@ class Manifest(Strict):
             raise ValueError(f"classes has {len(self.classes)} names, but the network {count} outputs")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes names one twice")
+        if self.extra.conformal is not None and self.extra.conformal.classes != self.classes:
+            raise ValueError("extra.conformal.classes are not the classes")
         _raise_value_error(TrainConfig.from_dict, self.config)
         _raise_value_error(decode_options, self.preprocessing)
         _raise_value_error(precision_of, self.precision)
@@ -258,7 +326,7 @@ def facts_of(
     return {
         "medcore": medcore.__version__,
         "torch": torch.__version__,
-        "threads": config.threads or torch.get_num_threads(),
+        "threads": config.threads or usable_threads(),
         "architecture": getattr(model, "spec", None) or {"family": type(model).__name__, "args": {}},
         "weights": sum(weight.numel() for weight in model.parameters()),
         "weights_from": None if report is None else {"source": report.source, "sha256": report.sha256},
@@ -303,41 +371,3 @@ def normalisation_of(model: nn.Module) -> dict[str, list[float]] | None:
             mean, std = getattr(module, "mean"), getattr(module, "std")  # noqa: B009
             return {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
     return None
-
-
-def refuse_other_run(manifest: dict[str, Any], facts: dict[str, Any], folder: Path) -> None:
-    """Raise unless a checkpoint belongs to this very run, but for fields that cannot change a weight."""
-    differing = []
-    for field_name in ("architecture", "objective", "precision"):
-        if manifest[field_name] != jsonable(facts[field_name]):
-            differing.append(f"{field_name} ({manifest[field_name]} there, {facts[field_name]} here)")
-    for name in ("train", "validation"):
-        there, here = manifest["data"][name], facts["data"][name]
-        if there["fingerprint"] != here["fingerprint"]:
-            differing.append(f"{name} images ({there['images']} there, {here['images']} here, other fingerprint)")
-    mine = jsonable(facts["config"])
-    for name, value in manifest["config"].items():
-        if name not in WITHOUT_EFFECT and mine.get(name) != value:
-            differing.append(f"config.{name} ({value!r} there, {mine.get(name)!r} here)")
-    if differing:
-        raise MedcoreError(
-            f"resume: {folder} belongs to another run. Different: {'; '.join(differing)}. "
-            "Set them back, or choose another folder for a new run"
-        )
-
-
-def other_conditions(manifest: dict[str, Any], facts: dict[str, Any]) -> list[str]:
-    """What may change a rounding, and with it the last digits of the weights: one sentence, said aloud, or none.
-
-    Threads of another process are no such thing: the run goes on with its own number of them.
-    """
-    differing = [
-        f"{name} {manifest[name]} became {facts[name]}"
-        for name in ("medcore", "torch")
-        if manifest[name] != facts[name]
-    ]
-    if not differing:
-        return []
-    note = f"resumed under other versions ({', '.join(differing)}): the last digits of the weights may differ"
-    warnings.warn(note, stacklevel=2)
-    return [note]

@@ -6,6 +6,7 @@ ones: they skip a step on the device when its loss was not finite, without the h
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
     A model that offers ``parameter_groups(lr, backbone_factor)`` decides which weights are its backbone.
     """
+    _spare_the_compiler()
     groups = []
     for group in _groups_of(model, config):
         for decay, pulled in ((config.weight_decay, True), (0.0, False)):
@@ -34,6 +36,21 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         return torch.optim.SGD(groups, config.learning_rate, momentum, nesterov=momentum > 0, fused=True)
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
     return kind(groups, config.learning_rate, fused=True)
+
+
+def _spare_the_compiler() -> None:
+    """Leave out the wrapper of ``add_param_group`` that loads ``torch.compile``: seconds, for what only it needs."""
+    plain = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    plain.__dict__.setdefault("__dynamo_disable", plain)
+
+
+def take_step(optimiser: torch.optim.Optimizer) -> None:
+    """One step, and the gradients let go: ``step`` and ``zero_grad`` without wrappers that load ``torch.compile``."""
+    with torch.no_grad():
+        inspect.unwrap(type(optimiser).step)(optimiser)  # type: ignore[call-arg]
+    for group in optimiser.param_groups:
+        for weight in group["params"]:
+            weight.grad = None
 
 
 def _groups_of(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:

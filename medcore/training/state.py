@@ -22,12 +22,12 @@ from medcore.errors import MedcoreError, TestDataRefused
 from medcore.models.sealed import put_weights
 from medcore.training import checkpoint, distributed
 from medcore.training.batches import Batch, Batches
-from medcore.training.config import TrainConfig
+from medcore.training.config import TrainConfig, other_conditions, refuse_other_run
 from medcore.training.device import Precision, choose_precision
 from medcore.training.history import History
-from medcore.training.manifest import facts_of, other_conditions, refuse_other_run
+from medcore.training.manifest import facts_of
 from medcore.training.objectives import Objective
-from medcore.training.optim import Ema, Watch, make_optimiser, schedule_factor, set_learning_rate
+from medcore.training.optim import Ema, Watch, make_optimiser, schedule_factor, set_learning_rate, take_step
 from medcore.training.seen import refuse_seen
 
 
@@ -96,8 +96,7 @@ class TrainState:
             self.watch.look(norm)
         set_learning_rate(self.optimiser, schedule_factor(self.config, self.step, len(self.batches)))
         self.watch.guard(self.optimiser)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        take_step(self.optimiser)
         self.step += 1
         if self.ema:
             self.ema.update(self.step)

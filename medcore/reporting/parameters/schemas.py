@@ -12,7 +12,7 @@ from medcore.errors import MedcoreError
 
 Profile = Literal["smoke", "quick", "full"]
 PROFILE_VARIABLE = "MEDCORE_PROFILE"
-SOURCES = ("data", "weights", "peer_weights")  # parameters that may be paths
+SOURCES = ("data", "weights", "peer_weights", "encoder_weights", "model")  # parameters that may be paths
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -22,6 +22,7 @@ Classifier = Literal[
     "small_cnn", "resnet18", "resnet50", "densenet121", "efficientnet_b0", "efficientnet_b3", "mobilenet_v2",
     "convnext_tiny",
 ]  # fmt: skip
+Timm = Annotated[str, Field(pattern=r"^timm:[\w.]+$")]  # any image model of timm
 Encoder = Literal[
     "small", "resnet18", "resnet34", "resnet50", "densenet121", "efficientnet_b0", "efficientnet_b3", "mobilenet_v2"
 ]
@@ -36,12 +37,18 @@ Keep = Annotated[str, Field(pattern=r"^(all|best\+last|[1-9]\d*)$")]
 
 
 def _there(value: str) -> str:
-    if value not in ("imagenet", "random") and not Path(value).expanduser().exists():
-        raise ValueError("should be imagenet, random, or a file or checkpoint folder that exists")
+    if value not in ("imagenet", "hub", "random") and not Path(value).expanduser().exists():
+        raise ValueError("should be imagenet, hub, random, or a file or checkpoint folder that exists")
     return value
 
 
 Weights = Annotated[str, AfterValidator(_there)]
+
+
+def _a_model(value: str) -> str:
+    if value and not Path(value).expanduser().is_dir():
+        raise ValueError("should be a model folder or a run that exists, or empty")
+    return value
 
 
 class Parameters(BaseModel):
@@ -196,8 +203,11 @@ class PatientDiagnosisParameters(Parameters):
 class PatchClassificationParameters(Parameters):
     """06: patches into classes."""
 
-    model: Classifier | None
+    model: Classifier | Timm | None
     weights: Weights | None
+    encoder: Classifier | Timm | Literal[""]
+    encoder_weights: Weights
+    encoder_side: Annotated[int, Field(ge=16, le=1024)] | None
     size: Annotated[int, Field(ge=16, le=1024)] | None
     window: Window | None
     epochs: Count | None
@@ -220,7 +230,7 @@ class PatchClassificationParameters(Parameters):
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "augment_until": 1,
                   "limit": 270, "repeats": 1, "variant_epochs": 1, "folds": 2, "fold_epochs": 1, "architectures": [],
-                  "robustness_images": 40},
+                  "robustness_images": 40, "encoder_side": 64},
         "quick": {"model": "small_cnn", "epochs": 20, "lr": 2e-3, "augment_until": 17, "repeats": 0,
                   "variant_epochs": 4, "variant_images": 500, "folds": 3, "fold_epochs": 10, "fold_images": 2500,
                   "architectures": ["mobilenet_v2"], "robustness_images": 300},
@@ -275,6 +285,26 @@ class SegmentationParameters(Parameters):
     }  # fmt: skip
 
 
+class ExternalValidationParameters(Parameters):
+    """07: a frozen model on another cohort."""
+
+    model: Annotated[str, AfterValidator(_a_model)]
+    seen: Literal["refuse", "count", "leave-out"]
+    other_patients: bool
+    positive: list[str]
+    rule: Rule
+    subgroups: list[str]
+    folds: Annotated[int, Field(ge=2, le=20)]
+    limit: Count | None
+    size: Annotated[int, Field(ge=16, le=256)] | None
+    epochs: Count | None
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"limit": 200, "size": 32, "epochs": 1},
+        "quick": {"limit": 1500, "size": 64, "epochs": 12},
+        "full": {"size": 128, "epochs": 30},
+    }
+
+
 # where a notebook's cell has no such line
 COMMON = {"data": "phantom-crc", "profile": None, "seed": 0, "device": "auto", "on_error": "raise"}
 SCHEMAS: dict[str, type[Parameters]] = {
@@ -285,4 +315,5 @@ SCHEMAS: dict[str, type[Parameters]] = {
     "04_patient_diagnosis": PatientDiagnosisParameters,
     "05_segmentation": SegmentationParameters,
     "06_patch_classification": PatchClassificationParameters,
+    "07_external_validation": ExternalValidationParameters,
 }

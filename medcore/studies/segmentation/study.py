@@ -359,5 +359,5 @@ class SegmentationStudy:
 
     def annotate(self, folder: Path) -> None:
         """Write into the best checkpoint at which size and how images are to be predicted."""
-        facts = {"factor": self.factor, "tile": self.crop, "turns": self.turns}
+        facts = {"factor": self.factor, "tile": self.crop, "turns": self.turns, "tolerance": self.tolerance}
         annotate(folder, segmentation=facts | {"pixel_size_um": self.patches.card.pixel_size_um})
