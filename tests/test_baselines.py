@@ -69,7 +69,7 @@ def coloured():
 def test_test_images_are_refused_as_training_images(coloured):
     train, held_out = coloured
     marked = train.with_columns(split=np.where(np.arange(len(train)) == 3, "test", "train"))
-    with pytest.raises(TestDataRefused, match="1 are"):
+    with pytest.raises(TestDataRefused, match="1 .test."):
         bl.run_baselines(marked, held_out)
 
 

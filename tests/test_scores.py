@@ -1,13 +1,20 @@
 """Scores: what fits together is accepted, everything else is named."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
+from medcore.evaluation.baselines import run_baselines
+from medcore.evaluation.features import Familiarity
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.scores import Folds, Scores, refuse_test_data
+from medcore.studies.anomaly.candidates import colour_distances, fit_linear
+from medcore.studies.anomaly.latent import mahalanobis
+from medcore.studies.anomaly.patchcore import fit_patchcore
+from medcore.studies.segmentation.cases import case_statistics
 
 
 def make(**changes):
@@ -110,3 +117,32 @@ def test_only_marked_cases_may_choose():
         refuse_test_data(make(), "k")
     with pytest.raises(TestDataRefused, match="4 ''"):
         refuse_test_data(make(split=[""] * 4), "k")
+
+
+LEARNERS = {
+    "baselines": lambda marked: run_baselines(marked, marked),
+    "a memory of patches": lambda marked: fit_patchcore(None, marked),
+    "what is familiar": lambda marked: Familiarity.learn(None, marked.where(split="train"), marked),
+    "principal components": lambda marked: fit_linear(marked, 2),
+    "normal colours": lambda marked: colour_distances(marked, marked),
+    "the covariance of codes": lambda marked: mahalanobis(None, marked, marked),
+    "channel statistics": case_statistics,
+}
+
+
+@pytest.mark.parametrize("what", LEARNERS)
+def test_whatever_learns_from_images_refuses_a_single_test_image(what):
+    images = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), np.uint8)
+    table = {"label": np.arange(12) % 2, "patient": [f"p{n}" for n in range(12)], "split": ["train"] * 11 + ["test"]}
+    marked = PatchSet.from_arrays(images, pd.DataFrame(table), Card("toy", classes=["a", "b"]))
+    with pytest.raises(TestDataRefused, match=f"{what} can only be chosen .* of 12 cases these are not: 1 'test'"):
+        LEARNERS[what](marked)
+
+
+def test_images_without_a_split_may_be_learnt_from_but_scores_may_not():
+    ps = PatchSet.from_arrays(
+        np.zeros((2, 8, 8, 3), np.uint8), pd.DataFrame({"label": [0, 1]}), Card("toy", classes=["a", "b"])
+    )
+    refuse_test_data(ps, "anything")
+    with pytest.raises(TestDataRefused, match="2 ''"):
+        refuse_test_data(Scores.from_set(ps, np.array([0.1, 0.9])), "anything")

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from medcore.data.audit.hashing import content_images
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.evaluation.scores import refuse_test_images
+from medcore.evaluation.scores import refuse_test_data
 
 MOST_TRAINING_IMAGES = 20_000  # more do not change these methods much
 BINS = 8
@@ -117,7 +117,7 @@ def run_baselines(
         TestDataRefused: A training image is marked ``test``.
         MedcoreError: A name is unknown, or the training images are of one class only.
     """
-    refuse_test_images(train, "baselines")
+    refuse_test_data(train, "baselines")
     names = baseline_names(train) if names is None else names
     unknown = [name for name in names if name not in BASELINES]
     if unknown:

@@ -32,7 +32,7 @@ from medcore.data.patchset import PatchSet
 from medcore.data.source import data_home
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import ahead, auto_batch_size, place_model, stream
-from medcore.evaluation.scores import refuse_test_images
+from medcore.evaluation.scores import refuse_test_data
 from medcore.models.classifier import Classifier
 from medcore.models.sealed import jsonable
 
@@ -221,7 +221,7 @@ class Familiarity:
     def learn(cls, model: Classifier, train: PatchSet, validation: PatchSet) -> Familiarity:
         """From labelled training images; validation images say how far usual ones lie. Neither may be marked test."""
         for images in (train, validation):
-            refuse_test_images(images, "what is familiar")
+            refuse_test_data(images, "what is familiar")
         spaces = [
             Space.learn(stream(function, train, model=model), train.labels, stream(function, validation, model=model))
             for function in (model.features, pixel_features)

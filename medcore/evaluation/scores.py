@@ -195,34 +195,23 @@ def _column(name: str, values: np.ndarray, dtype: type, count: int) -> np.ndarra
     return column
 
 
-def refuse_test_data(scores: Scores, what: str) -> None:
-    """Let only cases pass that are marked ``train`` or ``val``; every chooser calls this first.
+def refuse_test_data(cases: Scores | PatchSet, what: str) -> None:
+    """Let no test data pass; every chooser and whatever learns from images calls this first.
+
+    Scores must say where they come from; images may be unmarked (a set without a split trains as a whole).
 
     Args:
-        scores: What the choice would be made on.
-        what: What would be chosen, such as ``"a threshold"``.
+        cases: What the choice would be made on, or learnt from.
+        what: What would be chosen or learnt, such as ``"a threshold"``.
 
     Raises:
-        TestDataRefused: A case is marked ``test``, or is not marked at all.
+        TestDataRefused: A case is marked ``test``, or a score is not marked ``train`` or ``val``.
     """
-    refused = ~np.isin(scores.split, CHOOSABLE)
+    marks = cases.split if isinstance(cases, Scores) else cases.splits
+    refused = ~np.isin(marks, CHOOSABLE if isinstance(cases, Scores) else (*CHOOSABLE, ""))
     if refused.any():
-        marks = ", ".join(f"{(scores.split == mark).sum()} {str(mark)!r}" for mark in np.unique(scores.split[refused]))
+        counts = ", ".join(f"{(marks == mark).sum()} {str(mark)!r}" for mark in np.unique(marks[refused]))
         raise TestDataRefused(
-            f"{what} can only be chosen on cases marked 'train' or 'val'; of {len(scores)} cases these are not: {marks}"
-            ". Choose on scores.where('val') and apply the result to the test cases"
-        )
-
-
-def refuse_test_images(patches: PatchSet, what: str) -> None:
-    """Let only images pass of which none is marked ``test``; whatever learns from images calls this first.
-
-    Raises:
-        TestDataRefused: An image is marked ``test``.
-    """
-    marked = int((patches.splits == "test").sum())
-    if marked:
-        raise TestDataRefused(
-            f"{what} can only be learnt from images that are not marked 'test'; of {len(patches)} images {marked} are. "
-            "Learn from where(split='train') and apply the result to the test images"
+            f"{what} can only be chosen on cases marked 'train' or 'val'; of {len(cases)} cases these are not: {counts}"
+            ". Choose on where('val') (or learn from where(split='train')) and apply the result to the test cases"
         )

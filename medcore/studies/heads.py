@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import patient_folds
 from medcore.errors import MedcoreError
-from medcore.evaluation.scores import refuse_test_images
+from medcore.evaluation.scores import refuse_test_data
 from medcore.models.classifier import Classifier
 from medcore.studies.experiments import without_prior
 
@@ -104,7 +104,7 @@ def fit_head(
         TestDataRefused: A training image is marked ``test``.
         MedcoreError: Unknown kind, lengths that differ, or one class only.
     """
-    refuse_test_images(train, f"a {kind}")
+    refuse_test_data(train, f"a {kind}")
     if kind not in SETTINGS:
         raise MedcoreError(f"head {kind!r}: must be one of {', '.join(SETTINGS)}")
     if len(features) != len(train) or len(np.unique(train.labels)) < 2:

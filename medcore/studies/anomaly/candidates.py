@@ -26,7 +26,7 @@ from medcore.errors import MedcoreError
 from medcore.evaluation.baselines import colour_histogram, mean_colour
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.predict import stream
-from medcore.evaluation.scores import Scores, refuse_test_data, refuse_test_images
+from medcore.evaluation.scores import Scores, refuse_test_data
 from medcore.metrics.similarity import gaussian_blur
 from medcore.metrics.stain_scores import red_share
 from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
@@ -265,7 +265,7 @@ def fit_linear(normal: PatchSet, components: int, *, seed: int = 0) -> LinearAut
     """
     from sklearn.decomposition import PCA
 
-    refuse_test_images(normal, "principal components")
+    refuse_test_data(normal, "principal components")
     if not 1 <= components <= len(normal):
         raise MedcoreError(f"fit_linear: components={components} must be 1 to the {len(normal)} normal images")
     height, width, channels = normal.shape
@@ -285,7 +285,7 @@ def colour_distances(normal: PatchSet, patches: PatchSet) -> dict[str, np.ndarra
     ``mean colour`` and ``colour histogram`` are distances from the normal mean in normal spreads; images with three
     channels also have ``red pixels``, which knows nothing of normal images.
     """
-    refuse_test_images(normal, "normal colours")
+    refuse_test_data(normal, "normal colours")
     found = {}
     for name, features in (("mean colour", mean_colour), ("colour histogram", colour_histogram)):
         usual, values = features(normal), features(patches)

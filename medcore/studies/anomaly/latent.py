@@ -14,7 +14,7 @@ from medcore.data.patchset import PatchSet
 from medcore.data.sizes import resize_maps
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import stream
-from medcore.evaluation.scores import refuse_test_images
+from medcore.evaluation.scores import refuse_test_data
 from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
 from medcore.models.vae import VAE, active_units, traverse
 from medcore.studies.anomaly.detection import Sides
@@ -89,7 +89,7 @@ def mahalanobis(model: VAE | ConvAutoencoder | DenseAutoencoder, normal: PatchSe
     """
     from sklearn.covariance import LedoitWolf
 
-    refuse_test_images(normal, "the covariance of codes")
+    refuse_test_data(normal, "the covariance of codes")
     fitted = LedoitWolf().fit(encode_set(model, normal))
     return fitted.mahalanobis(encode_set(model, ps))
 

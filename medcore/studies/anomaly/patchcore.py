@@ -22,7 +22,7 @@ from medcore.data.patchset import PatchSet
 from medcore.data.sizes import resize_maps
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import stream
-from medcore.evaluation.scores import refuse_test_images
+from medcore.evaluation.scores import refuse_test_data
 from medcore.models.classifier import Classifier
 from medcore.studies.anomaly.scores import ScoreFunction
 
@@ -104,7 +104,7 @@ def fit_patchcore(
 
     **Reference**: Roth et al. 2022, arXiv:2106.08265.
     """
-    refuse_test_images(train, "a memory of patches")
+    refuse_test_data(train, "a memory of patches")
     depth = len(model.backbone.widths)
     if not levels or not all(0 <= level < depth for level in levels):
         raise MedcoreError(f"levels={levels}: this {model.backbone.name} has the levels 0 to {depth - 1}")

@@ -24,7 +24,7 @@ from medcore.data.patchset import PatchSet
 from medcore.data.splits import group_names, unit_of
 from medcore.data.stain import HAEMATOXYLIN_EOSIN, separate_stains
 from medcore.errors import MedcoreError
-from medcore.evaluation.scores import refuse_test_images
+from medcore.evaluation.scores import refuse_test_data
 from medcore.evaluation.sliding import Window, at_scale, predict_image
 from medcore.models.normalise import channel_statistics
 from medcore.models.unet import SegmentationModel
@@ -110,7 +110,7 @@ def case_statistics(ps: PatchSet) -> tuple[list[float], list[float]]:
     Raises:
         TestDataRefused: An image is marked ``test``.
     """
-    refuse_test_images(ps, "channel statistics")
+    refuse_test_data(ps, "channel statistics")
     return channel_statistics(case_images(ps))
 
 
