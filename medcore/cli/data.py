@@ -54,31 +54,43 @@ def _fetch(name: str) -> None:
 @reading_options
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PatchSet here.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, say what was understood, write nothing.")
-def _prepare(source: str, out: Path | None, dry_run: bool, **options: Any) -> None:
-    """Read SOURCE (name, folder, table or .npz) into one PatchSet file; say what was understood, and its card."""
+def _prepare(source: str, out: Path | None, dry_run: bool, **options: Any) -> int:
+    """Read SOURCE (name, folder, table or .npz) into one PatchSet file; say what was understood, and its card.
+
+    Of a folder of whole slides, broken ones are named and the others are cut into tiles; the exit code is 1 then.
+    """
     from medcore.data.load import read_set, report_reading
+    from medcore.data.readers.slides import find_slides
 
     given = given_options(options)
+    slides = bool(find_slides(Path(source)))
+    asked = click.get_current_context().get_parameter_source("on_error")
+    if slides and asked is click.core.ParameterSource.DEFAULT:
+        given["on_error"] = "skip"
     if dry_run:
         given.pop("cache", None)  # nothing is reused
         card = report_reading(source, **given)
         click.echo(reading_text(card))
         click.echo("\n".join([*(f"  warning: {text}" for text in card.warnings), "nothing was written (--dry-run)"]))
-        return
+        return int(slides and bool(card.excluded))
     patches = read_set(source, **given)
     patches = patches.save(out) if out else patches
     click.echo(reading_text(patches.card))
     click.echo(repr(patches))
     if patches.path:
         click.echo(f"  file: {patches.path}")
-    say_left_out(patches.card, len(patches))
+    if slides:
+        say_left_out(patches.card, len(set(patches.column("slide"))), "slides")
+    else:
+        say_left_out(patches.card, len(patches))
+    return int(slides and bool(patches.card.excluded))
 
 
-def say_left_out(card: Card, kept: int) -> None:
+def say_left_out(card: Card, kept: int, unit: str = "images or rows") -> None:
     """Last and loudest: how much of a source is not in the set."""
     if card.excluded:
         total = kept + len(card.excluded)
-        click.secho(f"LEFT OUT: {len(card.excluded)} of {total} images or rows", fg="yellow", bold=True)
+        click.secho(f"LEFT OUT: {len(card.excluded)} of {total} {unit}", fg="yellow", bold=True)
 
 
 def reading_text(card: Card) -> str:

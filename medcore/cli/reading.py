@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -56,6 +57,14 @@ _OPTIONS = [
                  help="What mask values or colours mean, as 0=background,'#ff0000'=tumour,255=ignore."),
     click.option("--mask-threshold", type=float, help="Lowest mask value of the foreground, for soft masks."),
     click.option("--mask-rule", type=click.Choice(["binary", "index"]), help="What several mask values mean."),
+    click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Whole slides: microns per pixel of tiles."),
+    click.option("--overlap", type=click.IntRange(0), help="Tiles: pixels that neighbours share."),
+    click.option("--tissue", type=click.FloatRange(0, 1), help="Whole slides: least share of a tile that is tissue."),
+    click.option("--tile-label", type=click.Choice(["centre", "share", "mask"]),
+                 help="Whole slides: how drawings (GeoJSON, XML) say what a tile is."),
+    click.option("--outside", metavar="CLASS", help="Whole slides: what tissue outside of all drawings is."),
+    click.option("--quality", type=click.Path(path_type=Path, file_okay=False),
+                 help="Whole slides: folder for a table and a picture of the quality of each."),
 ]  # fmt: skip
 
 
@@ -73,7 +82,7 @@ def given_options(values: dict[str, Any]) -> dict[str, Any]:
         given.pop("policy")
     if given.get("on_error") == "raise":
         given.pop("on_error")
-    if given.pop("no_cache", False):
+    if given.pop("no_cache", False) or "quality" in given:  # the pictures are made on the way
         given["cache"] = False
     if "channels" in given:
         given["channels"] = int(given["channels"])

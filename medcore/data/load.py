@@ -238,7 +238,7 @@ def _with_facts(made: Any, facts: dict[str, Any] | None) -> Any:
 
 def _key(listing: Listing, settings: dict[str, Any]) -> str:
     """Names the content: every file by its hash, the tables, the settings and the code that reads."""
-    files = [item.file for item in listing.items] + [item.mask for item in listing.items if item.mask is not None]
+    files = [file for item in listing.items for file in item.files()]
     files += [listing.root] if listing.root.is_file() else []
     places = [os.path.relpath(file, listing.root) for file in files]
     contents = list(zip(places, content_hashes(listing.root, files), strict=True))

@@ -17,6 +17,7 @@ from medcore.data.images import Decoded, DecodeOptions, Header, as_channels, dec
 from medcore.data.npzfile import PatchSetWriter
 from medcore.data.parallel import attempt, map_threads
 from medcore.data.readers import masks as mask_rules
+from medcore.data.readers.joined import chosen_files, decode_channels, join_masks
 from medcore.data.readers.listing import ImageRow, Listing, listed
 from medcore.data.readers.mask_files import decode_mask
 from medcore.data.readers.series import arrange, hide_file_names
@@ -77,7 +78,7 @@ def write_set(
 
 def _probe_all(listing: Listing, decoding: DecodeOptions, progress: bool) -> list[Header]:
     """Headers of all images; items with unreadable headers are dropped from the listing."""
-    results = map_threads(attempt(lambda item: probe(item.file, decoding)), listing.items)
+    results = map_threads(attempt(lambda item: _probe(item, decoding)), listing.items)
     items, headers = [], []
     bar = tqdm(results, f"{listing.card.name}: headers", len(listing.items), disable=not progress, leave=False)
     for item, header in zip(listing.items, bar, strict=True):
@@ -94,6 +95,13 @@ def _probe_all(listing: Listing, decoding: DecodeOptions, progress: bool) -> lis
             + (f"; the first reason: {reasons[0]['reason']}" if reasons else "")
         )
     return headers
+
+
+def _probe(item: ImageRow, decoding: DecodeOptions) -> Header:
+    if not item.channels:
+        return probe(item.file, decoding)
+    header = probe(item.file, replace(decoding, bands=None))
+    return replace(header, channels=1 if len(chosen_files(item.channels, decoding)) == 1 else 3)
 
 
 def _report(listing: Listing, item: ImageRow, error: MedcoreError) -> None:
@@ -224,9 +232,9 @@ def _load_item(
 ) -> tuple[Decoded, list[sizes.Piece]]:
     """What was decoded, with only its lowest and highest value as pixels, and the images made of it."""
     at_least = plan.size if plan.policy == "resize" else None
-    decoded = as_channels(
-        decode(item.file, decoding, at_least=at_least, frame=item.frame, shared=item.grey), plan.channels
-    )
+    read = decode_channels(item.channels, decoding) if item.channels else decode(
+        item.file, decoding, at_least=at_least, frame=item.frame, shared=item.grey)  # fmt: skip
+    decoded = as_channels(read, plan.channels)
     mask = None
     if rule is not None:
         mask = _load_mask(item, rule, decoded.size, decoding)
@@ -248,13 +256,14 @@ def _load_item(
 def _load_mask(item: ImageRow, rule: mask_rules.MaskRule, size: tuple[int, int], decoding: DecodeOptions) -> np.ndarray:
     if item.mask is None:
         raise MedcoreError(f"image '{item.columns['source']}' has no mask")
-    values = decode_mask(item.mask, decoding, by_colour=rule.by_colour).pixels
+    values = join_masks(item.parts, rule, decoding) if item.parts else decode_mask(
+        item.mask, decoding, by_colour=rule.by_colour).pixels  # fmt: skip
     if values.shape[:2] != size:
         raise MedcoreError(
             f"mask '{item.mask}' is {values.shape[1]}×{values.shape[0]}, but its image is {size[1]}×{size[0]}; "
             "export the mask at the size of the image"
         )
-    return mask_rules.to_classes(rule, values, item.mask, item.mask_label)
+    return values if item.parts else mask_rules.to_classes(rule, values, item.mask, item.mask_label)
 
 
 class _Nowhere:
