@@ -13,6 +13,7 @@ from medcore.metrics.stain_scores import brown_map
 from medcore.studies.diagnosis import study as room
 from medcore.studies.diagnosis.choices import PEAK, RED, DiagnosisChoices
 from medcore.studies.diagnosis.learner import ERRORS
+from medcore.studies.diagnosis.methods import ATTENTION, COUNT, OURS, RULE, number_of_windows
 from medcore.studies.diagnosis.nested import diagnose_patients, diagnose_windows
 from medcore.studies.diagnosis.reader import (
     best_auroc,
@@ -23,7 +24,7 @@ from medcore.studies.diagnosis.reader import (
     reader_table,
 )
 from medcore.studies.diagnosis.results import chosen_rules, patient_auroc, repeats_table, threshold_regret
-from medcore.studies.diagnosis.study import ATTENTION, COUNT, OURS, RULE, DiagnosisStudy, number_of_windows
+from medcore.studies.diagnosis.study import DiagnosisStudy
 from medcore.studies.diagnosis.windows import limit_patients, spread_over_patients, window_inventory
 
 FOUR = DiagnosisChoices(folds=4)

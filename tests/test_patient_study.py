@@ -18,11 +18,11 @@ from medcore.reporting.parameters import schema_for
 from medcore.studies.diagnosis.choices import DiagnosisChoices
 from medcore.studies.diagnosis.cohort import Cohort
 from medcore.studies.diagnosis.learner import ERRORS, FOREST, WindowLearner
+from medcore.studies.diagnosis.methods import ATTENTION, OURS, RULE, diagnose_all, trivial_rule
 from medcore.studies.diagnosis.nested import Diagnoses, LearnPatients, diagnose_patients, diagnose_windows
 from medcore.studies.diagnosis.results import compare_aurocs, patient_auroc
 from medcore.studies.diagnosis.rule import WindowRule
 from medcore.studies.diagnosis.specks import fit_forest, speck_features
-from medcore.studies.diagnosis.study import ATTENTION, OURS, RULE, diagnose_all, trivial_rule
 from medcore.studies.diagnosis.windows import diagnosis_windows
 
 REPEATED = DiagnosisChoices(folds=3, repeats=3)

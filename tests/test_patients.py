@@ -11,6 +11,7 @@ from medcore.errors import MedcoreError
 from medcore.plots.curves import fold_roc_curves
 from medcore.studies.diagnosis.choices import DiagnosisChoices
 from medcore.studies.diagnosis.cohort import Cohort
+from medcore.studies.diagnosis.methods import number_of_windows, trivial_rule
 from medcore.studies.diagnosis.nested import diagnose_patients, diagnose_windows
 from medcore.studies.diagnosis.results import (
     patients_to_show,
@@ -19,7 +20,6 @@ from medcore.studies.diagnosis.results import (
     window_table,
     wrong_patients,
 )
-from medcore.studies.diagnosis.study import number_of_windows, trivial_rule
 from medcore.studies.diagnosis.windows import bystanders, diagnosis_windows, speaking_set
 
 THREE = DiagnosisChoices(folds=3)

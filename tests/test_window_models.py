@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from cohort_toys import LEVELS
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
@@ -16,10 +18,19 @@ from medcore.studies.anomaly.scores import score_set
 from medcore.studies.diagnosis.choices import DiagnosisChoices
 from medcore.studies.diagnosis.cohort import Cohort
 from medcore.studies.diagnosis.learner import FOREST, WindowLearner, encode_with_peaks, evenly
+from medcore.studies.diagnosis.methods import (
+    ATTENTION,
+    BAGS,
+    OURS,
+    PENALTIES,
+    PROBE,
+    RULE,
+    diagnose_all,
+    pooled_probe,
+)  # fmt: skip
 from medcore.studies.diagnosis.nested import diagnose_patients, diagnose_windows
 from medcore.studies.diagnosis.results import patient_auroc
 from medcore.studies.diagnosis.specks import speck_features
-from medcore.studies.diagnosis.study import ATTENTION, OURS, RULE, diagnose_all
 from medcore.studies.diagnosis.windows import smaller
 from medcore.training.config import TrainConfig
 from medcore.training.mil import MILConfig
@@ -274,6 +285,33 @@ def test_all_methods_diagnose_the_same_patients(learner):
     patients = [one.table["patient"].tolist() for one in found.values()]
     assert all(names == patients[0] for names in patients)
     assert {one.split for one in found.values()} == {"folds"}
+
+
+def test_features_of_an_encoder_add_attention_and_a_probe_on_the_same_patients(learner):
+    values = np.random.default_rng(0).normal(size=(len(learner.cohort.owner), 5))
+    values[:, 1] += 3 * learner.cohort.truth[learner.cohort.owner]
+    found = diagnose_all(learner.cohort, learner, PLAN, values)
+    assert list(found) == [OURS, RULE, ATTENTION, BAGS, PROBE]
+    assert found[PROBE].table["patient"].tolist() == found[OURS].table["patient"].tolist()
+    assert patient_auroc(found[PROBE]).value > 0.9
+
+
+def test_a_pooled_probe_is_scikit_learns_and_learns_from_nobody_excluded(learner):
+    cohort = learner.cohort
+    values = np.random.default_rng(0).normal(size=(len(cohort.owner), 4)) + cohort.truth[cohort.owner][:, None]
+    bags = np.stack([np.r_[values[cohort.owner == k].mean(0), values[cohort.owner == k].max(0)] for k in range(12)])
+    excluded = np.arange(12) % 4 == 0
+    known = StandardScaler().fit(bags[~excluded])
+    candidates = [
+        LogisticRegression(C=c, class_weight="balanced", max_iter=200)
+        .fit(known.transform(bags[~excluded]), cohort.truth[~excluded])
+        .predict_proba(known.transform(bags))[:, 1]
+        for c in PENALTIES
+    ]
+    found = pooled_probe(cohort, values)(excluded)
+    assert any(np.allclose(found, candidate, atol=1e-4) for candidate in candidates)
+    turned = replace(cohort, level=np.where(excluded, 1 - cohort.truth, cohort.level))
+    assert np.array_equal(pooled_probe(turned, values)(excluded), found)
 
 
 def test_all_methods_on_hold_out(learner):

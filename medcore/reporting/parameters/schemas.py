@@ -188,6 +188,8 @@ class PatientDiagnosisParameters(Parameters):
     repeats: Annotated[int, Field(ge=1, le=100)] | None
     rule: Rule
     attention_epochs: Count | None
+    encoder: Classifier | Timm | Literal[""]
+    encoder_weights: Weights
     limit: Count | None
     retrain: bool
     profiles: ClassVar[dict[str, dict[str, Any]]] = {

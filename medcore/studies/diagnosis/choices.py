@@ -53,6 +53,11 @@ class DiagnosisChoices(Choices):
     monitor_share: float = setting(1 / 8, "Healthy patients whose windows pick the epoch.", "share")
     attention_stages: int = setting(2, "Encoder stages whose strongest responses ABMIL sees.", "stages")
     attention_epochs: int = setting(100, "Visits of every patient by ABMIL.", "epochs")
+    encoder: str = setting("", "Pretrained network whose features of windows are used, too; empty for none.")
+    encoder_weights: str = setting("imagenet", "Its weights: imagenet, hub, or a file.")
+    encoder_sides: tuple[int, int] = setting(
+        (112, 224), "It sees windows at their own side, but within these limits.", "pixels"
+    )
     few_windows: int = setting(3, "A patient with no more is said to have few.", "windows")
     device: str = setting("cpu", "Where autoencoders are trained.")
     retrain: bool = setting(False, "Train autoencoders anew instead of reusing equal ones.")

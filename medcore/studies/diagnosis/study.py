@@ -28,11 +28,20 @@ from medcore.evaluation.intervals import interval, paired_difference
 from medcore.metrics.confusion import confusion_matrix
 from medcore.metrics.stain_scores import brown_map, brown_peak, red_share, redness, score_windows
 from medcore.studies.diagnosis import results
-from medcore.studies.diagnosis.aggregation import aggregate
 from medcore.studies.diagnosis.choices import DEFAULT, PEAK, RED, DiagnosisChoices
 from medcore.studies.diagnosis.cohort import LEVEL_NAMES, PATIENT_CLASSES, Cohort, contradictions
 from medcore.studies.diagnosis.learner import ERRORS, FOREST, WindowLearner
-from medcore.studies.diagnosis.nested import Diagnoses, LearnPatients, diagnose_patients, diagnose_windows
+from medcore.studies.diagnosis.methods import (
+    ATTENTION,
+    BAGS,
+    COUNT,
+    OURS,
+    PROBE,
+    RULE,
+    diagnose_all,
+    window_features,
+)
+from medcore.studies.diagnosis.nested import Diagnoses, diagnose_windows
 from medcore.studies.diagnosis.reader import by_window_count, count_table, reader_table
 from medcore.studies.diagnosis.specks import speck_features, thinner_than_a_rod
 from medcore.studies.diagnosis.windows import (
@@ -45,55 +54,7 @@ from medcore.studies.diagnosis.windows import (
     window_inventory,
 )
 
-OURS = "this method"
-RULE = "red pixels, three highest windows"
-ATTENTION = "attention over windows (ABMIL)"
-COUNT = "number of windows"
 OPERATING_RULES = ("youden", "sensitivity>=0.95", "specificity>=0.90", "cost 5:1")
-
-
-def trivial_rule(cohort: Cohort, choices: DiagnosisChoices = DEFAULT) -> LearnPatients:
-    """A patient score from a window score that learns nothing: by default the mean of the three highest windows."""
-    values, owner = cohort.score(choices.baseline_score)[cohort.counted], cohort.owner[cohort.counted]
-    none = np.zeros(len(values), dtype=bool)
-    found = aggregate(choices.baseline_aggregation, values, none, owner, len(cohort))
-    return lambda excluded: found
-
-
-def number_of_windows(cohort: Cohort) -> LearnPatients:
-    """How many windows a patient has. It says nothing of tissue: where it tells patients apart, the set was made so."""
-    found = cohort.windows_per_patient.astype(np.float64)
-    return lambda excluded: found
-
-
-def diagnose_all(cohort: Cohort, learner: WindowLearner, choices: DiagnosisChoices = DEFAULT) -> dict[str, Diagnoses]:
-    """Diagnose every patient by the method, the trivial rule, ABMIL and the number of windows (where it varies).
-
-    ``choices.repeats`` divides the patients into folds by further seeds, where there is no HoldOut; ABMIL is trained
-    for the first one only, and autoencoders as ``choices.repeat_autoencoder`` says.
-    """
-    more = 0 if (cohort.split == "test").any() else choices.repeats - 1
-    every = [replace(choices, seed=choices.seed + number) for number in range(more + 1)]
-    first = diagnose_windows(cohort, choices, learn=learner)
-    again = learner if _repeats_autoencoder(learner, first, choices) else learner.without_autoencoder()
-    others = tuple(diagnose_windows(cohort, one, learn=again) for one in every[1:])
-    found = {OURS: replace(first, others=others)}
-    simple = {RULE: trivial_rule(cohort, choices)}
-    if len(cohort) - int(np.bincount(cohort.windows_per_patient).max()) >= 2 * choices.folds:
-        simple[COUNT] = number_of_windows(cohort)  # patients differ in their number, also without a fold
-    for name, learn in simple.items():
-        one, *rest = (diagnose_patients(cohort, learn, chosen) for chosen in every)
-        found[name] = replace(one, others=tuple(rest))
-    found[ATTENTION] = diagnose_patients(cohort, learner.attention(), choices)
-    return {name: found[name] for name in (OURS, RULE, ATTENTION, COUNT) if name in found}
-
-
-def _repeats_autoencoder(learner: WindowLearner, first: Diagnoses, choices: DiagnosisChoices) -> bool:
-    """One that serves every fold costs nothing more; else the choice decides."""
-    if learner.bystanders is not None or choices.repeat_autoencoder == "always":
-        return True
-    chosen = any(rule.window.score in ERRORS.values() for rule in first.rules)
-    return chosen and choices.repeat_autoencoder == "chosen"
 
 
 class DiagnosisStudy:
@@ -202,12 +163,24 @@ class DiagnosisStudy:
     def in_folds(self) -> dict[str, Diagnoses]:
         """The development patients by every method, in nested folds."""
         choices = replace(self.choices, repeats=1) if self.has_hold_out else self.choices
-        return diagnose_all(self.development, self.learner, choices)
+        return self._by_every_method(self.development, self.learner, choices)
 
     @cached_property
     def final(self) -> dict[str, Diagnoses]:
         """The patients of the headline by every method: HoldOut where there is one, else those in folds."""
-        return diagnose_all(self.cohort, self.tester, self.choices) if self.has_hold_out else self.in_folds
+        if not self.has_hold_out:
+            return self.in_folds
+        return self._by_every_method(self.cohort, self.tester, self.choices)
+
+    def _by_every_method(
+        self, cohort: Cohort, learner: WindowLearner, choices: DiagnosisChoices
+    ) -> dict[str, Diagnoses]:
+        return diagnose_all(cohort, learner, choices, self.features[cohort.rows] if choices.encoder else None)
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """Features of the windows by the pretrained encoder. **Shape** ``(N, D)``."""
+        return window_features(self.patches, self.choices)
 
     @property
     def development_diagnoses(self) -> Diagnoses:
@@ -233,7 +206,7 @@ class DiagnosisStudy:
                  for name, one in self.final.items()}  # fmt: skip
         metrics = [*found.pop(OURS), *calibration_estimates(self.ours.scores())]
         differences = {name: [results.compare_aurocs(self.ours, self.final[name])] for name in found}
-        rivals = {ATTENTION: found.pop(ATTENTION)}
+        rivals = {name: found.pop(name) for name in (ATTENTION, BAGS, PROBE) if name in found}
         return Comparison(metrics, found, rivals, differences, RULE)
 
     def validation_auroc(self) -> float:
