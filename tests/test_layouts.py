@@ -49,7 +49,19 @@ def build(root: Path, names: str) -> Path:
                 target.mkdir(parents=True, exist_ok=True)
             elif path.startswith("!"):
                 mask(target)
-            elif target.suffix in (".csv", ".txt", ".pdf", ".json", ".xml", ".gz", ".md", ".db", ".svs", ".tsv"):
+            elif target.suffix in (
+                ".csv",
+                ".txt",
+                ".pdf",
+                ".json",
+                ".xml",
+                ".gz",
+                ".md",
+                ".db",
+                ".svs",
+                ".tsv",
+                ".xlsx",
+            ):
                 target.write_text("x")
             else:
                 picture(target)
@@ -162,6 +174,14 @@ READ: dict[str, tuple[str, dict[str, Any], str]] = {
     "patients of images and masks": (
         "P{01,02,03}/images/{1,2}.png !P{01,02,03}/masks/{1,2}.png", {"masks": True, "patients": 3}, ""),
     "an empty part": ("{train,test}/{a,b}/{1,2}.png validation/", {"splits": {"train": 4, "test": 4}}, "validation/"),
+    "lists of a split": ("images/{1..3}.png !masks/{1..3}.png train.txt test.txt", {"n": 3}, "may say the split"),
+    "parts with other classes": ("train/{a,b,c}/{1,2}.png test/{a,d}/{1,2}.png", {"n": 10}, "no image of d"),
+    "two spellings of a part": (
+        "train/{Normal,Tumour}/{1,2}.png test/{Normal,Tumor}/1.png", {"n": 6}, "no image of Tumor"),
+    "a name in another alphabet": (
+        "train/{A,B}/{1,2}.png test/{\u0410,B}/1.png", {"classes": {"A": 3, "B": 3}}, "one class"),
+    "numbered headings": ("1.~Images/a.~Training~Set/{1,2}.png !2.~Masks/a.~Training~Set/{1,2}.png",
+                          {"masks": True, "splits": {"train": 2}}, ""),
     "equal names in two formats": ("{a,b}/{1.png,1.jpg}", {"n": 4}, ""),
     "a wrapper around images and masks": ("data/images/{1..3}.jpg !data/masks/{1..3}.png", {"masks": True, "n": 3}, ""),
 }  # fmt: skip
@@ -184,8 +204,10 @@ REFUSED: dict[str, tuple[str, str]] = {
         "{benign,malignant}/{x1,x2}.png !{benign,malignant}/{x1,x2}_mask.png", r"--masks none.*--masks NAME"),
     "classes with mask folders": (
         "{COVID,Normal}/images/{1,2}.png !{COVID,Normal}/masks/{1,2}.png", r"COVID, Normal.*--masks none"),
-    "channels of nnU-Net": (
-        "imagesTr/c_{1,2}_{0000,0001}.png !labelsTr/c_{1,2}.png", r"several channels.*_0000, _0001"),
+    "channels of nnU-Net in colours": (
+        "imagesTr/c_{1,2}_{0000,0001}.png !labelsTr/c_{1,2}.png", r"0000.png' is in colours; channels in files"),
+    "a channel that is missing": (
+        "imagesTr/c_{1,2}_{0000,0001}.png imagesTr/c_3_0000.png !labelsTr/c_{1..3}.png", r"'c_3' has the channels"),
     "a test part inside train": ("train/test/{a,b}/1.png test/{a,b}/1.png", r"lies in split train and in split test"),
     "YOLO": ("images/train/{1,2}.png labels/train/{1,2}.txt", r"YOLO"),
     "VOC boxes": ("JPEGImages/{1,2}.png Annotations/{1,2}.xml", r"Pascal VOC"),
@@ -196,7 +218,15 @@ REFUSED: dict[str, tuple[str, str]] = {
     "years or classes": (
         "{2019,2020,2021}/{benign,malignant}/{1,2}.png", r"--layout 'class/\*' or --layout '\*/class'"),
     "images by organ": ("{colon_image_sets,lung_image_sets}/{aca,n}/{1,2}.png", r"no classes.*--layout '\*/class'"),
-    "many masks an image": ("{a1,b2}/images/x.png !{a1,b2}/masks/{m1,m2}.png", r"masks are no classes"),
+    "masks of cases or of classes": ("{a1,b2}/images/x.png !{a1,b2}/masks/{m1,m2}.png", r"a1, b2.*--masks NAME"),
+    "many equal masks an image": ("P{01,02}/images/x.png !P{01,02}/masks/{m1,m2}.png", r"two opinions, not two parts"),
+    "a class or the test part": ("{control,test}/{1..3}.png", r"--classes 'control,test' reads.*--classes 'control'"),
+    "results beside the classes": ("{a,b,results}/{1..3}.png", r"results/ may be a class or no class.*--on-error skip"),
+    "a copy of a class": ("{a,b,a~-~Copy}/{1,2}.png", r"a - Copy/ may be a class or a copy of a/"),
+    "images without labels": ("{a,b,unlabelled}/{1,2}.png", r"unlabelled/ may be a class"),
+    "one folder only": ("stage_1/{1..3}.png labels.csv", r"one class only; --classes 'stage_1'.*labels\.csv may hold"),
+    "a workbook beside the images": ("{1..3}.png labels.xlsx", r"labels\.xlsx may hold the labels: save it as a \.csv"),
+    "slides with outlines": ("images/{1,2}.png annotations/{1,2}.xml", r"Aperio"),
     "modalities of patients": ("BraTS_{001,002}/x_{flair,t1}.png !BraTS_{001,002}/x_seg.png", r"look like patients"),
     "COCO": ("images/{1,2}.png annotations/instances.json", r"COCO"),
     "splits without classes": ("{train,test}/{1,2}.png", r"images without class folders"),
@@ -246,6 +276,13 @@ SAID: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mask folders, no classes": (REFUSED["classes with mask folders"][0], {"masks": "masks"}, {"masks": True, "n": 4}),
     "patients of masks": ("images/P{1,2}_{a,b}.png !masks/P{1,2}_{a,b}.png", {"patient_pattern": r"(P\d)_"},
                           {"masks": True, "patients": 2}),
+    "a class called test": ("{control,test}/{1..3}.png", {"classes": ["control", "test"]},
+                            {"classes": {"control": 3, "test": 3}}),
+    "results left out": ("{a,b,results}/{1..3}.png", {"classes": ["a", "b"], "on_error": "skip"},
+                         {"classes": {"a": 3, "b": 3}}),
+    "one class": ("stage_1/{1..3}.png", {"classes": ["stage_1"]}, {"classes": {"stage_1": 3}}),
+    "no masks of a set named GT": ("X_with_GT/{a,b}/{1,2}.png !X_with_GT/{a,b}/{1,2}_mask.png", {"masks": "none"},
+                                   {"classes": {"a": 2, "b": 2}}),
     "an empty class left out": (REFUSED["an empty class"][0], {"on_error": "skip"}, {"classes": {"a": 1, "b": 1}}),
 }  # fmt: skip
 

@@ -31,6 +31,8 @@ class ImageRow:
         mask_label: The class that every foreground pixel of the mask gets; None when the mask says it.
         frame: Frame or page of the file, counted from 0; None for its only or usual one.
         grey: Name and range of the grey rule of its DICOM series.
+        parts: Its masks and their class indexes, where it may have several.
+        channels: Its files, where each channel has its own.
         bytes_needed: Memory that decoding takes, about.
     """
 
@@ -41,7 +43,14 @@ class ImageRow:
     mask_label: int | None = None
     frame: int | None = None
     grey: tuple[str, tuple[float, float]] | None = None
+    parts: tuple[tuple[Path, int], ...] = ()
+    channels: tuple[Path, ...] = ()
     bytes_needed: int = 0
+
+    def files(self) -> Iterator[Path]:
+        """Every file that its pixels or classes come from."""
+        yield from dict.fromkeys([self.file, *self.channels])
+        yield from dict.fromkeys([*([self.mask] if self.mask else []), *(path for path, _ in self.parts)])
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medcore.data.formats import kind_of, open_picture, tiff
-from medcore.data.formats.dicom import stored_values
+from medcore.data.formats.dicom import read_header, stored_values
 from medcore.data.images import Decoded, as_medcore_error, check_file, check_pixels, png_bits
 from medcore.data.options import DecodeOptions
 from medcore.errors import MedcoreError
@@ -35,9 +35,12 @@ def decode_mask(
     try:
         kind = kind_of(path)
         if kind == "DICOM":
+            _refuse_pages(path, len(read_header(path, options.max_pixels).frames))
             return _mask(_index_mask(path, stored_values(path, options.max_pixels)))
         try:
             with open_picture(path, kind) as image:
+                if kind in ("TIFF", "GIF"):
+                    _refuse_pages(path, getattr(image, "n_frames", 1))
                 if kind != "TIFF" or tiff.is_plain(image):
                     check_pixels(path, image.size[1], image.size[0], options)
                     return _picture_mask(path, kind, image, by_colour)
@@ -45,9 +48,18 @@ def decode_mask(
             if kind != "TIFF":
                 raise
         values, layout = tiff.tiff_values(path, options.max_pixels)
+        _refuse_pages(path, layout.frames)
         return _mask(_index_mask(path, tiff.upright(values, layout.orientation)))
     except Exception as error:
         raise as_medcore_error(path, error) from error
+
+
+def _refuse_pages(path: Path, count: int) -> None:
+    if count > 1:
+        raise MedcoreError(
+            f"mask '{path}' has {count} pages or frames; which is meant, nobody says: save each as a file (masks of "
+            "several classes: a folder a class)"
+        )
 
 
 def _mask(values: np.ndarray, *conversions: str, palette: np.ndarray | None = None) -> Decoded:
@@ -64,12 +76,29 @@ def _picture_mask(path: Path, kind: str, image: Image.Image, by_colour: bool) ->
     if image.mode.startswith("I"):
         return _mask(_index_mask(path, np.asarray(image)[..., None]))
     grey = image.mode in ("L", "LA")
+    if image.mode in ("RGBA", "LA", "PA"):
+        return _seen_through(path, image)
     values = np.asarray(image.convert("L" if grey else "RGB"))
     if kind == "JPEG":
         return _mask(_without_ringing(path, values), "JPEG ringing of a mask removed")
     if grey and (bits := png_bits(path) if kind == "PNG" else 8) < 8:
         return _mask(values // (255 // (2**bits - 1)))  # Pillow has spread the 2 or 4 bits over 0..255
     return _mask(values)
+
+
+def _seen_through(path: Path, image: Image.Image) -> Decoded:
+    """A mask with transparency: transparent pixels are background; a mask of one colour is its transparency."""
+    alpha = np.asarray(image.convert("RGBA"))[..., 3]
+    values = np.array(image.convert("L" if image.mode == "LA" else "RGB"))
+    levels = np.unique(alpha)
+    if levels[0] == 255:
+        return _mask(values)
+    if len(levels[levels > 0]) > 1:
+        raise MedcoreError(f"mask '{path}' is transparent by degrees; export it without transparency")
+    if (values == values[:1, :1]).all():
+        return _mask(np.where(alpha > 0, 255, 0).astype(np.uint8), "transparency of a mask read as the mask")
+    values[alpha == 0] = 0
+    return _mask(values, "transparent pixels of a mask are background")
 
 
 def _palette_mask(image: Image.Image, by_colour: bool) -> Decoded:
@@ -112,6 +141,8 @@ def _index_mask(path: Path, values: np.ndarray) -> np.ndarray:
     if values.ndim == 3 and values.shape[2] == 3:
         raise MedcoreError(f"mask '{path}' has deep colours; save it with 8 bits a channel")
     values = values.reshape(values.shape[:2])
+    if values.dtype.kind == "f" and (values == np.rint(values)).all():
+        values = values.astype(np.int64)
     if values.dtype.kind not in "iub" or values.min() < 0 or values.max() > 65535:
         raise MedcoreError(f"mask '{path}' holds {values.dtype} values; masks must hold whole numbers 0..65535")
     return values.astype(np.uint16)

@@ -53,6 +53,7 @@ def split_name(text: str) -> str | None:
     """
     if not text.strip():
         return ""
+    text = re.sub(r"^\s*(\d{1,2}|[A-Za-z])[.)]\s+", "", text)  # "a. Training Set"
     words = [word for word in words_of(text) if word not in _FILLING]
     if words == ["hold", "out"]:
         return "test"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from medcore.data.readers.files import Folder
+from medcore.data.readers.joined import CHANNEL, Part, parts_of, split_channels
 from medcore.data.readers.listing import Problems, listed
 from medcore.data.readers.names import are_folds, are_patients, role_of, split_name, split_within
 from medcore.errors import MedcoreError
@@ -21,8 +22,7 @@ _SUFFIX = re.compile(
     re.IGNORECASE,
 )
 _PREFIX = re.compile(r"^(masks?|seg|segmentation|labels?|gt|anno)[ _-]+", re.IGNORECASE)
-_CHANNEL = re.compile(r"_0\d{3}$")
-_BOXES = {".txt": "YOLO", ".xml": "Pascal VOC", ".json": "COCO"}
+_BOXES = {".txt": "YOLO", ".xml": "XML (Pascal VOC, Aperio, ASAP)", ".json": "COCO"}
 _LOOKED_AT = 3  # files of a folder that are opened to see whether they hold masks
 _FEW_VALUES = 4
 
@@ -37,6 +37,8 @@ class Pairs:
         above: The folders between the root and these images.
         split: The split that the folders' own names say.
         where: For messages: where masks were looked for.
+        parts: Key to all masks of an image and their classes, where some image has several.
+        channels: First file to all files of an image whose channels are files of their own.
     """
 
     images: dict[str, Path]
@@ -44,6 +46,8 @@ class Pairs:
     above: tuple[str, ...] = ()
     split: str = ""
     where: str = ""
+    parts: dict[str, list[Part]] = field(default_factory=dict)
+    channels: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,7 +83,15 @@ def find_pairs(tree: Folder, images: str | None = None, masks: str | None = None
 def _in_folders(folder: Folder, above: tuple[str, ...], images: str | None, masks: str | None) -> list[Pairs]:
     roles = _roles(folder, images, masks)
     found: list[Pairs] = []
-    for pictures in roles.images if roles.masks else []:
+    for given in roles.images if roles.masks else []:
+        pictures, channels = split_channels(given)
+        own = bool(above) and not split_name(above[-1])
+        several = [(m, joined) for m in roles.masks if (joined := parts_of(pictures, m, own_folder=own))]
+        if len(several) == 1:
+            mask_folder, (files, parts) = several[0]
+            first = {key: found[0][0] for key, found in parts.items()}
+            found.append(Pairs(files, first, above, split_within(given.name), f"'{mask_folder.path}'", parts, channels))
+            continue
         fit = _masks_of(pictures, roles.masks)
         if len(fit) > 1:
             raise MedcoreError(
@@ -89,7 +101,7 @@ def _in_folders(folder: Folder, above: tuple[str, ...], images: str | None, mask
             )
         if fit:
             keyed = _matched(pictures, fit[0])
-            found.append(Pairs(*keyed, above, split_within(pictures.name), f"'{fit[0].path}'"))
+            found.append(Pairs(*keyed, above, split_within(given.name), f"'{fit[0].path}'", channels=channels))
     if not found:
         return [pair for child in folder.filled() if child not in roles.masks
                 for pair in _in_folders(child, (*above, child.name), images, masks)]  # fmt: skip
@@ -133,7 +145,7 @@ def _matched(pictures: Folder, masks: Folder) -> tuple[dict[str, Path], dict[str
     """Images and masks by the key that fits most of both."""
     ways: list[tuple[Callable[[str], str], Callable[[str], str]]] = [
         (_same, _without_suffix),
-        (lambda stem: _CHANNEL.sub("", stem), _without_suffix),
+        (lambda stem: CHANNEL.sub("", stem), _without_suffix),
         (_same, lambda stem: _PREFIX.sub("", stem)),
         (_between(pictures), _between(masks)),
     ]
@@ -147,11 +159,8 @@ def _matched(pictures: Folder, masks: Folder) -> tuple[dict[str, Path], dict[str
             if best is None or common > best[0]:
                 best = (common, one, other)
     if best is None or best[0] == 0:
-        if {_CHANNEL.sub("", file.stem) for file in pictures.all_images()} & {f.stem for f in masks.all_images()}:
-            _refuse_channels(pictures)
         return _named_once(pictures, _same), _named_once(masks, _without_suffix)
     if best[0] < min(len(pictures.all_images()), len(masks.all_images())):
-        _refuse_channels(pictures)
         for of_image, of_mask in ways[:1]:  # a name that stands twice is the reason, when there is one
             _named_once(pictures, of_image), _named_once(masks, of_mask)
     return best[1], best[2]
@@ -209,19 +218,11 @@ def _named_once(folder: Folder, key: Callable[[str], str]) -> dict[str, Path]:
     return found
 
 
-def _refuse_channels(pictures: Folder) -> None:
-    channels = sorted({m[0] for file in pictures.all_images() if (m := _CHANNEL.search(file.stem))})
-    if len(channels) > 1:
-        raise MedcoreError(
-            f"'{pictures.path}' holds several channels of each case ({', '.join(channels)}), as nnU-Net writes them; "
-            f"medcore "
-            "reads one image a case: keep the files of one channel"
-        )
-
-
 def report_unpaired(tree: Folder, pairs: Sequence[Pairs], problems: Problems) -> None:
     """Say which images are in no pair of folders: without masks, or of a mask folder that is not used."""
     used = {file for pair in pairs for file in [*pair.images.values(), *pair.masks.values()]}
+    used |= {path for pair in pairs for parts in pair.parts.values() for path, _ in parts}
+    used |= {path for pair in pairs for files in pair.channels.values() for path in files}
     rest = Counter(f.parent.relative_to(tree.path).as_posix() + "/" for f in tree.all_images() if f not in used)
     if rest:
         problems.warn(
@@ -232,6 +233,7 @@ def report_unpaired(tree: Folder, pairs: Sequence[Pairs], problems: Problems) ->
 def mask_partner(stem: str, stems: set[str], suffix: str | None = None) -> str:
     """The image among ``stems`` that a name is the mask of (``x_mask`` of ``x``); nothing when it is none."""
     if suffix is not None:
+        stem = stem if stem.endswith(suffix) else re.sub(r"[ _-]?\d+$", "", stem)
         base = stem.removesuffix(suffix) if stem.endswith(suffix) else ""
         return base if base in stems else ""
     match = _SUFFIX.search(stem)
@@ -246,8 +248,12 @@ def _side_by_side(tree: Folder, suffix: str | None) -> list[Pairs]:
         stems = {file.stem for file in folder.images}
         images: dict[str, Path] = {}
         masks: dict[str, Path] = {}
+        parts: dict[str, list[Part]] = {}
         for file in folder.images:
             base = mask_partner(file.stem, stems, suffix)
+            if base and base in masks and _numbered(file.stem, masks[base].stem):
+                parts[base].append((file, ""))
+                continue
             if base and base in masks:
                 raise MedcoreError(
                     f"image '{base}' in '{folder.path}' has several masks ({masks[base].name}, {file.name}); join "
@@ -256,13 +262,20 @@ def _side_by_side(tree: Folder, suffix: str | None) -> list[Pairs]:
                     f"'{masks[base].stem.removeprefix(base)}'"
                 )
             if base:
-                masks[base] = file
+                masks[base], parts[base] = file, [(file, "")]
             elif suffix is None or not _SUFFIX.search(file.stem):
                 images[file.stem] = file
         if masks:
             above = folder.path.relative_to(tree.path).parts
-            found.append(Pairs(images, masks, above, where=f"'{folder.path}'"))
+            several = parts if any(len(each) > 1 for each in parts.values()) else {}
+            found.append(Pairs(images, masks, above, where=f"'{folder.path}'", parts=several))
     return found
+
+
+def _numbered(stem: str, other: str) -> bool:
+    """Whether two names of masks differ by a number only: ``x_mask`` and ``x_mask_1``, parts of one mask."""
+    plain = [re.sub(r"[ _-]?\d+$", "", name) for name in (stem, other)]
+    return plain[0] == plain[1] and plain[0].lower().endswith(("mask", "masks"))
 
 
 def levels_above(pairs: Sequence[Pairs]) -> tuple[list[dict[str, str]], list[str]]:

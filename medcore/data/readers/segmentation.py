@@ -127,9 +127,12 @@ def read_segmentation(
     grades = read_grades(table) if table else {}
     _join(items, grades, problems)
     _patients_by_pattern(items, patient_pattern)
+    labels = _joined_classes(items, pairs, (classes, mask_map, mask_rule), problems)
     glas = all(_GLAS_NAME.match(item.file.stem) for item in items)
-    named = classes or _nnunet_classes(root, problems)
+    named = labels or classes or _nnunet_classes(root, problems)
     rule = _rule(items, glas, named, mask_map, mask_threshold, mask_rule, mask_classes)
+    if labels and rule.kind != "threshold":
+        rule = MaskRule("binary" if len(labels) == 2 else "index", tuple(labels))
     known = all(item.columns["patient"] != item.columns["source"] for item in items)
     if not known:
         problems.warn(NO_PATIENTS)
@@ -139,6 +142,43 @@ def read_segmentation(
     card = facts_of("glas").as_card(**names) if glas else Card.from_dict(
         {"title": f"Images and masks of the folder {root.resolve().name}", "task": "segmentation"} | names)  # fmt: skip
     return Listing(root, card, items, mask_rule=rule, problems=problems, also=[table] if table else [])
+
+
+def _joined_classes(
+    items: list[ImageRow], pairs: Sequence[Pairs], told: tuple[Any, ...], problems: Problems
+) -> list[str] | None:
+    """Class names of a set whose images have several masks, and the class of each mask; None for any other set.
+
+    Raises:
+        MedcoreError: An option says what mask values mean: the files do.
+    """
+    if count := max(len(item.channels) for item in items):
+        problems.warn(
+            f"{count} files an image are its channels, as nnU-Net writes them: red, green and blue in this order"
+        )
+    if not any(pair.parts for pair in pairs):
+        return None
+    if any(told[1:]):
+        raise MedcoreError(
+            "several masks an image say their class by folder: --mask-map and --mask-rule have no meaning"
+        )
+    found = {path: name for pair in pairs for parts in pair.parts.values() for path, name in parts}
+    names = sorted(set(found.values()) - {""}) or ["foreground"]
+    wanted = [name for name in told[0] or () if name != "background"]
+    if wanted and (sorted(wanted) != names and len(names) > 1 or len(wanted) != len(names)):
+        raise MedcoreError(f"the folders of masks are {listed(names)}; --classes must name these, or nothing")
+    names = wanted or names
+    for item in items:
+        given = [path for path, _ in item.parts] or [path for path in [item.mask] if path]
+        labels = {path: names.index(found[path]) + 1 if found.get(path) else 1 for path in given}
+        item.parts = tuple(sorted(labels.items(), key=lambda part: part[1]))
+    several = sum(len(item.parts) > 1 for item in items)
+    problems.warn(
+        f"{several} of {len(items)} images have several masks, which are joined: "
+        + (f"classes {listed(names, 12)} from the folders, in this order where they overlap" if len(names) > 1 else
+           "every pixel of any of them is foreground")
+    )  # fmt: skip
+    return ["background", *names]
 
 
 def _rule(
@@ -206,7 +246,10 @@ def _paired_items(root: Path, pairs: Sequence[Pairs], problems: Problems, *, tol
             first = Path(key).parts[0] if len(Path(key).parts) > 1 else ""
             more = {"split": split_name(first) or ""} if first and split_name(first) else {}
             more |= {"patient": first} if first and are_patients(inner) else {}
-            items.append(_item(root, pair.images[key], pair.masks[key], above | more))
+            item = _item(root, pair.images[key], pair.masks[key], above | more)
+            item.parts = tuple((path, 1) for path, _ in pair.parts.get(key, ()))
+            item.channels = pair.channels.get(item.file, ())
+            items.append(item)
     _say_pairs(root, pairs, says, problems)
     return items
 
