@@ -33,6 +33,7 @@ COMMANDS = {
     "audit": ("audit", "Look for leakage between the sides of a split."),
     "sweep": ("sweep", "Search over notebook parameters on validation data."),
     "compare": ("compare", "Compare finished runs."),
+    "export": ("export", "Write a model as ONNX or torch.export."),
     "plan": ("plan", "How many patients a validation needs."),
     "new": ("study", "Start a study of your own."),
 }

@@ -159,7 +159,8 @@ def score(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:
     return scores_of_kinds(model, images, [kind])[:, 0]
 
 
-def _score(output: Tensor | VAEOutput, images: Tensor, kind: str) -> Tensor:
+def scores_of_output(output: Tensor | VAEOutput, images: Tensor, kind: str) -> Tensor:
+    """One score of what a model made of images. **Shape** ``(B, C, H, W)`` in [0, 1] to ``(B,)``."""
     if kind in LATENT_SCORES:
         assert isinstance(output, VAEOutput)
         kl = kl_divergence(output.mean, output.log_variance).sum(1)
@@ -173,7 +174,7 @@ def scores_of_kinds(model: nn.Module, images: Tensor, kinds: Sequence[str]) -> T
     for kind in kinds:
         check_kind(model, kind)
     output = reconstruct(model, images)
-    return torch.stack([_score(output, images.float(), kind) for kind in kinds], dim=1)
+    return torch.stack([scores_of_output(output, images.float(), kind) for kind in kinds], dim=1)
 
 
 def error_map(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:

@@ -65,7 +65,7 @@ class ExternalStudy:
     ) -> None:
         self.model, self.rule, self.folds, self.seed = model, rule, folds, seed
         kept, self.overlap = unseen(cohort, model.seen, seen, by_patient=by_patient)
-        self.patches = kept.with_split([EXTERNAL] * len(kept))
+        self.patches = kept.with_split(["test"] * len(kept))  # no chooser takes them
         self.labelled = model.labelled(self.patches)
         self.positive = tuple(positive)
         unknown = [name for name in positive if name not in model.classes]  # type: ignore[attr-defined]
@@ -237,8 +237,14 @@ class ExternalStudy:
         """How far each image lies from the training images, 1 = the reach of usual ones; None where not known."""
         if self.task != "classification":
             return None
-        parts = [batch.distance for batch in self.model.predict(self.patches)]  # type: ignore[attr-defined]
+        parts = [distance for _, distance in self._answered]
         return None if parts[0] is None else np.concatenate(parts)
+
+    @cached_property
+    def _answered(self) -> list[tuple[list[str], Any]]:
+        """Answers and distances of all images, a batch at a time, in one pass."""
+        model: Any = self.model
+        return [(batch.labels, batch.distance) for batch in model.predict(self.patches)]
 
     def unfamiliar(self) -> Estimate | None:
         """Share of images unlike the training images; one in a hundred would be usual."""
@@ -335,7 +341,7 @@ class ExternalStudy:
                 for mask in model.masks(self.patches)
             ]
             return list(model.classes), np.array(shares), group_names(self.patches)
-        labels = [label for batch in model.predict(self.patches) for label in batch.labels]
+        labels = [label for said, _ in self._answered for label in said]
         return list(model.classes), np.array(labels)[:, None] == np.array(model.classes), group_names(self.patches)
 
     def cannot_say(self) -> list[str]:
