@@ -38,6 +38,11 @@ def plain(k: int, mark: str = ",") -> str:
     return mark.join((f"im{k:02d}.png", "ab"[k % 2], f"p{k // 2}"))
 
 
+def labelled(*labels: object) -> str:
+    """Labels in turns."""
+    return lines("image,label", lambda k: f"im{k:02d}.png,{labels[k % len(labels)]}")
+
+
 def read(root: Path, **options: Any) -> PatchSet:
     return read_set(root, progress=False, **options)
 
@@ -133,10 +138,10 @@ ILL: dict[str, tuple[str, str]] = {
     "measured": (lines("image,label", lambda k: f"im{k:02d}.png,{0.1 * k:.2f}"), r"look measured"),
     "decimal commas": (lines("image;label", lambda k: f"im{k:02d}.png;0,{k:02d}"), r"look measured"),
     "several labels": (
-        lines("image,label", lambda k: f"im{k:02d}.png,{['Effusion|Mass', 'Mass', 'None found'][k % 3]}"),
+        labelled('Effusion|Mass', 'Mass', 'None found'),
                        r"several labels in one cell \(Effusion\|Mass\).*--classes"),
     "several labels by semicolons": (
-        lines("image,label", lambda k: f"im{k:02d}.png,{['edema; mass', 'mass', 'edema'][k % 3]}"),
+        labelled('edema; mass', 'mass', 'edema'),
                                      r"several labels in one cell"),
     "findings side by side": (
         lines("Path,Edema,Mass,Fracture", lambda k: f"im{k:02d}.png,{k % 2},{k % 3 // 2},{-(k % 2)}.0"),
@@ -146,7 +151,7 @@ ILL: dict[str, tuple[str, str]] = {
     "minus one": (lines("image,label", lambda k: f"im{k:02d}.png,{k % 3 - 1}"), r"'-1' may mean uncertain"),
     "two label columns": (lines("image,class,diagnosis,patient", lambda k: f"im{k:02d}.png,a,b,p{k}"),
                           r"'class', 'diagnosis' may all mean 'label'.*--column label=class"),
-    "none among words": (lines("image,label", lambda k: f"im{k:02d}.png,{['none', 'mild', 'severe'][k % 3]}"),
+    "none among words": (labelled('none', 'mild', 'severe'),
                          r"'none' may be a class or a missing label.*--classes"),
     "single letters": (
         lines("image,label", lambda k: f"im{k:02d}.png,{'aA'[k % 2]}"), r"differ only in spelling.*--classes"),
@@ -156,6 +161,28 @@ ILL: dict[str, tuple[str, str]] = {
         lines("image,label,split", lambda k: f"im{k:02d}.png,a,fold {k}"), r"split 'fold 0' is not known"),
     "a row twice": (
         lines("image,label", lambda k: f"{['im00.png', './im00.png', 'im00'][k % 3]},a"), r"stands already in row 2"),
+    "dates": (
+        labelled('2020-01-05', '05.01.2020', '2020-02-01'), r"holds dates \(05\.01\.2020, "),
+    "codes that became dates": (
+        labelled('1-2', 'Mar 4', '5-6'), r"holds dates \(Mar 4\).*--classes"),
+    "a code for missing": (
+        labelled('0', '1', '999'), r"999 beside 0, 1 may mean missing.*--classes 0,1 --on-error skip"),
+    "nine for missing": (
+        labelled(1, 2, 9), r"9 beside 1, 2 may mean missing"),
+    "unknown among words": (
+        labelled('yes', 'no', 'Unknown'), r"'Unknown' may be a class or a missing label.*--on-error skip"),
+    "letters of another alphabet": (
+        labelled('A', chr(0x410), 'B'), r"differ only in spelling.*--classes"),
+    "rounded patients": (
+        lines("image,label,patient", lambda k: f"im{k:02d}.png,{'ab'[k % 2]},1.23E+12"), r"a spreadsheet has rounded"),
+    "unknown patients": (
+        lines("image,label,patient", lambda k: f"im{k:02d}.png,a,{'unknown' if k == 3 else k}"),
+        r"row 5: patient is empty"),
+    "a title above the header": (
+        "Study of lesions,,\n,,\n" + lines("image,label,patient", plain), r"row 1 looks like a title, and row 3 \(image"),
+    "no header": ("\n".join(map(plain, range(ROWS))), r"row 1 names an image \('im00\.png'\): the header is missing"),
+    "columns in another language": (
+        lines("\u56fe\u50cf,\u7c7b\u522b", lambda k: f"im{k:02d}.png,a"), r"no column 'label'.*--column label=NAME"),
     "misspelt": (lines("image,lable", lambda k: f"im{k:02d}.png,a"), r"did you mean 'lable'"),
     "100,000 columns": ("image," + ",".join(map(str, range(100_000))) + "\n", r"100,001 columns"),
 }  # fmt: skip
@@ -176,6 +203,12 @@ TOLD: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "none": (ILL["none among words"][0], {"classes": ["none", "mild", "severe"]}, ["none", "mild", "severe"]),
     "single letters": (ILL["single letters"][0], {"classes": ["a", "A"]}, ["a", "A"]),
     "misspelt": (ILL["misspelt"][0], {"columns": {"label": "lable"}}, ["a"]),
+    "dates as classes": (ILL["codes that became dates"][0], {"classes": ["1-2", "Mar 4", "5-6"]},
+                         ["1-2", "Mar 4", "5-6"]),
+    "codes left out": (ILL["a code for missing"][0], {"classes": ["0", "1"], "on_error": "skip"}, ["0", "1"]),
+    "codes as classes": (ILL["a code for missing"][0], {"classes": ["0", "1", "999"]}, ["0", "1", "999"]),
+    "unknown left out": (ILL["unknown among words"][0], {"classes": ["yes", "no"], "on_error": "skip"}, ["yes", "no"]),
+    "columns told": (ILL["columns in another language"][0], {"columns": {"label": "\u7c7b\u522b"}}, ["a"]),
 }  # fmt: skip
 
 
@@ -259,3 +292,33 @@ def test_numbers_of_people() -> None:
     assert typed(["1,5", "2", "NA"]).tolist()[:2] == [1.5, 2.0]
     assert typed(["007", "8"]).dtype.kind == "U"
     assert typed(["a", "1,5"]).dtype.kind == "U"
+
+
+def test_rows_that_contradict_each_other_are_left_out_with_their_image(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "set", lines("image,label,patient", plain) + "im00.png,b,p0\nim01.png,b,p0\n")
+    with pytest.raises(MedcoreError, match="row 14: image 'im00.png' stands already in row 2 and says another label"):
+        read(root)
+    patches = read(root, on_error="skip")
+    assert sorted(set(patches.column("image"))) == [f"im{k:02d}.png" for k in range(1, ROWS)]
+    reasons = {entry["row"]: entry["reason"] for entry in patches.card.excluded if entry["row"]}
+    assert "says another" in reasons[14] and "says the same" in reasons[15] and len(patches.card.excluded) == 3
+
+
+def test_what_may_say_the_split_or_lies_in_one_part_only_is_warned_of(tmp_path: Path, tmp_data: Path) -> None:
+    text = lines("image,label,is_train", lambda k: f"im{k:02d}.png,{'ab'[k % 2]},{k % 2 == 0}")
+    assert "column 'is_train' may say the split" in said(read(folder(tmp_path / "a", text)))
+    text = lines("image,label,split", lambda k: f"im{k:02d}.png,{'ab'[k % 2]},{'train' if k % 2 else 'test'}")
+    assert "the test part has no image of b" in said(read(folder(tmp_path / "b", text)))
+
+
+def test_a_sample_of_answers_is_no_table_of_labels(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "set", lines("id_code,diagnosis", lambda k: f"im{k:02d},{k % 2}"), name="train.csv")
+    (root / "sample_submission.csv").write_text(lines("id_code,diagnosis", lambda k: f"im{k:02d},0"))
+    assert "train.csv is read as the table" in said(read(root))
+
+
+def test_a_cell_that_fits_two_files_is_refused(tmp_path: Path, tmp_data: Path) -> None:
+    root = folder(tmp_path / "set", lines("id,label", lambda k: f"im{k:02d},{'ab'[k % 2]}"), name="labels.csv")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / "images/im03.jpg")
+    with pytest.raises(MedcoreError, match=r"row 5: image 'im03' may be 'images/im03.jpg' or 'images/im03.png'"):
+        read(root)

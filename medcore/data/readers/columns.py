@@ -168,7 +168,7 @@ def one_hot_labels(table: Table, names: Sequence[str]) -> list[str]:
             f"none, "
             f"several or an uncertain one; first {table.place(odd[0])}). Several labels an image are not supported: "
             f"add a "
-            "column 'label' with one class an image (one finding, or 'no finding')"
+            f"column 'label' with one class an image, or take one column: --column label='{names[0]}'"
         )
     return labels
 
