@@ -150,6 +150,42 @@ def test_no_result_is_typed_into_the_prose(path: Path) -> None:
         assert not re.search(r"\b\d+[.,]\d+\b|\b\d+\s?%", re.sub(r"\b95 %", "", text)), text
 
 
+CLAIM = r"(?<!how )(?<!that )(?<!as )(?<!too )\b(?:often|usually|typically|rarely|seldom|hardly|strong|by far)\b"
+CLAIM += r"|\b\d+ of \d+\b|\b(?:a|one|two) (?:tenth|third|quarter|fifth)s?\b"
+CLAIM += r"|\b(?:nearly|almost) (?:all|every|always|never)\b"
+GENERAL = (  # true of every data set, whatever a run gives
+    "Images of one patient usually resemble each other",  # why the patient is the unit
+    "Bacteria are thin rods, often many",  # what is looked for
+    "can hardly be found by reading windows",  # no window shows any
+    "neighbouring fields of one slide are often almost the same picture",  # why shares are counted in patients
+    "(so many clean, so many positive, so many strongly positive)",
+)
+
+
+def claims(source: str) -> list[str]:
+    """Sentences that state how often or how much, but for questions, conditions, exercises' steps and definitions."""
+    text = re.split("## References", source)[0]
+    text = re.sub(r"```.*?```|`[^`]*`|<[^>]*>|^#+ .*?$", "", text, flags=re.S | re.M)
+    sentences = [" ".join(part.split()) for part in re.split(r"(?<=[.?!])\s+|\n\n|\n- ", text)]
+    conditional = re.compile(r"\b(?:where|when|if)\b|\?$|^Keep ", flags=re.IGNORECASE)
+    return [one for one in sentences if re.search(CLAIM, one, flags=re.IGNORECASE) and not conditional.search(one)]
+
+
+@numbered_notebook
+def test_no_claim_stands_in_the_prose_that_a_run_could_contradict(path: Path) -> None:
+    """How often and how much is computed, cited with its year, or true of every data set."""
+    stated = [claim for source in sources(path, "markdown") for claim in claims(source)]
+    open_claims = [one for one in stated if not re.search(r"\(.* (?:19|20)\d\d\)", one)]
+    assert not [one for one in open_claims if not any(general in one for general in GENERAL)]
+
+
+def test_the_claims_that_runs_contradicted_are_seen() -> None:
+    wrong = ["Colour alone is often strong.", "The object covers a tenth of the pixels.", "5 of 8 patients were found."]
+    assert [claims(one) for one in wrong] == [[one] for one in wrong]
+    right = ["How often is it right?", "Where colour is strong, look twice.", "```\n5 of 8\n```"]
+    assert not [one for one in right if claims(one)]
+
+
 def calls(source: str) -> set[str]:
     """Names of what is called, and of the keywords it is called with, as ``fit(test=)``."""
     found = set()
