@@ -45,7 +45,8 @@ def test_values_are_those_of_a_plain_loop_and_come_back_from_the_store(encoder: 
 def test_another_set_weight_precision_or_level_has_a_store_of_its_own(encoder: Classifier, tmp_path: Path) -> None:
     stores = [features(toy_set(), encoder, home=tmp_path).path]
     stores.append(features(toy_set().select(np.arange(20)), encoder, home=tmp_path).path)
-    stores.append(features(toy_set(), encoder, home=tmp_path, level="levels").path)
+    torch.manual_seed(0)
+    stores.append(features(toy_set(), build_classifier("small_cnn", 2, image_size=8, levels=True), home=tmp_path).path)
     stores.append(features(toy_set(), encoder, home=tmp_path, precision="bf16").path)
     encoder.head.weight.data += 1  # changes no feature
     assert features(toy_set(), encoder, home=tmp_path).path == stores[0]
@@ -73,17 +74,7 @@ def test_an_interrupted_run_goes_on(encoder: Classifier, tmp_path: Path, monkeyp
     assert store.reused == 32 and np.array_equal(store.values, expected)
 
 
-def test_levels_stand_side_by_side(encoder: Classifier, tmp_path: Path) -> None:
-    values = features(toy_set(), encoder, level="levels", home=tmp_path).values
-    images = torch.from_numpy(toy_set().take()).permute(0, 3, 1, 2).float() / 255
-    with torch.no_grad():
-        levels = encoder.eval().pyramid(images)
-    np.testing.assert_allclose(values, np.concatenate([m.mean((2, 3)).numpy() for m in levels], 1), atol=1e-5)
-
-
 def test_what_cannot_be_is_refused(encoder: Classifier, tmp_path: Path) -> None:
-    with pytest.raises(MedcoreError, match="level"):
-        features(toy_set(), encoder, level="best", home=tmp_path)
     with pytest.raises(MedcoreError, match="no images"):
         features(toy_set().select(np.arange(0)), encoder, home=tmp_path)
     (tmp_path / "file").write_text("")

@@ -36,7 +36,6 @@ from medcore.evaluation.scores import refuse_test_data
 from medcore.models.classifier import Classifier
 from medcore.models.sealed import jsonable
 
-LEVELS = ("pooled", "levels")
 AT_ONCE = 4096  # images between two notes of how far a store is
 
 
@@ -61,7 +60,6 @@ def features(
     patches: PatchSet,
     encoder: Classifier,
     *,
-    level: str = "pooled",
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     precision: str = "fp32+channels_last",
@@ -71,29 +69,24 @@ def features(
     """Features of every image of a set, computed once; memory holds a few batches, whatever the number of images.
 
     Args:
-        encoder: A classifier with pretrained weights; put into evaluation mode.
-        level: ``pooled`` is what its head sees; ``levels`` the mean of every level's maps, side by side.
+        encoder: A classifier with pretrained weights, put into evaluation mode; features are what its head sees.
         batch_size: Images at a time; None chooses by the image size.
         device: Where to compute; None stays where the encoder is.
         home: Where stores are kept; ``features`` of the data folder by default.
 
     Raises:
-        MedcoreError: An unknown level, no images, or a disk that cannot be written.
+        MedcoreError: There are no images, or a disk that cannot be written.
     """
-    if level not in LEVELS:
-        raise MedcoreError(f"level={level!r}: must be one of {', '.join(LEVELS)}")
     if not len(patches):
         raise MedcoreError(f"set {patches.card.name!r}: there are no images to encode; check the selection")
     place = place_model(encoder, device, precision)
-    function = encoder.features if level == "pooled" else (lambda images: level_means(encoder, images))
-    width = place.run(function, patches.take([0])).shape[1]
+    width = place.run(encoder.features, patches.take([0])).shape[1]
     facts = jsonable(
         {
             "set": patches.fingerprint,
             "images": len(patches),
             "encoder": encoder.spec,
             "weights_sha256": weights_hash(encoder),
-            "level": level,
             "precision": str(place.precision),
             "width": width,
         }
@@ -104,7 +97,9 @@ def features(
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             whole = path.is_file()
-            reused = len(patches) if whole else _fill(path, facts, patches, place, function, batch_size, progress)
+            reused = len(patches)
+            if not whole:
+                reused = _fill(path, facts, patches, place, encoder.features, batch_size, progress)
     except OSError as error:
         raise MedcoreError(f"{path} cannot be written ({error.strerror}); make room, what is done is kept") from error
     return FeatureStore(np.load(path, mmap_mode="r", allow_pickle=False), path, facts, reused)
@@ -168,11 +163,6 @@ def weights_hash(model: torch.nn.Module) -> str:
             digest.update(name.encode() + str(tuple(value.shape)).encode())
             digest.update(value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def level_means(encoder: Classifier, images: Tensor) -> Tensor:
-    """The mean of every level's maps, side by side. **Shape** ``(B, C, H, W)`` -> ``(B, D_1 + D_2 + …)``."""
-    return torch.cat([maps.float().mean((2, 3)) for maps in encoder.pyramid(images)], dim=1)
 
 
 TYPICAL = 0.99  # share of the validation images that counts as usual

@@ -38,7 +38,7 @@ class Classifier(OnBackbone):
         stem_channels: channels that the first convolution takes; 3 with ``in_channels=1`` replicates grey images.
         frozen_batch_norm: keep every batch norm of the trunk at its stored statistics also in training.
         side: pixels that images are brought to inside of the network; None leaves them as they are.
-        levels: the head sees the mean of every level's maps side by side, not the last level's alone.
+        levels: the head sees mean and spread of every level's maps side by side, not the last level's mean alone.
 
     **Shape**: (B, in_channels, H, W) in [0, 1] -> logits (B, K).
     """
@@ -87,7 +87,7 @@ class Classifier(OnBackbone):
         # ConvNeXt normalises after pooling; the others have done so inside the trunk
         self.norm = nn.LayerNorm(width, eps=1e-6) if name == "convnext_tiny" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(sum(self.backbone.widths) if levels else width, classes)
+        self.head = nn.Linear(2 * sum(self.backbone.widths) if levels else width, classes)
         self.freeze_batch_norm(frozen_batch_norm)
 
     def arranged(self, images: Tensor) -> Tensor:
@@ -104,9 +104,9 @@ class Classifier(OnBackbone):
         """The trunk's maps at every scale, finest first. **Shape**: (B, C, H, W) -> list of (B, D_i, h_i, w_i)."""
         return self.backbone.pyramid(self.arranged(images))
 
-    def level_means(self, images: Tensor) -> Tensor:
-        """The mean of every level's maps, side by side. **Shape**: (B, C, H, W) -> (B, D_1 + D_2 + …)."""
-        return torch.cat([maps.float().mean((2, 3)) for maps in self.pyramid(images)], dim=1)
+    def level_statistics(self, images: Tensor) -> Tensor:
+        """Mean and spread of every level's maps. **Shape**: (B, C, H, W) -> (B, 2 (D_1 + D_2 + …))."""
+        return torch.cat([mean_and_spread(maps) for maps in self.pyramid(images)], dim=1)
 
     def pool(self, maps: Tensor) -> Tensor:
         """Feature maps to one vector an image. **Shape**: (B, D, h, w) -> (B, D)."""
@@ -114,7 +114,7 @@ class Classifier(OnBackbone):
 
     def features(self, images: Tensor) -> Tensor:
         """What the head sees, e.g. for a linear probe. **Shape**: (B, C, H, W) in [0, 1] -> (B, D)."""
-        return self.level_means(images) if self.levels else self.pool(self.feature_maps(images))
+        return self.level_statistics(images) if self.levels else self.pool(self.feature_maps(images))
 
     def classify_maps(self, maps: Tensor) -> Tensor:
         """What the trunk's last maps say; Grad-CAM differentiates it. **Shape**: (B, D, h, w) -> logits (B, K).
@@ -122,7 +122,8 @@ class Classifier(OnBackbone):
         A head on all levels adds the levels up: the logits are then the last one's share.
         """
         if self.levels:
-            return F.linear(maps.mean((2, 3)), self.head.weight[:, -maps.shape[1] :], self.head.bias)
+            found = mean_and_spread(maps)
+            return F.linear(found, self.head.weight[:, -found.shape[1] :], self.head.bias)
         return self.head(self.dropout(self.pool(maps)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -133,6 +134,12 @@ class Classifier(OnBackbone):
         """A new, random linear layer for another list of classes."""
         self.spec["args"]["classes"] = classes
         self.head = nn.Linear(self.head.in_features, classes).to(self.head.weight)
+
+
+def mean_and_spread(maps: Tensor) -> Tensor:
+    """Mean and standard deviation over the places of each map. **Shape**: (B, D, h, w) -> (B, 2 D)."""
+    flat = maps.float().flatten(2)
+    return torch.cat([flat.mean(2), (flat.var(2, unbiased=False) + 1e-8).sqrt()], dim=1)
 
 
 def build_classifier(
@@ -155,13 +162,13 @@ def build_classifier(
         classes: number of classes K, at least 2.
         in_channels: channels of the images. Pretrained weights take grey images by replicating them; for 2, 4 or
             more channels their first convolution is averaged over RGB and scaled to keep its output's size.
-        weights: None for random weights, ``"imagenet"`` (torchvision's, downloaded with their hash checked), a file
+        weights: None or ``"random"`` for random weights, ``"imagenet"`` (torchvision's, downloaded with their hash checked), a file
             ``.pth``/``.safetensors``, or a checkpoint of ours; for timm also ``"hub"``. Never a silent fallback.
         dropout: share of the pooled features dropped in training, 0 to below 1.
         image_size: side of the images in pixels where known; small images get a stem that keeps resolution.
         mean: normalisation per channel in [0, 1] units; by default what the weights were trained with (ImageNet's).
         side: pixels that images are brought to inside of the network; None leaves them as they are.
-        levels: the head sees the mean of every level's maps: colours and textures beside things.
+        levels: the head sees mean and spread of every level's maps: colours and textures beside things.
 
     Returns:
         The model; ``model.weights_report`` tells what was loaded (None for random weights).
@@ -169,6 +176,7 @@ def build_classifier(
     Raises:
         MedcoreError: an unknown name, a bad argument, or weights that cannot be had or do not fit.
     """
+    weights = None if weights == "random" else weights
     grey_on_rgb = weights is not None and in_channels == 1
     stem_channels = 3 if grey_on_rgb else in_channels
     model = Classifier(

@@ -135,17 +135,16 @@ class AutoencoderParameters(Parameters):
     short_epochs: Count | None
     bottlenecks: list[Count] | None
     folds: Annotated[int, Field(ge=0, le=20)] | None
-    peer: Classifier | Literal[""] | None
-    peer_weights: Weights | None
+    peer: Classifier | Timm | Literal[""]
+    peer_weights: Weights
     retrain: bool
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "bottleneck": 8, "loss": "mse", "epochs": 1, "batch_size": 32, "lr": 2e-3,
-                  "limit": 400, "short_epochs": 1, "bottlenecks": [4], "folds": 2, "peer": "small_cnn"},
+                  "limit": 400, "short_epochs": 1, "bottlenecks": [4], "folds": 2},
         "quick": {"size": 64, "bottleneck": 32, "loss": "mixed", "images_seen": 24_000, "batch_size": 16, "lr": 2e-3,
-                  "short_epochs": 4, "bottlenecks": [8, 32, 120], "folds": 3, "peer": "mobilenet_v2"},
+                  "short_epochs": 4, "bottlenecks": [8, 32, 120], "folds": 3},
         "full": {"size": 128, "bottleneck": 120, "loss": "mixed", "epochs": 100, "batch_size": 32, "lr": 1e-3,
-                 "short_epochs": 25, "bottlenecks": [8, 32, 120, 256], "folds": 5, "peer": "resnet18",
-                 "peer_weights": "imagenet"},
+                 "short_epochs": 25, "bottlenecks": [8, 32, 120, 256], "folds": 5},
     }  # fmt: skip
 
 

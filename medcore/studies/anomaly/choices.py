@@ -31,10 +31,13 @@ class AnomalyChoices(Choices):
     blur_share: float = setting(1 / 16, "Standard deviation of the blurred copy.", "share of the shorter side")
     short_epochs: int = setting(4, "Length of the short trainings that compare choices.", "epochs")
     short_images: int = setting(400, "Normal images that a short training uses at most.", "images")
-    peer: str = setting("", "Classifier whose patch features are the peer; empty leaves it out.")
-    peer_weights: str | None = setting(None, "Its weights: imagenet, a file, or None for random ones.")
-    peer_memory: int = setting(1000, "Patches that the peer remembers, out of", "patches")
+    peer: str = setting("", "Pretrained network whose features are the peer; empty leaves it out.")
+    peer_weights: str | None = setting(None, "Its weights: imagenet, hub, a file, or None for random ones.")
+    peer_sides: tuple[int, int] = setting(
+        (112, 224), "It sees images at their own side, but within these limits.", "pixels"
+    )
+    peer_memory: int = setting(1000, "Patches that PatchCore remembers, out of", "patches")
     peer_candidates: int = setting(20_000, "so many, drawn evenly from the normal images.", "patches")
-    peer_share: float = setting(0.5, "Strangest patches whose mean distance is the peer's score.", "share")
+    peer_share: float = setting(0.5, "Strangest patches whose mean distance is PatchCore's score.", "share")
     device: str = setting("cpu", "Where networks are trained.")
     retrain: bool = setting(False, "Train anew instead of reusing an equal model.")

@@ -51,9 +51,9 @@ from medcore.studies.anomaly.detection import (
     mistakes,
 )
 from medcore.studies.anomaly.experiments import Trial, learning_table, patient_folds_auroc, table_loss, width_sweep
-from medcore.studies.anomaly.patchcore import fit_patchcore
+from medcore.studies.anomaly.pretrained import pretrained_scores
 from medcore.studies.anomaly.reconstructions import error_maps, quality_table, reconstruct_pixels
-from medcore.studies.anomaly.scores import PIXEL_MAPS, score_set
+from medcore.studies.anomaly.scores import PIXEL_MAPS
 from medcore.training.augment.recipe import as_augment
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Objective
@@ -230,20 +230,33 @@ class AnomalyStudy:
         return max(self.trivial, key=lambda name: interval(self.trivial[name][0], "auroc").value or 0.0)
 
     @cached_property
-    def peer(self) -> dict[str, Scores]:
-        """Test cases by the distance of a classifier's patch features from normal ones; empty without a peer."""
-        chosen, sides = self.choices, self.sides
+    def pretrained(self) -> dict[str, tuple[Scores, Scores]]:
+        """Detectors on features of the pretrained peer: validation and test cases by name; empty without a peer."""
+        chosen = self.choices
         if not chosen.peer:
             return {}
-        model = build_classifier(chosen.peer, 2, in_channels=self.patches.shape[2], weights=chosen.peer_weights)
-        memory = fit_patchcore(
-            model.to(chosen.device), sides.train, memory=chosen.peer_memory, candidates=chosen.peer_candidates,
-            top=chosen.peer_share, seed=chosen.seed,
-        )  # fmt: skip
-        values = score_set(memory.model, sides.test, memory.as_score())
-        weights = "random" if chosen.peer_weights is None else "pretrained"
-        name = f"patch features of {chosen.peer}, {weights} weights"
-        return {name: abnormal_scores(sides.test, values, abnormal=sides.abnormal)}
+        side = int(np.clip(min(self.patches.shape[:2]), *chosen.peer_sides))
+        encoder = build_classifier(
+            chosen.peer, 2, in_channels=self.patches.shape[2], weights=chosen.peer_weights, image_size=side, side=side,
+            levels=True,
+        ).to(chosen.device)  # fmt: skip
+        return pretrained_scores(encoder, self.sides, chosen)
+
+    def pretrained_table(self) -> pd.DataFrame:
+        """AUROC of each detector on features, on validation and on test cases."""
+        rows = {
+            f"{name} on {self.choices.peer.removeprefix('timm:')}": [interval(one, "auroc") for one in pair]
+            for name, pair in self.pretrained.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["validation", "test"])
+
+    @property
+    def peer(self) -> dict[str, Scores]:
+        """Test cases under the detector on features that ranks validation cases best; empty without a peer."""
+        if not self.pretrained:
+            return {}
+        best = max(self.pretrained, key=lambda name: interval(self.pretrained[name][0], "auroc").value or 0.0)
+        return {f"{best} on {self.choices.peer.removeprefix('timm:')}": self.pretrained[best][1]}
 
     # --- results --------------------------------------------------------------------------------------------------
 
