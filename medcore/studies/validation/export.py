@@ -93,6 +93,7 @@ def export(model: Frozen, target: str | Path) -> float:
     batch = {"images": {0: torch.export.Dim("batch", min=1, max=4096)}}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        expected = network(images).numpy()  # first: what is kept between calls is then real, not a tracer's
         if target.suffix == ".pt2":
             program = torch.export.export(network, (images[:2],), dynamic_shapes=batch)
             torch.export.save(program, target)
@@ -100,7 +101,6 @@ def export(model: Frozen, target: str | Path) -> float:
         else:
             _write_onnx(network, images[:2], target, name, batch)
             found = _run_onnx(target, images.numpy())
-        expected = network(images).numpy()
     gap = float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
     if found.shape != expected.shape or not gap <= CLOSE:
         target.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.calibration import brier_change, calibration_estimates, fit_logistic, fit_temperature
-from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.estimate import Estimate, metric_name
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.scores import Scores
 from medcore.evaluation.thresholds import choose_threshold
@@ -56,18 +56,20 @@ class Spent:
         for name, scores, used in (
             ("as delivered", self.delivered, 0), ("recalibrated (nested)", self.recalibrated, self.patients),
         ):  # fmt: skip
-            rows[name] = {"patients spent": used} | {one.name: one for one in calibration_estimates(scores)}
+            rows[name] = {"patients spent": used} | {
+                metric_name(one.name): one for one in calibration_estimates(scores)
+            }
         return pd.DataFrame.from_dict(rows, orient="index")
 
-    def operating(self) -> pd.DataFrame:
-        """Sensitivity and specificity as delivered and with thresholds chosen here; empty for more than two classes."""
-        rows = {}
+    def operating(self) -> pd.DataFrame | None:
+        """Sensitivity and specificity as delivered and with thresholds chosen here; None for more than two classes."""
+        rows: dict[str, dict[str, object]] = {}
         for name, decision in self.decisions.items():
             used = 0 if name == "as delivered" else self.patients
             rows[name] = {"patients spent": used} | {
                 metric: interval(self.delivered, metric, decision=decision) for metric in ("sensitivity", "specificity")
             }
-        return pd.DataFrame.from_dict(rows, orient="index")
+        return pd.DataFrame.from_dict(rows, orient="index") if rows else None
 
 
 def spend(stated: Scores, decision: np.ndarray, *, rule: str = "youden", folds: int = 5, seed: int = 0) -> Spent:

@@ -22,7 +22,7 @@ from medcore.data.splits import group_names
 from medcore.errors import MedcoreError
 from medcore.evaluation.calibration import stated_and_observed
 from medcore.evaluation.curves import DecisionCurve, decision_curve
-from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.estimate import Estimate, metric_name, printed
 from medcore.evaluation.intervals import interval, mean_interval
 from medcore.evaluation.scores import Scores
 from medcore.evaluation.tables import classification_table
@@ -124,19 +124,25 @@ class ExternalStudy:
         rows = {}
         for one in self.outcome.estimates:
             before, gap = self.development.get(one.name), self.differences.get(one.name)
-            rows[one.name.replace("_", " ")] = {
-                "development": "not told" if before is None else str(before),
-                "this cohort": str(one),
-                "difference": "" if gap is None else str(gap),
+            rows[metric_name(one.name)] = {
+                "development": "not told" if before is None else _short(before),
+                "this cohort": _short(one),
+                "difference": "" if gap is None else _short(gap),
                 "": "" if gap is None else in_words(gap),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
+
+    def shares_that_differ(self) -> dict[str, Estimate]:
+        """The differences that fit on one axis from -1 to 1, by the metric's name in words."""
+        ends = {name: (gap.low, gap.high) for name, gap in self.differences.items()}
+        small = [name for name, pair in ends.items() if None not in pair and max(map(abs, pair)) <= 1]  # type: ignore[arg-type]
+        return {metric_name(name): self.differences[name] for name in small}
 
     def held(self) -> str:
         """Whether the headline holds, in a sentence."""
         first = self.outcome.estimates[0]
         before, gap = self.development.get(first.name), self.differences.get(first.name)
-        name = first.name.replace("_", " ")
+        name = metric_name(first.name)
         if before is None or gap is None:
             return f"The frozen model reaches a {name} of {first}; the folder tells no development result."
         inside = (
@@ -352,3 +358,8 @@ class ExternalStudy:
             more = "many more than the one in a hundred that would be usual" if (share.low or 0) > 0.01 else "as usual"
             said.append(f"Images unlike the training images: {share}: {more}.")
         return said
+
+
+def _short(estimate: Estimate) -> str:
+    """An estimate for a wide table: without its note and counts."""
+    return printed(**{**estimate.as_dict(), "note": "", "counted": None})
