@@ -1,13 +1,18 @@
 """How many threads: by what there is for us, in every place where a limit can stand, and never by how busy it is."""
 
+import itertools
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from training_toys import tiny, toy_config, toy_set
 
 from medcore.data import parallel
+from medcore.training import device
 from medcore.training.device import usable_threads
+from medcore.training.fit import fit
+from medcore.training.objectives import Classification
 
 SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
 
@@ -80,3 +85,24 @@ def test_training_takes_no_more_threads_than_there_are_cores(monkeypatch: pytest
         assert usable_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("threads", "waiting", "told"), [(2, 1e6, 1), (2, 0.0, 0), (1, 1e6, 0)])
+def test_a_crowded_machine_is_said_once_and_changes_no_number_of_threads(
+    threads: int, waiting: float, told: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = itertools.count()
+    monkeypatch.setattr("medcore.training.progress.waited_for_a_core", lambda: waiting * next(counts))
+    patches, before = toy_set(), torch.get_num_threads()
+    sides = [patches.where(split=side) for side in ("train", "val")]
+    history = fit(tiny(), Classification(patches.classes), *sides, toy_config(threads=threads))
+    assert history.last_epoch > 1 and torch.get_num_threads() == before
+    assert capsys.readouterr().out.count("OMP_NUM_THREADS=1") == told
+
+
+def test_the_time_without_a_core_is_the_systems_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "schedstat").write_text("5000000000 2500000000 7\n")
+    monkeypatch.setattr(device, "SCHEDULE", tmp_path / "schedstat")
+    assert device.waited_for_a_core() == 2.5
+    monkeypatch.setattr(device, "SCHEDULE", tmp_path / "none")
+    assert device.waited_for_a_core() == 0

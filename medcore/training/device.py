@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -160,6 +161,14 @@ def usable_threads() -> int:
     return min(torch.get_num_threads(), available_cores())
 
 
+def waited_for_a_core() -> float:
+    """Seconds that this thread could have run and had no core; 0 where the system does not count them."""
+    try:
+        return int(SCHEDULE.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 @contextmanager
 def fixed_threads(threads: int) -> Iterator[None]:
     """Inside, torch's kernels run on so many threads: sums depend on it, and with them the last bits of the weights."""
@@ -170,6 +179,8 @@ def fixed_threads(threads: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
 
+
+SCHEDULE = Path("/proc/thread-self/schedstat")  # time on a core, time waiting for one (ns), time slices
 
 # glibc's names for "blocks from this size on are mapped alone" and "free memory above this goes back"
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1

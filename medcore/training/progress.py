@@ -18,6 +18,7 @@ import json
 import math
 import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
@@ -29,6 +30,7 @@ from tqdm import tqdm
 from medcore.errors import MedcoreError
 from medcore.models.sealed import jsonable
 from medcore.training import distributed
+from medcore.training.device import waited_for_a_core
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -230,6 +232,14 @@ def finite(row: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
+BUSY = 0.2  # share of an epoch without a core from which on it is said
+CROWDED = (
+    "other processes use the cores: {share:.0%} of this epoch was spent waiting for one, and {threads} threads that "
+    "wait for each other lose far more than their share; OMP_NUM_THREADS=1 trains faster beside other work (the last "
+    "digits of the weights depend on the number of threads, so it is not changed while training)"
+)
+
+
 class Display:
     """The display of one run; silent on every process but the first."""
 
@@ -240,6 +250,7 @@ class Display:
         if isinstance(tracker, str) and state.history.out is None:
             raise MedcoreError(f"tracker={tracker!r}: needs a folder to write to; pass out= to fit()")
         self.tracker = tracker if distributed.rank() == 0 else None
+        self.clock, self.crowded = (time.perf_counter(), waited_for_a_core()), False
 
     def __enter__(self) -> Display:
         if isinstance(self.tracker, str) and self.state.history.out is not None:
@@ -274,7 +285,16 @@ class Display:
         history = self.state.history
         if self.bar is not None:
             self.bar.write(history.line(self.state.config.epochs), file=sys.stdout)
+            self._say_if_crowded()
         if isinstance(self.tracker, Tracker):
             self.tracker.log(finite(history.rows[-1]), history.last_epoch)
             if "confusion" in tables:
                 self.tracker.confusion(tables["confusion"], self.state.facts["classes"], history.last_epoch)
+
+    def _say_if_crowded(self) -> None:
+        """Once a run, that threads which wait for each other are slow beside other processes."""
+        (began, before), self.clock = self.clock, (time.perf_counter(), waited_for_a_core())
+        share, threads = (self.clock[1] - before) / (self.clock[0] - began), self.state.facts["threads"]
+        if threads > 1 and share > BUSY and not self.crowded and self.bar is not None:
+            self.crowded = True
+            self.bar.write(CROWDED.format(share=share, threads=threads), file=sys.stdout)
