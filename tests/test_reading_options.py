@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from medcore.cli import cli
 from medcore.cli.reading import given_options, reading_options
+from medcore.cli.train import read_split
 from medcore.data import readers
 from medcore.data.load import read_set
 from medcore.data.options import DecodeOptions
@@ -61,6 +63,45 @@ def test_every_option_belongs_to_a_reader_to_decoding_or_to_the_set() -> None:
     makers = [value for name, value in vars(readers).items() if name.startswith("read_") and callable(value)]
     taken = {name for maker in [read_set, DecodeOptions, *makers] for name in inspect.signature(maker).parameters}
     assert {name for options in SAID.values() for name in options} <= taken
+
+
+def options_of(*words: str) -> set[str]:
+    """All options of a command."""
+    command: Any = cli
+    for word in words:
+        command = command.get_command(click.Context(command), word)
+    return {name for parameter in command.get_params(click.Context(command)) for name in parameter.opts}
+
+
+@pytest.mark.parametrize("words", ["data prepare", "new", "reports", "audit", "train"])
+def test_every_remedy_that_reading_names_is_an_option_of_the_command(words: str) -> None:
+    """Messages of the room ``data`` are about files: whatever command reads them has the way out."""
+    files = [*Path(readers.__file__).parents[1].glob("*.py"), *Path(readers.__file__).parent.glob("*.py")]
+    files += Path(readers.__file__).parents[1].joinpath("formats").glob("*.py")
+    named = {
+        name for file in files for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", file.read_text(encoding="utf-8"))
+    }
+    assert {"--window", "--value-range", "--bands", "--encoding", "--classes"} <= named
+    assert named - {"--out"} <= options_of(*words.split()), words
+
+
+def test_audit_train_and_reports_read_as_told(tmp_path: Path, tmp_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, run = str(images(tmp_path / "set")), CliRunner()
+    for words in (["audit", root], ["train", "classifier", "--data", root, "--out", str(tmp_path / "run")]):
+        refused = run.invoke(cli, words)
+        assert isinstance(refused.exception, MedcoreError) and "--encoding" in str(refused.exception)
+    audited = run.invoke(cli, ["audit", root, "--encoding", "cp1252"])
+    assert not isinstance(audited.exception, MedcoreError), audited.output
+    patches = read_split(root, None, {"encoding": "cp1252", "size": 12}, seed=0)
+    assert patches.classes == ["früh", "spät"] and patches.shape[:2] == (12, 12)
+    read: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "medcore.reporting.runner.run_notebooks", lambda planned, **_: read.extend(planned.values()) or []
+    )
+    told = run.invoke(cli, ["reports", "06", "--data", root, "--encoding", "cp1252", "--size", "12"])
+    assert told.exit_code == 0 and read[0]["size"] == 12, told.output
+    assert PatchSet.open(read[0]["data"]).classes == ["früh", "spät"]
+    assert run.invoke(cli, ["reports", "06", "--encoding", "cp1252"]).exit_code != 0
 
 
 def test_pairs_need_an_equals_sign() -> None:

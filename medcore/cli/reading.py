@@ -1,4 +1,4 @@
-"""Options that say how files are read: the remedies that messages name, the same for ``data prepare`` and ``new``."""
+"""Options that say how files are read: the remedies that messages name, the same for every command that reads."""
 
 from __future__ import annotations
 
@@ -89,3 +89,24 @@ def given_options(values: dict[str, Any]) -> dict[str, Any]:
     if str(given.get("slices", "")).isdigit():
         given["slices"] = int(given["slices"])
     return given
+
+
+def parted(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of reading, as ``read_set`` takes them, and all others."""
+    ours = {str(option.name) for option in getattr(reading_options(lambda: None), "__click_params__", [])}
+    reading = {name: value for name, value in values.items() if name in ours}
+    return given_options(reading), {name: value for name, value in values.items() if name not in ours}
+
+
+def source_as_told(source: str, values: dict[str, Any]) -> str:
+    """The source, or the file that was prepared from it where options say how it is read.
+
+    Raises:
+        MedcoreError: It cannot be read so.
+    """
+    given = given_options(values)
+    if not given:
+        return source
+    from medcore.data.load import read_set
+
+    return str(read_set(source, **given).path)

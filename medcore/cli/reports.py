@@ -10,6 +10,7 @@ from typing import Any
 import click
 import yaml
 
+from medcore.cli.reading import given_options, reading_options, source_as_told
 from medcore.data.source import find_source, is_phantom, reports_home, repository_root
 from medcore.errors import MedcoreError
 from medcore.reporting.parameters import PROFILE_VARIABLE, SOURCES, did_you_mean, schema_for, validate
@@ -115,6 +116,18 @@ def is_model(path: Path) -> bool:
     return any((path / name).exists() for name in ("manifest.json", "model", "checkpoints"))
 
 
+def read_as_told(raw: dict[str, Any], reading: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with the set that was prepared as the options of reading say; a size is the notebooks', too.
+
+    Raises:
+        MedcoreError: Nothing says which data, or they cannot be read so.
+    """
+    if not raw.get("data"):
+        raise MedcoreError("options of reading need --data, whose files they are about")
+    sized = {"size": reading["size"]} if reading.get("size") else {}
+    return sized | raw | {"data": source_as_told(str(raw["data"]), reading)}
+
+
 @click.command("reports")
 @click.argument("notebooks", nargs=-1)
 @click.option("--profile", type=click.Choice(["smoke", "quick", "full"]), help="How long to train [default: quick].")
@@ -125,9 +138,10 @@ def is_model(path: Path) -> bool:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder [default: reports/<time>].")
 @click.option("--timeout", type=click.FloatRange(1), help="Seconds that one notebook may take.")
 @click.option("--pdf", is_flag=True, help="Also print each report to PDF (needs Chromium).")
+@reading_options
 def command(
     notebooks: tuple[str, ...], profile: str | None, data: str | None, pairs: tuple[str, ...], file: Path | None,
-    jobs: int, out: Path | None, timeout: float | None, pdf: bool,
+    jobs: int, out: Path | None, timeout: float | None, pdf: bool, **reading: Any,
 ) -> int:  # fmt: skip
     """Run NOTEBOOKS (numbers, names or paths; all by default) and write their reports."""
     given = {} if data is None else {"data": data}
@@ -139,6 +153,8 @@ def command(
         check_sources(planned)
     except MedcoreError as error:
         raise click.UsageError(str(error)) from None
+    if given_options(reading):
+        planned = planned_runs(paths, read_as_told(raw, reading))
     from medcore.reporting.runner import run_notebooks
 
     folder = (out or reports_home() / datetime.now().strftime("%Y-%m-%d-%H%M%S")).resolve()

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from medcore.cli.reading import parted, reading_options
 from medcore.errors import MedcoreError
 
 # a fixed number of threads, so that the same seed gives the same weights on every machine; full takes all there are
@@ -64,8 +65,6 @@ class LateOptions(click.Command):
 @click.option("--profile", type=click.Choice(["smoke", "quick", "full"]), help="Settings to start from [quick].")
 @click.option("--model", help="Architecture [default: the small one for a CPU].")
 @click.option("--weights", help="imagenet, or a .pth file, or a checkpoint of ours [default: random].")
-@click.option("--size", type=click.IntRange(8, 4096), help="Side length in pixels [default: as the set is].")
-@click.option("--window", type=float, nargs=2, metavar="CENTRE WIDTH", help="DICOM window, in Hounsfield units for CT.")
 @click.option("--codes", type=click.IntRange(1), default=120, show_default=True, help="Bottleneck or latent size.")
 @click.option("--loss", help="mse, l1, ssim or mixed; of a segmenter ce, dice, focal, joined by + [mse, ce+dice].")
 @click.option("--beta", type=click.FloatRange(0), default=1.0, show_default=True, help="Weight of a VAE's KL term.")
@@ -78,13 +77,12 @@ class LateOptions(click.Command):
 @click.option("--folds", type=click.IntRange(2), help="Cross-validate over patients instead of one split.")
 @click.option("--engine", default="loky", show_default=True, help="Where folds run: loky, dask or ray.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Folds side by side.")
-@click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
+@reading_options
 def command(
-    task: str, data: str, out: Path, profile: str | None, model: str | None, weights: str | None, size: int | None,
-    window: tuple[float, float] | None, codes: int, loss: str | None, beta: float, kl_warmup: float,
-    normal: tuple[str, ...], class_weights: str | None, tracker: str | None, folds: int | None, engine: str, jobs: int,
-    on_error: str, resume: bool, **fields: str | None,
+    task: str, data: str, out: Path, profile: str | None, model: str | None, weights: str | None, codes: int,
+    loss: str | None, beta: float, kl_warmup: float, normal: tuple[str, ...], class_weights: str | None,
+    tracker: str | None, folds: int | None, engine: str, jobs: int, resume: bool, **further: Any,
 ) -> int:  # fmt: skip
     """Train a TASK on --data and write history.csv and checkpoints/ to --out."""
     import copy
@@ -97,11 +95,12 @@ def command(
     from medcore.training.folds import cross_validate
 
     try:
+        reading, fields = parted(further)
         config = make_config(task, profile, fields)
     except MedcoreError as error:
         raise click.UsageError(str(error)) from None
     start = checkpoint_of(weights)
-    patches = read_split(data, start, size=size, window=window, on_error=on_error, seed=config.seed)
+    patches = read_split(data, start, reading, seed=config.seed)
     if start is not None and model is None and task == "classifier":
         model = start["architecture"]["args"].get("name")
     options: dict[str, Any] = {
@@ -144,21 +143,21 @@ def checkpoint_of(weights: str | None) -> dict[str, Any] | None:
     return checkpoint.read_manifest(checkpoint.find(weights))
 
 
-def read_split(
-    data: str, start: dict[str, Any] | None, *, size: int | None, window: Any, on_error: str, seed: int
-) -> Any:
-    """The set with its sides: as the checkpoint read and divided it where the training starts from one."""
+def read_split(data: str, start: dict[str, Any] | None, reading: dict[str, Any], *, seed: int) -> Any:
+    """The set with its sides: as the checkpoint read and divided it where the training starts from one.
+
+    Args:
+        reading: Options of ``read_set``; any but ``on_error`` takes the place of the checkpoint's.
+    """
     from medcore.data.load import read_set
     from medcore.data.splits import assign_splits
     from medcore.evaluation.predictor import read_as_trained
     from medcore.training.seen import Seen, split_like
 
     if start is None:
-        return assign_splits(read_set(data, size=size, window=window, on_error=on_error), seed=seed)
-    if size is None and window is None:
-        patches = read_as_trained(start, data, on_error=on_error)
-    else:
-        patches = read_set(data, size=size, window=window, on_error=on_error)
+        return assign_splits(read_set(data, **reading), seed=seed)
+    as_trained = set(reading) <= {"on_error"}
+    patches = read_as_trained(start, data, **reading) if as_trained else read_set(data, **reading)
     return split_like(patches, Seen.of(start), seed=seed)
 
 
