@@ -62,10 +62,10 @@ def test_where_the_test_part_is_small_the_cross_validated_figure_leads(test: int
     study = ClassificationStudy(two_cues(test=test))
     compared = study.judge(study.build("small_cnn"))
     crossed = study.cross_predict("small_cnn", None, CONFIG, k=2, epochs=1, limit=60)
-    first, *others = study.results(compared, crossed)
+    first, *others = study.results("small_cnn", compared, crossed)
     assert first.metrics[0].split == leads and len(others) == 2
     assert len(crossed.fold) == (240 if leads == "folds" else 60)
-    assert study.results(compared, None) == [compared]
+    assert study.results("small_cnn", compared, None) == [compared]
 
 
 def test_few_patients_are_a_small_test_part_however_many_images_they_gave() -> None:

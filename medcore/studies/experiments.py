@@ -55,11 +55,21 @@ class CrossPrediction:
     scores: dict[str, Scores]
     fold: np.ndarray
 
-    def compare(self, method: str, *splits: str, metrics: Sequence[str], reference: str | None = None) -> Comparison:
-        """One method beside the others, over all images or over those of some splits alone."""
+    def compare(
+        self, method: str, *splits: str, metrics: Sequence[str], reference: str | None = None,
+        trivial: Sequence[str] | None = None,
+    ) -> Comparison:  # fmt: skip
+        """One method beside the others, over all images or over those of some splits alone.
+
+        Args:
+            trivial: Which of the others are baselines; the rest are rivals. None takes all.
+        """
         parts = {name: found.where(*splits) if splits else found for name, found in self.scores.items()}
         how = f"folds, {' and '.join(splits)} part" if splits else "folds"
-        return compare_methods(parts.pop(method), parts, metrics=metrics, reference=reference).labelled(how)
+        own = parts.pop(method)
+        simple = {name: found for name, found in parts.items() if trivial is None or name in trivial}
+        others = {name: found for name, found in parts.items() if name not in simple}
+        return compare_methods(own, simple, metrics=metrics, rivals=others, reference=reference).labelled(how)
 
     def table(self, method: str, metric: str = "balanced_accuracy") -> pd.DataFrame:
         """One row per fold: ``fold, n``, the metric and its interval (``low``, ``high``)."""

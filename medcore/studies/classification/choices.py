@@ -20,7 +20,7 @@ class ClassificationChoices:
     frozen_epochs: int = setting(1, "Epochs in which only the head of a pretrained network learns.", "epochs")
     backbone_share: float = setting(0.2, "Learning rate of a pretrained backbone.", "share of the head's")
     encoder_sides: tuple[int, int] = setting(
-        (112, 224), "An encoder sees images at twice their side, but within these limits.", "pixels"
+        (112, 224), "An encoder sees images at their own side, but within these limits.", "pixels"
     )
     few_patients: tuple[int, ...] = setting((1, 5, 10, 50), "Patients of each class that a probe learns from.")
     few_draws: int = setting(5, "How often so few are drawn.", "times")

@@ -40,7 +40,7 @@ class PretrainedStart:
     Args:
         encoder: As for ``build_classifier``; empty for none.
         weights: ``imagenet``, ``hub`` or a file.
-        side: Pixels that images are brought to; None takes twice their own within the study's limits.
+        side: Pixels that images are brought to; None takes their own within the study's limits.
         device: Where features are computed.
     """
 
@@ -55,7 +55,7 @@ class PretrainedStart:
     ) -> None:
         self.study, self.encoder = study, encoder
         choices, shape = study.choices, study.patches.shape
-        self.side = side or int(np.clip(2 * min(shape[:2]), *choices.encoder_sides))
+        self.side = side or int(np.clip(min(shape[:2]), *choices.encoder_sides))
         self.balanced = choices.class_weights == "balanced"
         self.name = f"{LINEAR} on {encoder.removeprefix('timm:')}"
         if encoder:
@@ -142,28 +142,30 @@ class PretrainedStart:
 
     # --- what else features tell
 
-    def few_shots(self) -> pd.DataFrame:
+    def few_shots(self) -> dict[str, Estimate]:
         """The headline metric on validation images after so many training patients of each class.
 
-        The penalty is that of all training images. Columns ``patients, mean, low, high, images``: over the draws, the
-        mean and the extremes, and the mean number of images. Counts that no class has are left out.
+        The mean over the draws with its extremes (no confidence interval). The penalty is that of all training images;
+        counts that no class has are left out, and the last row learns from everybody.
         """
-        study, rows = self.study, []
-        train, values = study.train, self.of(study.train)
+        if not self.encoder:
+            return {}
+        study, found = self.study, {}
+        train, values, unit = study.train, self.of(study.train), unit_of(study.patches)
         groups, random = group_names(train), np.random.default_rng(study.seed)
         most = max(len(np.unique(groups[train.labels == k])) for k in np.unique(train.labels))
+        setting, balanced = (self.heads[LINEAR].setting,), self.balanced
         for count in [count for count in study.choices.few_patients if count <= most]:
-            reached, images = [], []
+            reached = []
             for _ in range(study.choices.few_draws):
-                drawn = _rows_of_few(train.labels, groups, count, random)
-                head = fit_head(
-                    LINEAR, values[drawn], train.select(drawn), balanced=self.balanced,
-                    settings=(self.heads[LINEAR].setting,),
-                )  # fmt: skip
+                drawn = rows_of_few(train.labels, groups, count, random)
+                head = fit_head(LINEAR, values[drawn], train.select(drawn), balanced=balanced, settings=setting)
                 reached.append(self._measured(head, study.validation).value or 0.0)
-                images.append(len(drawn))
-            rows.append([count, np.mean(reached), min(reached), max(reached), np.mean(images)])
-        return pd.DataFrame(rows, columns=["patients", "mean", "low", "high", "images"])
+            found[f"{count} {unit}{'s' * (count > 1)} a class"] = Estimate(
+                study.choices.metrics[0], float(np.mean(reached)), min(reached), max(reached), len(study.validation),
+                study.case, "val", method=f"extremes of {len(reached)} draws, no confidence interval",
+            )  # fmt: skip
+        return found | {f"all {unit}s": self._measured(self.heads[LINEAR], study.validation)}
 
     def recognised(self) -> dict[str, float]:
         """How often the nearest other image of the same class shares a column's value, and how often by chance.
@@ -198,7 +200,7 @@ class PretrainedStart:
         )
 
 
-def _rows_of_few(labels: np.ndarray, groups: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+def rows_of_few(labels: np.ndarray, groups: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     """Rows of all images of ``count`` patients drawn from each class (of all where there are fewer), of that class."""
     rows = []
     for k in np.unique(labels):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -89,3 +89,16 @@ class Explained:
     answers: list[str]
     likeness: float
     believed: bool
+
+
+def surest_mistakes(scores: Scores, images: PatchSet, count: int) -> dict[str, Any]:
+    """The wrong answers that were stated with most confidence, as arguments of ``plots.worst_mistakes``."""
+    classes, wrong = images.classes, np.flatnonzero(scores.predicted != scores.truth)
+    rows = wrong[np.argsort(-scores.score[wrong].max(1))][:count]
+    return {
+        "images": images.take(rows),
+        "classes": classes,
+        "confidence": scores.score[rows].max(1),
+        "truth": [classes[k] for k in scores.truth[rows]],
+        "predicted": [classes[k] for k in scores.predicted[rows]],
+    }

@@ -118,6 +118,14 @@ def robustness_table(
     return pd.DataFrame(table).astype({"value": float, "low": float, "high": float})  # None becomes a gap
 
 
+def falls_of(table: pd.DataFrame) -> pd.DataFrame:
+    """How much each corruption of a ``robustness_table`` costs at its strongest setting, deepest first."""
+    groups = table.groupby("corruption", sort=False)["value"]
+    found = pd.DataFrame({"untouched": groups.first(), "at its strongest": groups.last()})
+    found["fall"] = found["untouched"] - found["at its strongest"]
+    return found.sort_values("fall", ascending=False).round(3)
+
+
 def _measured(model: Classifier, ps: PatchSet, pixels: np.ndarray, metric: str) -> dict[str, float | int | None]:
     changed = PatchSet.from_arrays(pixels, ps.table, ps.card)
     one = interval(Scores.from_set(changed, predict(model, changed)), metric)

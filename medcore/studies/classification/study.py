@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import nn
 
 from medcore.data.load import limit_images, read_set
@@ -40,10 +40,11 @@ from medcore.metrics.confusion import confusion_matrix
 from medcore.models.classifier import Classifier, build_classifier
 from medcore.studies.classification.abstention import Abstention, judge_abstention
 from medcore.studies.classification.choices import ClassificationChoices
-from medcore.studies.classification.results import Augmentation, Calibrated, Explained, JudgedNetwork
-from medcore.studies.classification.robustness import robustness_table
+from medcore.studies.classification.results import Augmentation, Calibrated, Explained, JudgedNetwork, surest_mistakes
+from medcore.studies.classification.robustness import falls_of, robustness_table
 from medcore.studies.experiments import (
     CrossPrediction,
+    TrainAndPredict,
     Variants,
     baseline_method,
     compare_variants,
@@ -177,10 +178,18 @@ class ClassificationStudy:
         """What a network says of some images."""
         return Scores.from_set(ps, predict(network, ps, temperature=temperature))
 
-    def judge(self, network: Classifier) -> Comparison:
-        """The network's result on test data beside the baselines; the study keeps the network and its scores."""
+    def better(self, networks: Mapping[str, Classifier]) -> tuple[str, dict[str, Estimate]]:
+        """The network with the highest headline metric on validation data (the first of equals), and the metrics."""
+        part, metric = self.validation, self.choices.metrics[0]
+        found = {name: interval(self.score(one, part), metric) for name, one in networks.items()}
+        return strongest({name: [value] for name, value in found.items()}), found
+
+    def judge(self, network: Classifier, rivals: Mapping[str, Classifier] | None = None) -> Comparison:
+        """A network on test data beside the baselines and other networks; the study keeps it and its scores."""
         self._judged = JudgedNetwork(network, self.score(network, self.test), self.score(network, self.validation))
-        return compare_methods(self.scores, self.baselines, metrics=self.choices.metrics, reference=self.reference)
+        others = {name: self.score(one, self.test) for name, one in (rivals or {}).items()}
+        metrics, reference = self.choices.metrics, self.reference
+        return compare_methods(self.scores, self.baselines, metrics=metrics, rivals=others, reference=reference)
 
     @property
     def judged(self) -> JudgedNetwork:
@@ -223,8 +232,9 @@ class ClassificationStudy:
         k: int,
         epochs: int,
         limit: int | None = None,
+        further: Mapping[str, TrainAndPredict] | None = None,
     ) -> CrossPrediction:
-        """Every image predicted by a network, and by the histogram, that never saw its patient.
+        """Every image predicted by a network, ``further`` methods and the histogram, that never saw its patient.
 
         ``epochs`` and ``limit`` keep it short. Where the test part is small its figure leads: then all images take part
         and the networks train as long as ``config`` says.
@@ -232,19 +242,21 @@ class ClassificationStudy:
         pool = limit_images(self.patches, None if self.test_is_small else limit, seed=self.seed)
         epochs = config.epochs if self.test_is_small else epochs
         config = replace(config, epochs=epochs, batch_size=suitable_size(len(pool)), augment_until=None)
-        balanced = self.choices.class_weights == "balanced"
+        even = self.choices.class_weights == "balanced"
         methods = {
-            "network": network_method(lambda train: self.build(model, weights, like=train), self.objective, config),
-            self.histogram: baseline_method(self.histogram, seed=config.seed, balanced=balanced),
+            model: network_method(lambda train: self.build(model, weights, like=train), self.objective, config),
+            **(further or {}),
+            self.histogram: baseline_method(self.histogram, seed=config.seed, balanced=even),
         }
         return cross_predict(pool, methods, patient_folds(pool, k, seed=config.seed))
 
-    def results(self, compared: Comparison, crossed: CrossPrediction | None) -> list[Comparison]:
+    def results(self, method: str, compared: Comparison, crossed: CrossPrediction | None) -> list[Comparison]:
         """What is reported, the leading figure first: the test part's, or the cross-validated one where it is small."""
         if not crossed:
             return [compared]
         metrics = [name for name in self.choices.metrics if name != "auroc"]
-        folds = [crossed.compare("network", *sides, metrics=metrics) for sides in ((), ("test",))]
+        settings: dict[str, Any] = {"metrics": metrics, "trivial": [self.histogram]}
+        folds = [crossed.compare(method, *sides, **settings) for sides in ((), ("test",))]
         return [folds[0], compared, folds[1]] if self.test_is_small else [compared, *folds]
 
     def repeat(self, model: str, weights: str | None, config: TrainConfig, repeats: int) -> Estimate:
@@ -259,7 +271,7 @@ class ClassificationStudy:
             again = replace(config, seed=config.seed + number)
             scores.append(self._trained(model, weights, self.train, again, self.test))
         values = np.array([interval(found, metric).value for found in scores], dtype=float)
-        half = float(student.ppf(0.975, repeats) * values.std(ddof=1) / np.sqrt(repeats + 1))
+        half = float(stdtrit(repeats, 0.975) * values.std(ddof=1) / np.sqrt(repeats + 1))
         mean, n = float(values.mean()), len(self.scores)
         return Estimate(
             f"{metric}_over_seeds", mean, max(0.0, mean - half), min(1.0, mean + half), n, self.case, "test",
@@ -306,16 +318,7 @@ class ClassificationStudy:
 
     def mistakes(self) -> dict[str, Any]:
         """The surest wrong answers, as arguments of ``plots.worst_mistakes``."""
-        scores, classes = self.scores, self.patches.classes
-        wrong = np.flatnonzero(scores.predicted != scores.truth)
-        rows = wrong[np.argsort(-scores.score[wrong].max(1))][: self.choices.mistakes]
-        return {
-            "images": self.test.take(rows),
-            "classes": classes,
-            "confidence": scores.score[rows].max(1),
-            "truth": [classes[k] for k in scores.truth[rows]],
-            "predicted": [classes[k] for k in scores.predicted[rows]],
-        }
+        return surest_mistakes(self.scores, self.test, self.choices.mistakes)
 
     def calibrate(self) -> Calibrated:
         """Choose a temperature on validation data and look what it does on test data."""
@@ -349,10 +352,7 @@ class ClassificationStudy:
 
     def falls(self, table: pd.DataFrame) -> pd.DataFrame:
         """How much each corruption costs at its strongest setting, deepest first."""
-        groups = table.groupby("corruption", sort=False)["value"]
-        found = pd.DataFrame({"untouched": groups.first(), "at its strongest": groups.last()})
-        found["fall"] = found["untouched"] - found["at its strongest"]
-        return found.sort_values("fall", ascending=False).round(3)
+        return falls_of(table)
 
     def subgroups(self, columns: Sequence[str]) -> pd.DataFrame:
         """The headline metric in each group of some columns."""
