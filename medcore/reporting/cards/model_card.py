@@ -12,7 +12,7 @@ from typing import Any
 from medcore.evaluation.estimate import cases_of, metric_name
 from medcore.models.sealed import read_sealed
 from medcore.reporting.results import Results, json_types
-from medcore.reporting.wording import escape_markdown, limits_of, shown
+from medcore.reporting.wording import limits_of, shown, without_active_parts
 from medcore.training import checkpoint
 
 USES = {
@@ -43,7 +43,7 @@ def card_markdown(results: Results, manifest: dict[str, Any], task: str) -> str:
         "Reporting guidelines": _guidelines(results),
         "How to use and cite": _use(results),
     }
-    parts = [f"# Model card: {escape_markdown(results.title or results.notebook)}", ""]
+    parts = [f"# Model card: {_plain(results.title or results.notebook)}", ""]
     for heading, lines in sections.items():
         parts += [f"## {heading}", "", *lines, ""]
     return "\n".join(parts)
@@ -96,7 +96,7 @@ def _details(results: Results, manifest: dict[str, Any], task: str) -> list[str]
         f"- **Made by**: notebook {results.notebook}, medcore {manifest['medcore']}, {results.started[:10]}.",
         f"- **Code**: commit {env.get('commit') or 'unknown'}; torch {torch}.",
         f"- **Licence**: code MIT. Weights {weights}; the licence of the training data applies to them: "
-        f"{escape_markdown(results.data.licence)}.",
+        f"{_plain(results.data.licence)}.",
     ]
     return lines + [f"- **Seed**: {results.parameters.get('seed')}; every parameter stands in the report of the run."]
 
@@ -107,7 +107,7 @@ def _intended(results: Results, manifest: dict[str, Any], task: str) -> list[str
     return [
         f"- **Use**: research and teaching, on {case}s like those it was trained on ({width}×{height} pixels, "
         f"{channels} channel{'s' * (channels > 1)}), prepared alike; `medcore predict` does so.",
-        f"- **Classes**: {', '.join(map(escape_markdown, manifest['classes']))}.",
+        f"- **Classes**: {', '.join(map(_plain, manifest['classes']))}.",
         "- **Out of scope**: clinical use of any kind; other stains, devices or diseases without an "
         "external validation (notebook 07).",
     ]
@@ -161,12 +161,12 @@ def _data(results: Results, manifest: dict[str, Any]) -> list[str]:
     data, seen = results.data, manifest["data"]
     trained = f"{cases_of(seen['train']['images'], data.case)} of {cases_of(seen['train']['patients'], data.unit)}"
     lines = [
-        f"- **Set**: {escape_markdown(data.name)}: {escape_markdown(data.title or data.name)}"
+        f"- **Set**: {_plain(data.name)}: {_plain(data.title or data.name)}"
         + (" (synthetic phantoms, no patients)" if data.synthetic else "") + ".",
         f"- **Learnt from**: {trained}; hashes of images and {data.unit}s stand in the manifest, so that seen ones are "
         "recognised.",
     ]  # fmt: skip
-    lines += [f"- **Source**: {escape_markdown(data.citation or data.homepage)}"] * bool(data.citation or data.homepage)
+    lines += [f"- **Source**: {_plain(data.citation or data.homepage)}"] * bool(data.citation or data.homepage)
     return lines + [f"- **Audit of the split**: {results.audit.verdict}."] * bool(results.audit.verdict)
 
 
@@ -176,13 +176,13 @@ def _results(results: Results, manifest: dict[str, Any]) -> list[str]:
         f"| {metric_name(row.name)} | {str(row).replace('|', '/')} | {cases_of(row.n, row.unit)}, {row.split} |"
         for row in results.metrics
     ]
-    beside = [f"{escape_markdown(row.baseline)}: {metric_name(row.name)} {row}" for row in results.baselines
+    beside = [f"{_plain(row.baseline)}: {metric_name(row.name)} {row}" for row in results.baselines
               if results.metrics and row.name == results.metrics[0].name]  # fmt: skip
     return rows + ["", *[f"Beside it: {'; '.join(beside[:6])}."] * bool(beside)]
 
 
 def _limits(results: Results) -> list[str]:
-    lines = [f"- {escape_markdown(sentence)}" for sentence in limits_of(results)]
+    lines = [f"- {_plain(sentence)}" for sentence in limits_of(results)]
     return [
         *lines,
         "- A wrong answer may come with a high probability; people decide, and know what it was not tested on.",
@@ -194,7 +194,7 @@ def _guidelines(results: Results) -> list[str]:
     from medcore.reporting.checklist import fill_checklist
 
     answers = fill_checklist(results)
-    lines = [f"- {one.question} {escape_markdown(shown(one.answer))}" for one in answers if one.answered]
+    lines = [f"- {one.question} {_plain(shown(one.answer))}" for one in answers if one.answered]
     open_ones = [one.question for one in answers if not one.answered]
     return [*lines, "", f"Only the authors can answer: {' '.join(open_ones)}"] if open_ones else lines
 
@@ -206,5 +206,10 @@ def _use(results: Results) -> list[str]:
         "",
         f"Cite medcore (CITATION.cff of its repository, version {results.environment.get('medcore')}), this card "
         f"with the date {results.started[:10]}, and the data: "
-        f"{escape_markdown(results.data.citation or results.data.name)}.",
+        f"{_plain(results.data.citation or results.data.name)}.",
     ]
+
+
+def _plain(value: object) -> str:
+    """A name or sentence on one line, in which nothing but emphasis keeps a meaning."""
+    return without_active_parts(" ".join(str(value).split())).replace("|", "/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ def example_model(
         size: Side of the images, pixels.
         limit: Images of the set, at most.
     """
+    shutil.rmtree(folder / checkpoint.PUBLISHED, ignore_errors=True)  # of an earlier run
     study = ClassificationStudy.read(HOME, limit=limit, seed=seed, size=size)
     torch.manual_seed(seed)
     network = study.build("small_cnn")
