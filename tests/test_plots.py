@@ -524,8 +524,10 @@ def test_signed_error_colours_missed_and_added_pixels():
     ax = segmentation.signed_error(IMAGE, MASK, PREDICTED)
     pixels = ax.images[0].get_array()
     missed, added = pixels[20, 12], pixels[20, 52]
-    assert missed[0] > missed[2] + 80  # orange
-    assert added[2] > added[0] + 80  # blue
+    assert missed[0] > missed[1] + 80  # wine red
+    assert added[2] > added[0] + 80  # light blue
+    words = (segmentation.MISSED, segmentation.EXTRA, segmentation.MISTAKEN, segmentation.FOUND)
+    assert not set(words) & set(style.class_colours(["background", "benign", "malignant", "other"]).values())
     assert (pixels[2] == 255).all()  # ignored
 
 

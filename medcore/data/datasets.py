@@ -22,6 +22,11 @@ GLAND_CLASSES = ["background", "gland"]
 GLAND_GRADES = ["background", "benign", "malignant"]
 
 
+def title_of(name: str) -> str:
+    """An abbreviated class of the sets that we know, in full words; empty for any other."""
+    return dict(zip(CRC_CLASSES + DERM_CLASSES, CRC_TITLES + DERM_TITLES, strict=True)).get(name, "")
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file that may be downloaded.

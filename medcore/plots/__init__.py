@@ -34,6 +34,7 @@ FAMILIES = {
         "dice_per_case", "mask_overlay", "mask_overlays", "masked_examples", "segmentation_rows", "signed_error",
         "tiling_artefacts",
     ),
+    "slides": ("slide_maps",),
 }  # fmt: skip
 _HOMES = {name: family for family, names in FAMILIES.items() for name in names}
 

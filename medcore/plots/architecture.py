@@ -108,7 +108,7 @@ def unet_diagram(
             _arrow(ax, (right - 0.9, y - 0.76), (right - 0.1, y - 0.24))
             if 0 < level <= deep_supervision:
                 _arrow(ax, (right + width / 2 + 0.02, y), (right + width / 2 + 0.4, y), colour=LATENT)
-                ax.text(right + width / 2 + 0.45, y, f"auxiliary\n{classes} classes", fontsize=7, va="center")
+                ax.text(right + width / 2 + 0.45, y, f"auxiliary\n{classes} classes", fontsize=8, va="center")
         else:
             _box(ax, (left + right) / 2, y, right - left + width, LATENT, f"{channels}")
         ax.text(-1.6, y, f"{side} × {side}", ha="left", va="center", fontsize=8, color="#555555")
@@ -125,7 +125,7 @@ def unet_diagram(
         -depth + 1,
         "numbers in the boxes:\nchannels",
         ha="right",
-        fontsize=7.5,
+        fontsize=8,
         color="#666666",
         va="center",
     )
@@ -144,7 +144,7 @@ def _blocks(ax: Axes, left: float, stages: Sequence[tuple[int, int]], top: int, 
         height = 1.9 * float(np.sqrt(side / top))
         width = 0.16 + 0.05 * float(np.sqrt(channels))
         ax.add_patch(Rectangle((left, -height / 2), width, height, color=style.lighten(colour, 0.25), ec="white", lw=1))
-        ax.text(left + width / 2, -height / 2 - 0.07, f"{side}²\n×{channels}", ha="center", va="top", fontsize=7.5)
+        ax.text(left + width / 2, -height / 2 - 0.07, f"{side}²\n×{channels}", ha="center", va="top", fontsize=8)
         edges.append(left + width)
     return edges
 
@@ -155,7 +155,7 @@ def _pill(ax: Axes, left: float, y: float, text: str) -> None:
         (left + 0.05, y - 0.19), PILL - 0.1, 0.38, boxstyle="round,pad=0.05", color=style.lighten(LATENT, 0.35)
     )
     ax.add_patch(shape)
-    ax.text(left + PILL / 2, y, text, ha="center", va="center", fontsize=7.5)
+    ax.text(left + PILL / 2, y, text, ha="center", va="center", fontsize=8)
 
 
 def _box(ax: Axes, x: float, y: float, width: float, colour: str, inside: str) -> None:

@@ -62,7 +62,7 @@ def learning_curve(
             textcoords="offset points",
             ha="center",
             va="bottom",
-            fontsize=7.5,
+            fontsize=8,
             color="#555555",
         )
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

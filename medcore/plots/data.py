@@ -9,6 +9,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from medcore.data.audit.audit import Audit
 from medcore.data.audit.hashing import apply_symmetry
+from medcore.data.datasets import title_of
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import SPLITS, group_names, unit_of
 from medcore.errors import MedcoreError
@@ -45,8 +46,9 @@ def class_counts(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
             fontsize=8,
             color="#333333",
         )
+    ax.set_yticks(range(len(names)), [f"{title_of(name)} {name}".strip() for name in names])
     ax.invert_yaxis()
-    ax.set(xlabel="images", xlim=(0, max(start.max(), 1) * 1.17))
+    ax.set(xlabel=f"number of {ps.card.case}s".replace("chs", "ches"), xlim=(0, max(start.max(), 1) * 1.17))
     ax.tick_params(axis="y", length=0)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handlelength=1, handleheight=1)
     return ax

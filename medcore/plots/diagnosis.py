@@ -80,7 +80,7 @@ def _name_wrong(ax: Axes, places: np.ndarray, heights: np.ndarray, names: np.nda
                 str(names[place]),
                 ha="center",
                 va=side,
-                fontsize=6.5,
+                fontsize=8,
                 color=WRONG,
                 rotation=0 if len(part) <= STRAIGHT else 90,
             )
@@ -129,18 +129,18 @@ def patient_gallery(
         top, wrong = row * step, decision[row] != truth[row]
         ax.plot([0, width], [top - 0.03] * 2, color=style.FAINT, lw=0.7, zorder=0)
         ax.text(0, top + 0.5, patient[row], fontsize=8, va="center")
-        ax.text(columns_at[1], top + 0.5, f"{score[row]:.2f}", fontsize=8, va="center")
+        ax.text(columns_at[1], top + 0.5, f"{score[row]:.2f}".replace("-", "−"), fontsize=8, va="center")
         ink, mark = (WRONG, "✗") if wrong else (RIGHT, "✓")
         ax.text(
             columns_at[2], top + 0.42, f"{mark} {decision[row]}", fontsize=8, va="center", color=ink, fontweight="bold"
         )
-        ax.text(columns_at[2], top + 0.68, f"({truth[row]})", fontsize=7.5, va="center", color="#555555")
+        ax.text(columns_at[2], top + 0.68, f"({truth[row]})", fontsize=8, va="center", color="#555555")
         for column in range(columns):
             left = text_room + column * 1.05 - (0.04 if maps is not None and column % 2 else 0)
             ax.imshow(pictures[row, column], extent=(left, left + 1, top + 1, top), interpolation="antialiased")
             if captions is not None and (maps is None or column % 2 == 0):
                 text = captions[row][column if maps is None else column // 2]
-                ax.text(left + 0.5, top + 1.03, text, fontsize=6.5, ha="center", va="top", color="#555555")
+                ax.text(left + 0.5, top + 1.03, text, fontsize=8, ha="center", va="top", color="#555555")
     ax.set(xlim=(-0.02, width), ylim=(rows * step, -0.3), aspect="equal")
     style.bare(ax)
     return ax

@@ -77,7 +77,7 @@ def latent_by_group(
     ax.set_title(
         f"{min(len(counts), NAMED_GROUPS)} of {len(counts):,} {unit}s in colour", fontweight="normal", fontsize=8.5
     )
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=1.6, handletextpad=0.1, fontsize=7.5)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=1.6, handletextpad=0.1, fontsize=8)
     return _plain(ax, axis_names)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from medcore.data.datasets import title_of
 from medcore.data.patchset import PatchSet
 from medcore.data.sizes import resize
 from medcore.errors import MedcoreError
@@ -57,11 +58,11 @@ def image_grid(
     lines = max((text.count("\n") + 1 for text in titles), default=0) if titles is not None else 0
     left = _label_room(row_labels)
     tile_inches = (width - left) / (columns + (columns - 1) * GAP)
-    caption = lines * 0.14 / tile_inches * width_px + (0.04 * width_px if lines else 0)  # in pixels
+    caption = lines * 0.15 / tile_inches * width_px + (0.04 * width_px if lines else 0)  # in pixels
     step_x, step_y = width_px * (1 + GAP), height_px + width_px * GAP + caption
     total = (columns * step_x - width_px * GAP, rows * step_y - width_px * GAP)
     ax = style.new_axes(ax, width=width, height=tile_inches * total[1] / width_px + (0.3 if column_titles else 0.1))
-    size = _font_size(titles or (), 7.5, tile_inches)
+    size = _font_size(titles or (), 8, tile_inches)
     for number, image in enumerate(images):
         x, y = (number % columns) * step_x, (number // columns) * step_y + caption
         ax.imshow(image, extent=(x, x + width_px, y + height_px, y), interpolation="antialiased")
@@ -105,7 +106,7 @@ def class_examples(ps: PatchSet, *, per_class: int = 8, seed: int = 0, ax: Axes 
     for rows in chosen:
         tiles += [images[start : start + len(rows)], np.repeat(blank, per_class - len(rows), axis=0)]
         start += len(rows)
-    return image_grid(
+    ax = image_grid(
         np.concatenate(tiles),
         row_labels=[f"{name}\n{count:,}" for name, count in names],
         row_colours=[colours[name] for name, _ in names],
@@ -113,6 +114,9 @@ def class_examples(ps: PatchSet, *, per_class: int = 8, seed: int = 0, ax: Axes 
         pixel_size_um=ps.card.pixel_size_um if len(chosen[-1]) == per_class else None,
         ax=ax,
     )
+    words = [f"{name}: {title_of(name)}" for name, _ in names if title_of(name)]
+    style.note(ax, f"{'; '.join(words)}." if words else "")
+    return ax
 
 
 @style.styled

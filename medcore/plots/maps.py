@@ -15,6 +15,7 @@ from medcore.plots import style
 from medcore.plots.images import as_colour, image_grid
 
 ERROR_MAP = "inferno"
+OVERLAY_MAP = "YlOrRd"  # dark where it is high, so that it stands out from a pale image
 
 
 @style.styled
@@ -110,10 +111,10 @@ def heat_overlays(
     row_label: str = "map",
     label: str = "relative activation",
     limit: float | None = None,
-    opacity: float = 0.55,
+    opacity: float = 0.9,
     ax: Axes | None = None,
 ) -> Axes:
-    """Images above, the same images under their heat map below.
+    """Images above; below, the same images, pale and grey, under their heat map.
 
     Args:
         images: **Shape** ``(N, H, W, C)``.
@@ -125,7 +126,8 @@ def heat_overlays(
     inputs = as_colour(images)
     limit = float(np.max(maps)) or 1.0 if limit is None else limit
     strength = opacity * np.clip(maps / limit, 0, 1)[..., None]
-    mixed = (1 - strength) * inputs + strength * coloured(maps, limit=limit)
+    pale = 150 + 0.4 * inputs.mean(axis=3, keepdims=True)
+    mixed = (1 - strength) * pale + strength * coloured(maps, limit=limit, colours=OVERLAY_MAP)
     ax = image_grid(
         np.concatenate([inputs, mixed.astype(np.uint8)]),
         column_titles=titles,
@@ -133,7 +135,7 @@ def heat_overlays(
         columns=len(inputs),
         ax=ax,
     )
-    value_bar(ax, limit=limit, label=label)
+    value_bar(ax, limit=limit, label=label, colours=OVERLAY_MAP)
     return ax
 
 
@@ -148,4 +150,4 @@ def value_bar(ax: Axes, *, limit: float, label: str, colours: str = ERROR_MAP) -
     bar = ax.figure.colorbar(mappable, ax=ax, fraction=0.025, pad=0.015, aspect=24)
     bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.ax.tick_params(labelsize=7.5)
+    bar.ax.tick_params(labelsize=8)

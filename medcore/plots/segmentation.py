@@ -18,7 +18,7 @@ from medcore.plots import style
 from medcore.plots.images import as_colour
 
 IGNORE = 255
-MISSED, EXTRA, MISTAKEN, FOUND = "#D55E00", "#0072B2", "#CC79A7", "#009E73"
+MISSED, EXTRA, MISTAKEN, FOUND = "#882255", "#56B4E9", "#F0E442", "#1A1A1A"  # none is the colour of a class here
 
 
 @style.styled
@@ -114,7 +114,7 @@ def masked_examples(
 def signed_error(
     image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, *, background: int = 0, ax: Axes | None = None
 ) -> Axes:
-    """One image, grey: what was missed in orange, added in blue, called another class in purple; true outline in green.
+    """One image, grey: missed in wine red, added in light blue, called another class in yellow; true outline in black.
 
     Args:
         image: **Shape** ``(H, W, C)``.
@@ -211,7 +211,7 @@ def dice_per_case(
         ax.plot([place, place], [values.min(), values.max()], color=style.lighten(style.PALETTE[0]), lw=1.2, zorder=1)
         ax.plot(np.full(len(values), place), values, "o", color=style.PALETTE[0], ms=4, mew=0, alpha=0.75)
     crowded = len(order) > 24 or groups is None
-    ax.set_xticks([] if crowded else range(len(order)), [] if crowded else order, rotation=60, ha="right", fontsize=7)
+    ax.set_xticks([] if crowded else range(len(order)), [] if crowded else order, rotation=60, ha="right", fontsize=8)
     ax.set(ylabel=label, ylim=(_floor([*dice, *(baselines or {}).values()]), 1.02), xlim=(-0.7, len(order) - 0.3))
     ax.set_xlabel(f"{len(order)} {unit if groups is not None else 'case'}s, sorted")
     ax.grid(axis="y")
@@ -279,10 +279,10 @@ def tiling_artefacts(image: np.ndarray, whole: np.ndarray, tiled: Mapping[str, n
     top = max(float(np.percentile(gap, 99.9)) for gap in gaps.values()) or 1.0
     for ax, (name, gap) in zip(axes[0, 1:], gaps.items(), strict=True):
         drawn = ax.imshow(gap, cmap="magma", vmin=0, vmax=top)
-        ax.set_title(f"{name}\nmean difference {gap.mean():.3f}", fontsize=8, pad=3)
+        ax.set_title(f"{name}\nmean difference {gap.mean():.2g}", fontsize=8, pad=3)
     for ax in axes[0]:
         style.bare(ax)
     bar = figure.colorbar(drawn, ax=list(axes[0, 1:]), shrink=0.85, pad=0.02)
-    bar.set_label("difference of probability", fontsize=7.5)
-    bar.ax.tick_params(labelsize=7)
+    bar.set_label("difference of probability", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
     return axes[0]

@@ -121,7 +121,7 @@ def new_axes(ax: Axes | None = None, *, width: float = WIDTH, height: float = 3.
 def note(ax: Axes, text: str) -> None:
     """Remember what a caption must say of this figure, such as what a band is and how it was made."""
     notes: dict[str, None] = vars(ax.get_figure(root=True)).setdefault(NOTES, {})
-    notes[text] = None
+    notes |= {text: None} if text else {}
 
 
 def notes_of(figure: Figure) -> list[str]:
@@ -225,7 +225,7 @@ def scale_bar(
         name,
         ha="center",
         va="bottom",
-        fontsize=6.5,
+        fontsize=8,
         color="black",
         zorder=6,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},

@@ -252,6 +252,7 @@ LEFT_OUT = {"remove-cell", "remove_cell", "papermill-error-cell-tag", "notebook-
 LESSON = re.compile(r"^## (Recap|Exercises)\b.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 LESSON_BEGINS = re.compile(r"^## (Recap|Exercises)\b", re.MULTILINE)
 SECTION = re.compile(r"^## ", re.MULTILINE)
+PREDICT = re.compile(r"\s*\*+Predict, then run[^?]*\?")
 PREPARING = re.compile(r"^\*\*(Run time\.|You need)\*?\*?.*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 MARKS = re.compile(r"[*_`$]|\[([^\]]*)\]\([^)]*\)")
 
@@ -314,7 +315,7 @@ def for_readers(markdown: str, lesson: bool = False) -> tuple[str, bool]:
         lesson = not found
     last = [found.start() for found in SECTION.finditer(markdown)][-1:]
     lesson = lesson or any(bool(LESSON_BEGINS.match(markdown, place)) for place in last)
-    return PREPARING.sub("", LESSON.sub("", markdown)), lesson
+    return PREDICT.sub("", PREPARING.sub("", LESSON.sub("", markdown))), lesson
 
 
 def without_dead_links(body: str, narrative: Narrative) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -10,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from medcore.data.datasets import title_of
 from medcore.evaluation.estimate import Estimate, cases_of, metric_name
 from medcore.reporting.results import Answer, AuditFacts, Data, MethodEstimate, Results
 from medcore.reporting.sanitise import LAST
@@ -32,6 +34,7 @@ from medcore.reporting.wording import (
 
 Facts = list[tuple[str, str]]
 CALIBRATION = ("ece", "brier", "calibration")  # how names of metrics of calibration begin
+LIMITED = re.compile(r"Only [\d,]+ of ([\d,]+) images are used \(parameter limit\)")  # as `limit_images` says it
 PARTS = {
     "train": "training: learn",
     "val": "validation: choose",
@@ -184,11 +187,13 @@ def flow(data: Data) -> dict[str, Any] | None:
     if not sides or not data.images:
         return None
     reasons = Counter(str(row.get("reason", "no reason recorded")) for row in data.excluded)
-    found = data.images + len(data.excluded)
-    limited = [text for text in data.warnings if "are used (parameter limit)" in text]
+    limited = next(filter(None, map(LIMITED.match, data.warnings)), None)
+    read = int(limited[1].replace(",", "")) if limited else data.images
+    reasons |= {"parameter limit": read - data.images} if limited else {}
+    found = read + len(data.excluded)
     return {
         "found": f"{cases_of(found, data.case)} found",
-        "left_out": [f"{cases_of(number, data.case)}: {reason}" for reason, number in reasons.most_common(4)] + limited,
+        "left_out": [f"{cases_of(number, data.case)}: {reason}" for reason, number in reasons.most_common(4)],
         "used": f"{cases_of(data.images, data.case)} of {cases_of(data.patients, data.unit)} used"
         if data.unit != "image"
         else f"{cases_of(data.images, data.case)} used",
@@ -212,7 +217,8 @@ def data_facts(data: Data) -> Facts:
     """The data card as pairs of label and text."""
     if not data.fingerprint:
         return []
-    classes = [f"{name}*" if name in data.abnormal else name for name in data.classes]
+    words = {name: f" ({title_of(name)})" if title_of(name) else "" for name in data.classes}
+    classes = [f"{name}{'*' * (name in data.abnormal)}{words[name]}" for name in data.classes]
     known, pixel = data.patients_known, data.pixel_size_um
     facts = [
         ("Set", data.title or data.name),

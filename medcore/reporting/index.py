@@ -108,6 +108,7 @@ def study_contents(chapters: list[Chapter]) -> list[Heading]:
 
 INDEX, STUDY = "index.html", "study.html"
 DEPTH = 4  # folders below the root in which runs are looked for
+MOST_POINTS = 12  # latest runs of a trend
 PICTURES = 80  # newest runs that are shown with a picture
 
 
@@ -122,7 +123,41 @@ def write_index(root: Path) -> Path:
     rows = sorted((row_of(folder, root) for folder in run_folders(root)), key=lambda row: row["started"], reverse=True)
     for row in rows[:PICTURES]:
         row["picture"] = thumbnail_uri(row["path"])
-    return write_page(root / INDEX, render("index.html.j2", groups=_groups(rows, root), count=len(rows)))
+    names = sorted({row["notebook"] for row in rows})
+    for row in rows:
+        row["number"] = names.index(row["notebook"])
+    values = {"groups": _groups(rows, root), "count": len(rows), "names": names if len(names) > 1 else []}
+    return write_page(root / INDEX, render("index.html.j2", trends=trends(rows), **values))
+
+
+def trends(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The headline over the runs of one notebook on one set with one profile, oldest first, where there are several.
+
+    Returns:
+        Each with the places (percent of a common axis from the lowest to the highest) and texts of its runs.
+    """
+
+    def key(row: dict[str, Any]) -> tuple[str, ...]:
+        return (row["notebook"], row["data"], row["profile"], row["headline"]["name"])
+
+    told = [row for row in rows if row["headline"] and row["headline"]["value"] is not None and row["status"]["good"]]
+    found = []
+    for (notebook, data, profile, metric), runs in groupby(sorted(told, key=key), key=key):
+        members = sorted(runs, key=lambda row: row["started"])[-MOST_POINTS:]
+        values = [row["headline"]["value"] for row in members]
+        low, high = min(values), max(values)
+        points = [
+            {
+                "place": round(100 * (value - low) / (high - low or 1)),
+                "text": row["headline"]["text"],
+                "when": row["when"],
+                "href": row["href"],
+            }
+            for value, row in zip(values, members, strict=True)
+        ]
+        if len(points) > 1:
+            found.append({"name": notebook, "data": data, "profile": profile, "metric": metric, "points": points})
+    return found
 
 
 def run_folders(root: Path) -> Iterator[Path]:
@@ -149,6 +184,7 @@ def row_of(folder: Path, root: Path) -> dict[str, Any]:
         "path": folder,
         "group": folder.parent,
         "title": results.title or results.notebook,
+        "notebook": results.notebook,
         "name": folder.name,
         "kind": "last good run" if folder.name.endswith(PREVIOUS) else "",
         "href": quote(report.relative_to(root).as_posix()) if report.exists() else "",
@@ -185,14 +221,15 @@ def _held(out: Path) -> bool:
         return False
 
 
-def _headline(results: Results) -> dict[str, str] | None:
+def _headline(results: Results) -> dict[str, Any] | None:
     """The main metric, and the best trivial baseline of the same name."""
     if not results.metrics:
         return None
     first = results.metrics[0]
     rivals = [row for row in same_question(first, results.baselines) if row.trivial]
     best = max(rivals, key=lambda row: -math.inf if row.value is None else row.value, default=None)
-    return {"name": metric_name(first.name), "text": str(first), "beside": f"{best.baseline} {best}" if best else ""}
+    beside = f"{best.baseline} {best}" if best else ""
+    return {"name": metric_name(first.name), "text": str(first), "beside": beside, "value": first.value}
 
 
 def _groups(rows: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:

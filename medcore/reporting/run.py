@@ -267,8 +267,8 @@ class Run:
             return
         frame = content.to_frame() if isinstance(content, pd.Series) else content
         caption = f"<caption>{html.escape(CONTROL.sub('', title))}</caption>"
-        shown, plain = frame.to_html(border=0).replace(">", ">" + caption, 1), f"{title}\n{frame}"
-        _display({"text/html": shown, "text/plain": plain}, plain)
+        shown = frame.to_html(border=0, float_format="{:.4g}".format).replace(">", ">" + caption, 1)
+        _display({"text/html": shown, "text/plain": f"{title}\n{frame}"}, f"{title}\n{frame}")
 
     def on(self, part: PatchSet | Scores) -> str:
         """How many cases of how many patients, for captions: ``427 patches of 57 patients``."""

@@ -204,15 +204,16 @@ class Narrative:
 ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
 TABLE_CELL = re.compile(r"<(t[hd])([^>]*)>(.*?)</\1>", re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
-NUMBER = re.compile(r"[−+\-±~<>≈]?\s*[\d.,\u202f ]*\d(\s?[%a-zµ]{0,3}|\s?\([^)]*\d[^)]*\)(, \d+ of \d+)?|e[+\-]?\d+)?")
+NUMBER = re.compile(r"[−+\-±~<>≈]?\s*[\d.,\u202f ]*\d(\s?[%a-zµ]{0,3}|\s?\([^)]*\d[^)]*\)|e[+\-]?\d+)?")
 CAPTION = re.compile(r"<caption>(.*?)</caption>", re.DOTALL)
 INTERVALS = re.compile(r">([^<>]*\([^<>]*\)[^<>]*)<")
-INTERVAL = re.compile(r"[^\s()]+\u00a0?\s?\([^()]*\d[^()]*\)")  # a value with its interval: kept on one line
+INTERVAL = re.compile(r"\([^()]*\d[^()]*\)")  # kept on one line
 NOTHING = {"", "–", "-", "nan", "none", "<na>", "nat", "..."}
 INDEX_NAME = re.compile(
     r"<thead>\s*<tr>\s*<th></th>((?:(?!</tr>).)*)</tr>\s*<tr>\s*<th>([^<]+)</th>(?:\s*<th></th>)+\s*</tr>\s*</thead>",
     re.DOTALL,
 )
+MANY = 6  # columns beyond which an interval may stand below its value
 LAST = 12  # the style sheet knows columns of numbers up to this one
 WIDE, LAST_WIDE = 30, 9  # characters of a cell whose column must not shrink to single words; columns it knows
 
@@ -239,7 +240,8 @@ def column_classes(table: str) -> str:
     texts = [[html.unescape(TAG.sub("", text)).strip() for _, _, text in column] for column in columns]
     numbers, sentences = [], []
     for place, column in enumerate(texts, 1):
-        if 1 < place <= LAST and all(map(_is_number, column)):
+        stacked = len(texts) > MANY and any("(" in text for text in column)
+        if 1 < place <= LAST and not stacked and all(map(_is_number, column)):
             numbers.append(f"n{place}")
         elif place <= LAST_WIDE and max(map(len, column)) > WIDE:
             sentences.append(f"w{place}")

@@ -202,7 +202,7 @@ def shown(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
     if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else "–"
+        return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "–"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {shown(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

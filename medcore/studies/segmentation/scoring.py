@@ -248,7 +248,8 @@ def class_estimates(
     estimates = {}
     for name in table.attrs["classes"][1:]:
         part = table[table["class"] == name]
-        found = _mean(part[metric].to_numpy(), part["patient"].to_numpy(), metric, split, level)
+        bounds = (0.0, _largest(metric, table))
+        found = _mean(part[metric].to_numpy(), part["patient"].to_numpy(), metric, split, level, bounds)
         estimates[name] = _in_groups([found], table)[0]
     return estimates
 
