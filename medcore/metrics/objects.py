@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
-from skimage.measure import label
-from skimage.morphology import h_maxima
-from skimage.segmentation import relabel_sequential, watershed
 
 EIGHT = np.ones((3, 3), dtype=bool)
 
@@ -32,11 +29,15 @@ def label_objects(mask: np.ndarray, *, smallest: int = 0) -> np.ndarray:
     Returns:
         0 = none, objects from 1 without gaps. **Shape** ``(H, W)`` int32.
     """
+    from skimage.measure import label
+
     return drop_small(label(mask, connectivity=2), smallest)
 
 
 def drop_small(labels: np.ndarray, smallest: int) -> np.ndarray:
     """Objects of at least ``smallest`` pixels, renumbered from 1. **Shape** ``(H, W)`` int32."""
+    from skimage.segmentation import relabel_sequential
+
     small = np.bincount(labels.ravel()) < smallest
     return relabel_sequential(np.where(small[labels], 0, labels))[0].astype(np.int32)
 
@@ -59,6 +60,8 @@ def split_touching(mask: np.ndarray, *, smallest: int = 50, smoothing: float = 2
     **Reference** Beucher & Lantuéjoul 1979 (watershed on distance); Soille 2004 (h-maxima),
     doi:10.1007/978-3-662-05088-0.
     """
+    from skimage.measure import label
+
     mask = np.asarray(mask, dtype=bool)
     if not mask.any():
         return np.zeros(mask.shape, np.int32)
@@ -72,6 +75,10 @@ def split_touching(mask: np.ndarray, *, smallest: int = 50, smoothing: float = 2
 
 
 def _split(distance: np.ndarray, inside: np.ndarray, depth: float) -> np.ndarray:
+    from skimage.measure import label
+    from skimage.morphology import h_maxima
+    from skimage.segmentation import watershed
+
     height = np.log(np.maximum(distance, 1e-3))
     tops = h_maxima(height, -np.log1p(-depth), footprint=EIGHT) > 0
     seeds = label(tops & inside, connectivity=2)

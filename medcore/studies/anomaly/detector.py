@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from medcore.data.patchset import PatchSet
@@ -134,6 +133,8 @@ def write_detector(study: AnomalyStudy, path: str | Path, target: Path) -> Path:
     Raises:
         MedcoreError: The score cannot be had from the network alone.
     """
+    from sklearn.covariance import LedoitWolf
+
     sides, kind, model = study.sides, study.kind, study.models[study.method]
     if kind == WEIGHTED or not isinstance(model, ENCODERS):
         raise MedcoreError(f"the detector {study.method!r} with the score {kind!r} is no network that can be stored")

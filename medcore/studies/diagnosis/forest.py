@@ -8,13 +8,16 @@ Forest.from_tensors(forest.tensors())       # out of a safetensors file
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.ensemble import ExtraTreesClassifier
 from torch import Tensor
 
 from medcore.errors import MedcoreError
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesClassifier
 
 LEAF = -1
 DTYPES = {"root": np.int64, "left": np.int64, "right": np.int64, "feature": np.int64, "threshold": np.float64,

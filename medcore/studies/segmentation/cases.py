@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 from tqdm.auto import tqdm
 
 from medcore.data.patchset import PatchSet
@@ -142,6 +141,8 @@ def otsu_rule(train: PatchSet, *, stained: bool, blur: float = BLUR) -> Callable
 
     **Reference** Otsu 1979, doi:10.1109/TSMC.1979.4310076.
     """
+    from skimage.filters import threshold_otsu
+
     everywhere = all_foreground(train)
 
     def rule(image: np.ndarray) -> np.ndarray:

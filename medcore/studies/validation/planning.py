@@ -19,7 +19,6 @@ from math import ceil
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import binom, norm
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.proportions import wilson_limits
@@ -108,6 +107,8 @@ def patients_to_prove(least: float, *, expected: float, power: float = 0.8, prev
     Raises:
         MedcoreError: What is expected does not lie above what shall be shown.
     """
+    from scipy.stats import binom
+
     _check(least=least, expected=expected, power=power, prevalence=prevalence)
     if expected <= least:
         raise MedcoreError(f"planning: expected={expected} must lie above what shall be shown, {least}")
@@ -164,6 +165,8 @@ def binormal_predictor(prevalence: float, auroc: float, points: int = 20_001) ->
 
     The predictor is normal with equal variance in both classes, and the logit of the probability it states is right.
     """
+    from scipy.stats import norm
+
     shift = np.sqrt(2) * norm.ppf(auroc)
     grid = np.linspace(-8, 8 + shift, points)
     weight = prevalence * norm.pdf(grid - shift) + (1 - prevalence) * norm.pdf(grid)

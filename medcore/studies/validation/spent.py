@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy.special import logit
-from sklearn.model_selection import StratifiedGroupKFold
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.calibration import brier_change, calibration_estimates, fit_logistic, fit_temperature
@@ -84,6 +83,8 @@ def spend(stated: Scores, decision: np.ndarray, *, rule: str = "youden", folds: 
     Raises:
         MedcoreError: A class has patients for fewer than two folds.
     """
+    from sklearn.model_selection import StratifiedGroupKFold
+
     two = len(stated.classes) == 2
     if two and stated.score.ndim == 2:
         stated = replace(stated, score=stated.score[:, 1])
