@@ -374,10 +374,33 @@ def test_reading_and_prediction_walk_alike(tmp_path: Path, tmp_data: Path) -> No
     assert [file.name for file in find_images(root)] == expected
 
 
+def ham(root: Path) -> None:
+    build(root, "images/ISIC_{1..4}.jpg closed/ISIC_9.jpg")
+    rows = [f"HAM_{k},ISIC_{k},{'nv' if k % 2 else 'mel'},histo" for k in range(1, 5)]
+    (root / "HAM10000_metadata.csv").write_text("lesion_id,image_id,dx,dx_type\n" + "\n".join(rows) + "\n")
+
+
+def helico(root: Path) -> None:
+    build(root, "CrossValidation/Annotated/B22-{1,2}_0/{1,2}.png CrossValidation/Annotated/B22-1_0/closed/9.png")
+    (root / "PatientDiagnosis.csv").write_text("CODI,DENSITAT\nB22-1,NEGATIVA\nB22-2,ALTA\n")
+    (root / "windows.csv").write_text("Pat_ID,Section_ID,Window_ID,Presence\nB22-1,0,1,-1\nB22-2,0,1,1\n")
+
+
+CLOSED = {
+    "class folders": lambda root: build(root, "{a,b}/{1,2}.png a/closed/3.png"),
+    "NCT-CRC-HE": lambda root: build(root, "NCT-CRC-HE-100K/{ADI,MUS}/{1,2}.png NCT-CRC-HE-100K/ADI/closed/3.png"),
+    "HAM10000": ham,
+    "QuironHelico": helico,
+    "images and masks": lambda root: build(root, "images/{1..4}.png !masks/{1..4}.png images/closed/9.png"),
+}
+
+
+@pytest.mark.parametrize("kind", CLOSED)
 def test_a_folder_that_cannot_be_read_is_named_or_left_out(
-    tmp_path: Path, tmp_data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tmp_data: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    root = build(tmp_path / "set", "{a,b}/{1,2}.png a/closed/3.png")
+    root = tmp_path / "set"
+    CLOSED[kind](root)
     scandir = os.scandir
 
     def refuse(path: Any) -> Any:

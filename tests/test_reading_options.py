@@ -82,7 +82,7 @@ def test_every_remedy_that_reading_names_is_an_option_of_the_command(words: str)
         name for file in files for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", file.read_text(encoding="utf-8"))
     }
     assert {"--window", "--value-range", "--bands", "--encoding", "--classes"} <= named
-    assert named - {"--out"} <= options_of(*words.split()), words
+    assert named - {"--out", "--fix", "--data"} <= options_of(*words.split()), words
 
 
 def test_audit_train_and_reports_read_as_told(tmp_path: Path, tmp_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

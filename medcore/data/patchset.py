@@ -340,6 +340,8 @@ class PatchSet:
         card = self.card
         unit = card.group if card.patients_known else "image (no patients known)"
         counts = ", ".join(f"{name} {int((self.labels == k).sum())}" for k, name in enumerate(self.classes))
+        if self.has_masks and (self.labels < 0).all():
+            counts = f"{', '.join(self.classes)} (of pixels)"
         sides = ", ".join(
             f"{side or 'unassigned'} {int((self.splits == side).sum())}"
             for side in SPLITS

@@ -16,7 +16,6 @@ from pathlib import Path
 from medcore.data.formats import SUFFIXES, is_image
 from medcore.data.readers.listing import Problems, listed
 from medcore.data.readers.names import split_name, words_of
-from medcore.errors import MedcoreError
 
 TABLES = frozenset({".csv", ".tsv", ".tab"})
 _COMPANIONS = TABLES | {".xlsx", ".xls", ".ods", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".txt", ".md", ".rst",
@@ -150,8 +149,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, problems: Problems | None = None) -> list[Path]:
     """All image files below a folder, sorted by the parts of their paths.
+
+    Args:
+        problems: Says whether a folder that cannot be read is left out and listed; None: it is an error.
 
     Raises:
         MedcoreError: A folder cannot be read.
@@ -159,7 +161,7 @@ def image_files(folder: Path) -> list[Path]:
     tree = scan(folder)
     for inner in tree.walk():
         if inner.fault:
-            raise MedcoreError(inner.fault)
+            (problems or Problems("raise")).bad(inner.fault, file=str(inner.path))
     return tree.all_images()
 
 

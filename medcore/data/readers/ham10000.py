@@ -77,7 +77,7 @@ def _images_by_id(root: Path, problems: Problems) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     masks, copies = [], []
-    for file in image_files(root):
+    for file in image_files(root, problems):
         parts = file.relative_to(root).parent.parts
         if any(role_of(part) in ("masks", "field") for part in parts) or file.stem.lower().endswith("_segmentation"):
             masks.append(file.name)

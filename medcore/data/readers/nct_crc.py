@@ -63,7 +63,7 @@ def _subset(root: Path, subset: Path, classes: list[str], problems: Problems) ->
                 f"folder '{folder}' is none of the classes {', '.join(classes)}; rename or remove it, or read the set "
                 "with one folder a class under another name"
             )
-        for file in image_files(folder):
+        for file in image_files(folder, problems):
             source = file.relative_to(root).as_posix()
             columns = {"label": classes.index(folder.name), "patient": source, "split": _split(subset),
                        "source": source, "image": file.name, "subset": subset.resolve().name}  # fmt: skip

@@ -196,7 +196,7 @@ def _windows(root: Path, set_name: str, problems: Problems) -> list[ImageRow]:
         if not patient or not section.isdigit():
             problems.bad(f"folder '{sample}' is not named <Pat_ID>_<Section_ID>; rename it", file=sample.name)
             continue
-        for file in image_files(sample):
+        for file in image_files(sample, problems):
             match = _WINDOW.match(file.stem)
             source = file.relative_to(root).as_posix()
             if match is None:
