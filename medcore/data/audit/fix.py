@@ -1,7 +1,9 @@
-"""Correct a split that leaks, and the ``medcore audit`` command behind it."""
+"""Correct a split that leaks, or labels that a person found wrong, and the ``medcore audit`` command behind it."""
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,14 @@ import pandas as pd
 
 from medcore.data.audit.audit import Audit, audit
 from medcore.data.audit.links import linked_groups
-from medcore.data.audit.pictures import write_findings
+from medcore.data.audit.pictures import name_cell, write_findings
+from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
+from medcore.data.readers.tables import read_table
 from medcore.data.splits import SPLITS, assign_splits, group_names
 from medcore.errors import MedcoreError
+
+UNLABELLED = "unlabelled"  # in a review: the label is taken away
 
 
 def fix_splits(ps: PatchSet, audited: Audit) -> PatchSet:
@@ -54,6 +60,61 @@ def fix_splits(ps: PatchSet, audited: Audit) -> PatchSet:
     note = f"The split was corrected: {recipe['images_moved']} images of {recipe['groups_moved']} linked groups moved."
     card = replace(ps.card, recipe={**ps.card.recipe, "split_fixed": recipe}, warnings=[*ps.card.warnings, note])
     return fixed.with_split(sides).with_card(card)
+
+
+def correct_labels(ps: PatchSet, review: Path) -> PatchSet:
+    """Give images the labels that a person wrote into the column ``correct`` of a review.
+
+    An empty cell leaves a label as it is, a class name replaces it, ``unlabelled`` takes it away. No image is dropped.
+
+    Args:
+        ps: The set that was reviewed, as it was then.
+        review: A table with at least ``row`` (of the set's store), ``label`` (as it was) and ``correct``.
+
+    Returns:
+        The set with corrected labels; ``card.recipe["labels"]`` lists each review with its hash and what it changed.
+
+    Raises:
+        MedcoreError: A column is missing, a row is not in the set, stands twice or had another label, or a class does
+            not exist.
+    """
+    table = read_table(review)
+    missing = [name for name in ("row", "label", "correct") if name not in table.header]
+    if missing:
+        raise MedcoreError(f"{review} has no column {missing[0]!r}; `medcore audit DATA --labels RUN --out FILE.csv`")
+    place = {str(row): position for position, row in enumerate(ps.index)}
+    codes = {UNLABELLED: -1} | {name_cell(name): number for number, name in enumerate(ps.classes)}
+    labels, seen, changes = ps.labels.copy(), set(), []
+    for n, (row, label, correct) in enumerate(zip(*map(table.column, ("row", "label", "correct")), strict=True)):
+        at = place.get(row)
+        if at is None or at in seen:
+            raise MedcoreError(f"{table.place(n)}: row {row!r} {'stands twice' if at in seen else 'is not in the set'}")
+        seen.add(at)
+        if codes.get(label) != ps.labels[at]:
+            raise MedcoreError(
+                f"{table.place(n)}: the label is {label!r}, but {ps.label_names[at]!r} in set {ps.card.name!r}: "
+                "the review is of another state of the set"
+            )
+        if correct and correct not in codes:
+            raise MedcoreError(f"{table.place(n)}: correct={correct!r} must be empty or one of {', '.join(codes)}")
+        if correct and codes[correct] != ps.labels[at]:
+            labels[at] = codes[correct]
+            changes.append(f"{label} to {correct}")
+    return ps.with_columns(label=labels).with_card(_reviewed(ps.card, review, len(seen), changes, len(ps)))
+
+
+def _reviewed(card: Card, review: Path, looked_at: int, changes: list[str], images: int) -> Card:
+    """The card with one more review of labels."""
+    facts = {
+        "review": review.name,
+        "sha256": hashlib.sha256(review.read_bytes()).hexdigest(),
+        "looked_at": looked_at,
+        "changed": len(changes),
+        "from_to": dict(Counter(changes)),
+    }
+    note = f"Labels were corrected by review: {len(changes)} of {images} changed, {looked_at} looked at."
+    recipe = {**card.recipe, "labels": [*card.recipe.get("labels", []), facts]}
+    return replace(card, recipe=recipe, warnings=[*card.warnings, note])
 
 
 def audit_main(
