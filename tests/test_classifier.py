@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from medcore.data.stain import HAEMATOXYLIN_EOSIN, REFERENCE_STAINING, normalise_stains
 from medcore.errors import MedcoreError
 from medcore.models import build
 from medcore.models.backbone import Backbone, batch_norms
@@ -189,7 +190,30 @@ def test_grad_cam_of_a_head_on_all_levels_is_the_gradient_at_the_last_one() -> N
     *others, last = [maps.detach() for maps in model.pyramid(torch.rand(2, 3, 40, 40))]
     last.requires_grad_(True)
     parts = [maps.flatten(2) for maps in [*others, last]]
-    whole = model.head(torch.cat([v for m in parts for v in (m.mean(2), m.std(2, unbiased=False))], 1))
+    spreads = [(m.var(2, unbiased=False) + 1e-8).sqrt() for m in parts]
+    whole = model.head(torch.cat([v for m, s in zip(parts, spreads, strict=True) for v in (m.mean(2), s)], 1))
     (expected,) = torch.autograd.grad(whole[:, 1].sum(), last)
     (found,) = torch.autograd.grad(model.classify_maps(last)[:, 1].sum(), last)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_a_network_repaints_each_image_as_macenko_does() -> None:
+    rng = np.random.default_rng(0)
+    amounts = rng.gamma(1.0, 0.5, (3, 40, 40, 2)) * (rng.random((3, 40, 40, 1)) < 0.8)
+    images = (255 * np.exp(-amounts @ HAEMATOXYLIN_EOSIN[:2])).round().astype(np.uint8)
+    images[2] = 255  # glass alone
+    target = REFERENCE_STAINING
+    model = build_classifier("small_cnn", 2, image_size=40, stain=target.as_list()).eval()
+    given = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    found = model.repaint(given).permute(0, 2, 3, 1).numpy() * 255
+    for image, repainted in zip(images[:2], found, strict=False):
+        np.testing.assert_allclose(repainted, normalise_stains(image, target=target), atol=1.0)
+    np.testing.assert_allclose(found[2], 255)
+    again = build(model.spec).eval()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(given), model(given))
+    plain = build_classifier("small_cnn", 2, image_size=40).eval()
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model(given), plain(model.repaint(given)))
+    with pytest.raises(MedcoreError, match="8 numbers"):
+        build_classifier("small_cnn", 2, stain=[1.0])

@@ -18,8 +18,12 @@ from PIL import Image
 from training_toys import ended, toy_set
 
 import medcore
+from medcore.data.load import read_set
+from medcore.data.splits import assign_splits
+from medcore.data.stain import typical_staining
 from medcore.evaluation.predictor import equip
 from medcore.models.classifier import build_classifier
+from medcore.training.checkpoint import load_checkpoint
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
 from medcore.training.objectives import Classification
@@ -189,3 +193,31 @@ def test_efficientnet_b3_trains_two_steps_in_the_smoke_profile(
     manifest = medcore.load(out).manifest
     assert code == 0 and manifest["step"] == 2
     assert manifest["architecture"]["args"]["name"] == "efficientnet_b3"
+
+
+def test_a_model_of_timm_and_a_staining_go_from_train_to_predict_and_evaluate(
+    tmp_path: Path, tmp_data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        for number in range(30):
+            picture(tmp_path / "set" / name / f"{name}{'x' * number}{number}.png", side=32)
+    out, arguments = tmp_path / "run", ["--profile", "smoke", "--device", "cpu", "--stain", "macenko"]
+    data = ("--data", tmp_path / "set")
+    code, lines = ended(capsys, "train", "classifier", *data, "--out", out, "--model", "timm:resnet10t", *arguments)
+    assert code == 0, lines
+    loaded = load_checkpoint(out)
+    facts = loaded.manifest["architecture"]["args"]
+    assert facts["name"] == "timm:resnet10t" and len(facts["stain"]) == 8
+    train = assign_splits(read_set(tmp_path / "set")).where(split="train")
+    assert facts["stain"] == pytest.approx(typical_staining(train).as_list())
+    table = tmp_path / "answers.csv"
+    assert ended(capsys, "predict", out, tmp_path / "set", "--out", table)[0] == 0
+    rows = list(csv.DictReader(open(table)))
+    images = np.stack([np.asarray(Image.open(row["image"]).convert("RGB")) for row in rows])
+    with torch.no_grad():
+        logits = loaded.model(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+    expected = (logits / loaded.manifest["extra"]["temperature"]).softmax(1).argmax(1)
+    assert [row["label"] for row in rows] == [loaded.classes[k] for k in expected]
+    assert ended(capsys, "evaluate", out, *data)[0] == 0
+    code, lines = ended(capsys, "train", "autoencoder", *data, "--out", tmp_path / "s", "--normal", "a", *arguments)
+    assert code == 1 and "leave it out" in "".join(lines)

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medcore.data import stain
-from medcore.errors import MedcoreError
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError, TestDataRefused
 
 H, E = stain.HAEMATOXYLIN_EOSIN[:2]
 
@@ -106,3 +108,26 @@ def test_normalising_to_its_own_staining_changes_next_to_nothing() -> None:
     same = stain.normalise_stains(pixels, own, target=own)
     clear = pixels.min(axis=1) > 8
     assert np.abs(same.astype(int) - pixels)[clear].mean() < 2
+
+
+def test_a_typical_staining_is_the_middle_one_of_the_training_patients() -> None:
+    rng = np.random.default_rng(0)
+    images = np.concatenate([stained(rng, strength, 4) for strength in (0.5, 1.0, 4.0)])
+    table = {"label": np.zeros(12, int), "patient": np.repeat(["a", "b", "c"], 4), "split": ["train"] * 12}
+    train = PatchSet.from_arrays(images, table, Card("toy", classes=["x"]))
+    middle = stain.macenko(images[4:8])
+    found = stain.typical_staining(train)
+    np.testing.assert_allclose(found.maxima, middle.maxima, rtol=0.2)
+    assert len(found.as_list()) == 8 and np.linalg.norm(found.matrix, axis=1) == pytest.approx([1, 1])
+    with pytest.raises(TestDataRefused):
+        stain.typical_staining(train.with_split(["test"] * 12))
+    blank = PatchSet.from_arrays(np.full_like(images, 255), table, train.card)
+    with pytest.raises(MedcoreError, match="no patient has stained"):
+        stain.typical_staining(blank)
+
+
+def stained(rng: np.random.Generator, strength: float, count: int) -> np.ndarray:
+    """Random mixtures of haematoxylin and eosin beside glass."""
+    amounts = rng.gamma(1.0, strength * 0.4, (count, 40, 40, 2)) * (rng.random((count, 40, 40, 1)) < 0.8)
+    density = amounts @ stain.HAEMATOXYLIN_EOSIN[:2]
+    return (255 * np.exp(-density)).round().astype(np.uint8)

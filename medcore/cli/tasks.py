@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from medcore.data.patchset import PatchSet
+from medcore.data.stain import typical_staining
 from medcore.errors import MedcoreError
 from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
 from medcore.models.classifier import CLASSIFIER_NAMES, build_classifier
@@ -58,6 +59,7 @@ def make_task(
     codes: int = 120,
     normal: Sequence[str] = (),
     class_weights: str | None = None,
+    stain: str | None = None,
     loss: str | None = None,
     beta: float = 1.0,
     kl_warmup: float = 5.0,
@@ -72,6 +74,7 @@ def make_task(
         codes: Bottleneck of an autoencoder, latent size of a VAE.
         normal: Classes that an autoencoder or VAE learns; none named takes all that the card does not call abnormal.
         class_weights: ``balanced`` or None (classifier, segmenter).
+        stain: ``macenko`` repaints images in the typical staining of the training patients (classifier), or None.
         loss: As for the task's objective; None takes ``mse``, of a segmenter ``ce+dice``.
         beta: Weight of a VAE's KL term.
         kl_warmup: Epochs over which beta rises from 0.
@@ -93,8 +96,10 @@ def make_task(
     train, validation, test = (used.where(split=side) for side in ("train", "val", "test"))
     if not len(train) or not len(validation):
         raise MedcoreError(f"set {patches.card.name!r}: {len(train)} images to train on, {len(validation)} to validate")
+    if stain is not None and kind != "classifier":
+        raise MedcoreError(f"stain={stain!r}: a {kind} takes images as they are; leave it out")
     torch.manual_seed(seed)
-    network = _network(kind, model, patches, weights, codes)
+    network = _network(kind, model, patches, weights, codes, typical_staining(train).as_list() if stain else None)
     objective: Objective = {
         "classifier": lambda: Classification(patches.classes, class_weights=class_weights),
         "segmenter": lambda: Segmentation(patches.classes, loss=loss or "ce+dice", class_weights=class_weights),
@@ -104,12 +109,14 @@ def make_task(
     return Task(network, objective, train, validation, test if len(test) else None)
 
 
-def _network(kind: str, model: str, patches: PatchSet, weights: str | None, codes: int) -> nn.Module:
+def _network(
+    kind: str, model: str, patches: PatchSet, weights: str | None, codes: int, stain: list[float] | None
+) -> nn.Module:
     height, width, channels = patches.shape
     count = len(patches.classes)
     if kind == "classifier":
         side = (height + width) // 2
-        return build_classifier(model, count, in_channels=channels, weights=weights, image_size=side)
+        return build_classifier(model, count, in_channels=channels, weights=weights, image_size=side, stain=stain)
     if kind == "segmenter":
         if model == "small_unet":
             return SmallUNet(count, in_channels=channels)

@@ -72,6 +72,7 @@ class LateOptions(click.Command):
     "--kl-warmup", type=click.FloatRange(0), default=5.0, show_default=True, help="Epochs over which beta rises from 0."
 )
 @click.option("--normal", multiple=True, help="Class that an autoencoder or VAE learns; repeatable.")
+@click.option("--stain", type=click.Choice(["macenko"]), help="Repaint images in the training patients' staining.")
 @click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh classes by their rarity.")
 @click.option("--tracker", type=click.Choice(["tensorboard", "wandb", "mlflow"]), help="Where to log curves.")
 @click.option("--folds", type=click.IntRange(2), help="Cross-validate over patients instead of one split.")
@@ -81,8 +82,8 @@ class LateOptions(click.Command):
 @reading_options
 def command(
     task: str, data: str, out: Path, profile: str | None, model: str | None, weights: str | None, codes: int,
-    loss: str | None, beta: float, kl_warmup: float, normal: tuple[str, ...], class_weights: str | None,
-    tracker: str | None, folds: int | None, engine: str, jobs: int, resume: bool, **further: Any,
+    loss: str | None, beta: float, kl_warmup: float, normal: tuple[str, ...], stain: str | None,
+    class_weights: str | None, tracker: str | None, folds: int | None, engine: str, jobs: int, resume: bool, **further: Any,
 ) -> int:  # fmt: skip
     """Train a TASK on --data and write history.csv and checkpoints/ to --out."""
     import copy
@@ -105,6 +106,7 @@ def command(
         model = start["architecture"]["args"].get("name")
     options: dict[str, Any] = {
         "model": model, "weights": weights, "codes": codes, "normal": normal, "class_weights": class_weights,
+        "stain": stain,
         "loss": loss, "beta": beta, "kl_warmup": kl_warmup,
     }  # fmt: skip
     if folds:

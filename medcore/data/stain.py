@@ -9,16 +9,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from medcore.errors import MedcoreError
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError, TestDataRefused
 
 HAEMATOXYLIN = (0.650, 0.704, 0.286)
 EOSIN = (0.072, 0.990, 0.105)
 DAB = (0.268, 0.570, 0.776)
 FEWEST_TISSUE_PIXELS = 50
+LEAST_DENSITY = 0.15  # pixels with a channel below this count as glass
+MOST_PIXELS = 20_000  # that enter an estimate, evenly spaced
+MOST_IMAGES = 16  # of a patient, from which a typical staining is estimated
+
+
+class StainMissing(MedcoreError):
+    """Hardly anything but glass is in the images."""
 
 
 def stain_matrix(*vectors: tuple[float, float, float]) -> np.ndarray:
@@ -51,6 +60,10 @@ class Staining:
 
     matrix: np.ndarray
     maxima: np.ndarray
+
+    def as_list(self) -> list[float]:
+        """Eight plain numbers: the rows, then the maxima."""
+        return [*self.matrix.ravel().tolist(), *self.maxima.tolist()]
 
 
 REFERENCE_STAINING = Staining(
@@ -116,9 +129,9 @@ def macenko(
     images: np.ndarray,
     *,
     background: float = 255.0,
-    least_density: float = 0.15,
+    least_density: float = LEAST_DENSITY,
     percentile: float = 1.0,
-    most_pixels: int = 20_000,
+    most_pixels: int = MOST_PIXELS,
 ) -> Staining:
     """Estimate the stain vectors of a slide from all of its images together.
 
@@ -138,7 +151,7 @@ def macenko(
     density = optical_density(pixels[:: max(1, len(pixels) // most_pixels)], background=background)
     tissue = density[density.min(axis=1) > least_density]
     if len(tissue) < FEWEST_TISSUE_PIXELS:
-        raise MedcoreError(
+        raise StainMissing(
             f"macenko: only {len(tissue)} of {len(density)} pixels are stained (each channel denser than "
             f"{least_density}); pass images of a whole slide or patient, or leave these images as they are"
         )
@@ -157,6 +170,31 @@ def _extreme_directions(tissue: np.ndarray, percentile: float) -> np.ndarray:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     # haematoxylin absorbs more red than eosin does
     return vectors[np.argsort(-vectors[:, 0])]
+
+
+def typical_staining(train: PatchSet, *, seed: int = 0) -> Staining:
+    """The staining in the middle of the training patients: the median of what each one's images show.
+
+    Args:
+        seed: Draws at most ``MOST_IMAGES`` images of each patient.
+
+    Raises:
+        TestDataRefused: An image is marked ``test``.
+        MedcoreError: The images have no colours, or no patient has stained pixels.
+    """
+    if (train.splits == "test").any():
+        raise TestDataRefused("a typical staining is estimated from training patients; these images are marked test")
+    random, found = np.random.default_rng(seed), []
+    for name in np.unique(train.patients):
+        rows = random.permutation(np.flatnonzero(train.patients == name))[:MOST_IMAGES]
+        with suppress(StainMissing):
+            found.append(macenko(train.take(np.sort(rows))))
+    if not found:
+        raise StainMissing(f"set {train.card.name!r}: no patient has stained pixels; leave the stain as it is")
+    matrix = np.median([one.matrix for one in found], axis=0)
+    return Staining(
+        matrix / np.linalg.norm(matrix, axis=1, keepdims=True), np.median([one.maxima for one in found], axis=0)
+    )
 
 
 def normalise_stains(

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from medcore.errors import MedcoreError
 from medcore.models.backbone import CLASSIFIER_NAMES, Backbone, OnBackbone
 from medcore.models.encoder import PREFIX, TimmBackbone, statistics_of
-from medcore.models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from medcore.models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise, StainNormalise
 from medcore.models.weights import load_weights
 
 
@@ -39,6 +39,7 @@ class Classifier(OnBackbone):
         frozen_batch_norm: keep every batch norm of the trunk at its stored statistics also in training.
         side: pixels that images are brought to inside of the network; None leaves them as they are.
         levels: the head sees mean and spread of every level's maps side by side, not the last level's mean alone.
+        stain: staining that each image is repainted in (``data.stain.Staining.as_list``); None leaves it.
 
     **Shape**: (B, in_channels, H, W) in [0, 1] -> logits (B, K).
     """
@@ -56,6 +57,7 @@ class Classifier(OnBackbone):
         frozen_batch_norm: bool = False,
         side: int | None = None,
         levels: bool = False,
+        stain: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         _check_arguments(name, classes, in_channels, dropout)
@@ -78,9 +80,11 @@ class Classifier(OnBackbone):
                 "frozen_batch_norm": frozen_batch_norm,
                 "side": side,
                 "levels": levels,
+                "stain": None if stain is None else list(stain),
             },
         }
         self.side, self.levels = side, levels
+        self.repaint = nn.Identity() if stain is None else StainNormalise(stain)
         self.normalise = Normalise(mean, std, in_channels)
         self.backbone = (TimmBackbone if foreign else Backbone)(name, stem_channels, side or image_size)
         width = self.backbone.width
@@ -91,7 +95,8 @@ class Classifier(OnBackbone):
         self.freeze_batch_norm(frozen_batch_norm)
 
     def arranged(self, images: Tensor) -> Tensor:
-        """Images as the trunk takes them: resized where there is a ``side``, normalised."""
+        """Images as the trunk takes them: repainted where there is a ``stain``, resized to a ``side``, normalised."""
+        images = self.repaint(images)
         if self.side is not None and images.shape[-2:] != (self.side, self.side):
             images = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
         return self.normalise(images)
@@ -154,6 +159,7 @@ def build_classifier(
     std: Sequence[float] | None = None,
     side: int | None = None,
     levels: bool = False,
+    stain: Sequence[float] | None = None,
 ) -> Classifier:
     """Makes a classifier, with random or pretrained weights.
 
@@ -162,13 +168,15 @@ def build_classifier(
         classes: number of classes K, at least 2.
         in_channels: channels of the images. Pretrained weights take grey images by replicating them; for 2, 4 or
             more channels their first convolution is averaged over RGB and scaled to keep its output's size.
-        weights: None or ``"random"`` for random weights, ``"imagenet"`` (torchvision's, downloaded with their hash checked), a file
-            ``.pth``/``.safetensors``, or a checkpoint of ours; for timm also ``"hub"``. Never a silent fallback.
+        weights: None or ``"random"`` for random weights, ``"imagenet"`` (torchvision's, downloaded with their hash
+            checked, or a package's), a file ``.pth``/``.safetensors``, or a checkpoint of ours; for timm also
+            ``"hub"``. Never a silent fallback.
         dropout: share of the pooled features dropped in training, 0 to below 1.
         image_size: side of the images in pixels where known; small images get a stem that keeps resolution.
         mean: normalisation per channel in [0, 1] units; by default what the weights were trained with (ImageNet's).
         side: pixels that images are brought to inside of the network; None leaves them as they are.
         levels: the head sees mean and spread of every level's maps: colours and textures beside things.
+        stain: staining that each image is repainted in; see ``data.stain.typical_staining``.
 
     Returns:
         The model; ``model.weights_report`` tells what was loaded (None for random weights).
@@ -180,7 +188,7 @@ def build_classifier(
     grey_on_rgb = weights is not None and in_channels == 1
     stem_channels = 3 if grey_on_rgb else in_channels
     model = Classifier(
-        name, classes, in_channels, dropout, image_size, mean, std, stem_channels, side=side, levels=levels
+        name, classes, in_channels, dropout, image_size, mean, std, stem_channels, side=side, levels=levels, stain=stain
     )
     if weights is not None:
         model.weights_report = load_weights(model, weights)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medcore.data.stain import FEWEST_TISSUE_PIXELS, LEAST_DENSITY, MOST_PIXELS
 from medcore.errors import MedcoreError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -45,6 +46,61 @@ class Normalise(nn.Module):
         """See the class."""
         check_images(images, self.in_channels)
         return (images - self.mean) / self.std  # (B, 1, H, W) - (1, 3, 1, 1) replicates the grey channel
+
+
+class StainNormalise(nn.Module):
+    """Repaints each stained image as if it had been stained like a target, by Macenko's method, image by image.
+
+    The same as ``data.stain.normalise_stains`` of one image, but for rounding; an image with hardly any stained pixel
+    stays as it is.
+
+    Args:
+        target: ``Staining.as_list`` of the target: two unit rows (red, green, blue) and two largest concentrations.
+
+    **Shape**: (B, 3, H, W) in [0, 1] -> the same.
+
+    **Reference** Macenko et al. 2009, doi:10.1109/ISBI.2009.5193250.
+    """
+
+    target: Tensor
+
+    def __init__(self, target: Sequence[float]) -> None:
+        super().__init__()
+        if len(target) != 8:
+            raise MedcoreError(f"stain={list(target)}: 8 numbers are needed; see data.stain.Staining.as_list")
+        self.register_buffer("target", torch.tensor(list(target), dtype=torch.float64), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        target = self.target.to(images.device, torch.float64)
+        density = -(images.double() * 255).clamp(min=1).div(255).log().flatten(2).transpose(1, 2)  # (B, P, 3)
+        step = max(1, density.shape[1] // MOST_PIXELS)
+        repainted = []
+        for image in density:
+            matrix, maxima = _staining(image[::step])
+            if matrix is None:
+                repainted.append(image)
+                continue
+            change = (torch.linalg.pinv(matrix) * (target[6:] / maxima)) @ target[:6].view(2, 3)
+            repainted.append(image @ change)
+        return torch.stack(repainted).neg().exp().clamp(0, 1).transpose(1, 2).reshape(images.shape).to(images.dtype)
+
+
+def _staining(density: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Stain rows (2, 3) and largest concentrations (2,) of the pixels of one image (P, 3); None without stain."""
+    tissue = density[density.amin(1) > LEAST_DENSITY]
+    if len(tissue) < FEWEST_TISSUE_PIXELS:
+        return None, density
+    plane = torch.linalg.eigh(torch.cov(tissue.T))[1][:, [2, 1]]
+    plane = plane * torch.where(plane.sum(0) < 0, -1.0, 1.0)
+    along = tissue @ plane
+    ends = torch.quantile(torch.atan2(along[:, 1], along[:, 0]), torch.tensor([0.01, 0.99]).to(density))
+    vectors = (torch.stack([ends.cos(), ends.sin()], 1) @ plane.T).abs()
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    matrix = vectors[torch.argsort(-vectors[:, 0])]  # haematoxylin absorbs more red than eosin does
+    maxima = torch.quantile(density @ torch.linalg.pinv(matrix), 0.99, dim=0)
+    return matrix, maxima.clamp(min=1e-6)
 
 
 def check_images(images: Tensor, in_channels: int) -> None:

@@ -209,6 +209,7 @@ class PatchClassificationParameters(Parameters):
     encoder: Classifier | Timm | Literal[""]
     encoder_weights: Weights
     encoder_side: Annotated[int, Field(ge=16, le=1024)] | None
+    stain: Literal["", "macenko"]
     size: Annotated[int, Field(ge=16, le=1024)] | None
     window: Window | None
     epochs: Count | None
@@ -306,6 +307,27 @@ class ExternalValidationParameters(Parameters):
     }
 
 
+class WholeSlideParameters(Parameters):
+    """08: whole slides, their tiles, and an answer per slide."""
+
+    slides: Annotated[int, Field(ge=4, le=999)] | None
+    side: Annotated[int, Field(ge=1024, le=65_536)] | None
+    mpp: Annotated[float, Field(gt=0, le=50)]
+    size: Annotated[int, Field(ge=16, le=1024)]
+    overlap: Annotated[int, Field(ge=0)]
+    tissue: Share
+    model: Classifier | Timm
+    encoder: Classifier | Timm
+    weights: Weights
+    epochs: Count | None
+    attention_epochs: Count | None
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"slides": 6, "side": 1024, "epochs": 1, "attention_epochs": 5},
+        "quick": {"slides": 24, "side": 2048, "epochs": 12, "attention_epochs": 100},
+        "full": {"slides": 60, "side": 8192, "epochs": 30, "attention_epochs": 200},
+    }
+
+
 # where a notebook's cell has no such line
 COMMON = {"data": "phantom-crc", "profile": None, "seed": 0, "device": "auto", "on_error": "raise"}
 SCHEMAS: dict[str, type[Parameters]] = {
@@ -317,4 +339,5 @@ SCHEMAS: dict[str, type[Parameters]] = {
     "05_segmentation": SegmentationParameters,
     "06_patch_classification": PatchClassificationParameters,
     "07_external_validation": ExternalValidationParameters,
+    "08_whole_slides": WholeSlideParameters,
 }

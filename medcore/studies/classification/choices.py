@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from medcore.data.patchset import PatchSet
+from medcore.data.stain import typical_staining
+from medcore.training.augment.recipe import as_augment
 from medcore.training.config import setting, settings_table
 
 
@@ -15,6 +20,7 @@ class ClassificationChoices:
 
     metrics: tuple[str, ...] = setting(("balanced_accuracy", "accuracy", "auroc"), "Metrics, headline first.")
     class_weights: str = setting("balanced", "Weights of the classes in the loss; baselines are treated alike.")
+    stain: str = setting("", "macenko repaints each image in the training patients' typical staining; empty: no.")
     optimiser: str = setting("adamw", "Rule that turns gradients into steps.")
     schedule: str = setting("one-cycle", "How the learning rate changes over a training.")
     frozen_epochs: int = setting(1, "Epochs in which only the head of a pretrained network learns.", "epochs")
@@ -32,6 +38,33 @@ class ClassificationChoices:
     maps: int = setting(8, "Images with a Grad-CAM map.", "images")
     maps_alike: float = setting(0.5, "From this rank correlation with a randomised network on, maps are not believed.")
 
+    def staining(self, train: PatchSet) -> list[float] | None:
+        """What images are repainted in, estimated from training images alone; None where they stay as they are."""
+        return typical_staining(train).as_list() if self.stain == "macenko" else None
+
     def table(self) -> pd.DataFrame:
         """One row per choice: value, unit, meaning."""
         return settings_table(self)
+
+
+def variant_changes(
+    weights: str | None, architectures: Sequence[str], *, seed: int, stained: bool
+) -> dict[str, dict[str, Any]]:
+    """Name to what a small experiment changes; the first changes nothing.
+
+    Args:
+        weights: Of the training that is varied; a file holds the weights of one architecture only.
+        architectures: Further models, of which every layer learns from the first step on.
+        stained: Whether repainting the staining is worth a try.
+    """
+    public = weights if weights == "imagenet" else None
+    return {
+        "as above": {},
+        **({"Macenko staining": {"stain": "macenko"}} if stained else {}),
+        "no augmentation": {"augment": None},
+        "flips and turns only": {"augment": as_augment("flips")},
+        "seed 1": {"seed": seed + 1},
+        "seed 2": {"seed": seed + 2},
+        **{f"model {name}": {"model": name, "weights": public, "frozen_epochs": 0, "backbone_share": 1.0}
+           for name in architectures},
+    }  # fmt: skip

@@ -61,7 +61,7 @@ class PretrainedStart:
         if encoder:
             self.network = build_classifier(
                 encoder, len(study.patches.classes), in_channels=shape[2], weights=weights, image_size=shape[0],
-                side=self.side, levels=True,
+                side=self.side, levels=True, stain=choices.staining(study.train),
             ).to(device)  # fmt: skip
             self.heads[LINEAR].put_into(self.network)
 

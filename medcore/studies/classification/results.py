@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -102,3 +103,10 @@ def surest_mistakes(scores: Scores, images: PatchSet, count: int) -> dict[str, A
         "truth": [classes[k] for k in scores.truth[rows]],
         "predicted": [classes[k] for k in scores.predicted[rows]],
     }
+
+
+def commonest_of(confusion: np.ndarray, classes: Sequence[str]) -> tuple[str, str, int, int]:
+    """The commonest confusion of a matrix with truth in rows: truth, answer, how often, of how many of the truth."""
+    off = confusion - np.diag(np.diag(confusion))
+    truth, answer = np.unravel_index(off.argmax(), off.shape)
+    return classes[truth], classes[answer], int(off.max()), int(confusion[truth].sum())

@@ -39,8 +39,15 @@ from medcore.evaluation.tables import classification_table
 from medcore.metrics.confusion import confusion_matrix
 from medcore.models.classifier import Classifier, build_classifier
 from medcore.studies.classification.abstention import Abstention, judge_abstention
-from medcore.studies.classification.choices import ClassificationChoices
-from medcore.studies.classification.results import Augmentation, Calibrated, Explained, JudgedNetwork, surest_mistakes
+from medcore.studies.classification.choices import ClassificationChoices, variant_changes
+from medcore.studies.classification.results import (
+    Augmentation,
+    Calibrated,
+    Explained,
+    JudgedNetwork,
+    commonest_of,
+    surest_mistakes,
+)
 from medcore.studies.classification.robustness import falls_of, robustness_table
 from medcore.studies.experiments import (
     CrossPrediction,
@@ -53,7 +60,7 @@ from medcore.studies.experiments import (
     subgroup_table,
     without_prior,
 )
-from medcore.studies.preprocessing import select_classes
+from medcore.studies.preprocessing import is_stained, select_classes
 from medcore.training.augment.recipe import REASONS, as_augment, suitable_recipe
 from medcore.training.batches import suitable_size
 from medcore.training.checkpoint import load_checkpoint
@@ -96,8 +103,8 @@ class ClassificationStudy:
         patches = patches.select(patches.labels >= 0)
         patches = limit_images(patches if classes is None else select_classes(patches, classes), limit, seed=seed)
         patches = assign_splits(patches, seed=seed)
-        check_enough(patches)  # in milliseconds, not after the training
-        return cls(patches, choices, seed=seed)
+        notes = [*patches.card.warnings, *check_enough(patches)]  # in milliseconds, not after the training
+        return cls(patches.with_card(replace(patches.card, warnings=notes)), choices, seed=seed)
 
     @property
     def case(self) -> str:
@@ -145,10 +152,11 @@ class ClassificationStudy:
         return Augmentation(name, REASONS[name])
 
     def build(self, model: str, weights: str | None = None, *, like: PatchSet | None = None) -> Classifier:
-        """A fresh classifier for these images; ``weights`` is ``imagenet``, a file or None."""
-        shape = (self.patches if like is None else like).shape
-        classes = len(self.patches.classes)
-        return build_classifier(model, classes, in_channels=shape[2], weights=weights, image_size=shape[0])
+        """A fresh classifier for images like those of the training; ``weights`` is ``imagenet``, a file or None."""
+        train = self.train if like is None else like
+        (side, _, channels), stain = train.shape, self.choices.staining(train)
+        options: dict[str, Any] = {"in_channels": channels, "image_size": side, "stain": stain}
+        return build_classifier(model, len(self.patches.classes), weights=weights, **options)
 
     def config(self, recipe: str, *, pretrained: bool, **settings: Any) -> TrainConfig:
         """A training's settings: those given and the study's choices."""
@@ -283,7 +291,7 @@ class ClassificationStudy:
         self, model: str, weights: str | None, train: PatchSet, config: TrainConfig, judged: PatchSet
     ) -> Scores:
         torch.manual_seed(config.seed)
-        network = self.build(model, weights)
+        network = self.build(model, weights, like=train)
         fit(network, self.objective, train, self.validation, config, progress=False)
         return self.score(network, judged)
 
@@ -301,11 +309,7 @@ class ClassificationStudy:
 
     def commonest_confusion(self) -> tuple[str, str, int, int]:
         """True class, answer, how often, and of how many of the true class."""
-        matrix = self.confusion()
-        off = matrix - np.diag(np.diag(matrix))
-        truth, answer = np.unravel_index(off.argmax(), off.shape)
-        classes = self.patches.classes
-        return classes[truth], classes[answer], int(off.max()), int(matrix[truth].sum())
+        return commonest_of(self.confusion(), self.patches.classes)
 
     def per_class(self) -> pd.DataFrame:
         """Sensitivity, specificity, PPV, NPV and F1 of each class on test data."""
@@ -370,19 +374,14 @@ class ClassificationStudy:
         """Short trainings on at most ``limit`` images, judged on validation data."""
         few = limit_images(self.train, limit, seed=self.seed)
         short = replace(config, batch_size=suitable_size(len(few)), augment_until=None)
-        public = weights if weights == "imagenet" else None  # a file holds the weights of one architecture only
-        whole = {"frozen_epochs": 0, "backbone_share": 1.0}  # every layer learns from the first step on
-        changes: dict[str, dict[str, Any]] = {
-            "as above": {},
-            "no augmentation": {"augment": None},
-            "flips and turns only": {"augment": as_augment("flips")},
-            "seed 1": {"seed": self.seed + 1},
-            "seed 2": {"seed": self.seed + 2},
-            **{f"model {name}": {"model": name, "weights": public, **whole} for name in architectures},
-        }
+        stained = is_stained(few) and not self.choices.stain
+        changes = variant_changes(weights, architectures, seed=self.seed, stained=stained)
 
-        def train_one(model: str = model, weights: str | None = weights, **changed: Any) -> Estimate:
-            scores = self._trained(model, weights, few, replace(short, **changed), self.validation)
+        def train_one(
+            model: str = model, weights: str | None = weights, stain: str = self.choices.stain, **changed: Any
+        ) -> Estimate:
+            study = ClassificationStudy(self.patches, replace(self.choices, stain=stain), seed=self.seed)
+            scores = study._trained(model, weights, few, replace(short, **changed), self.validation)
             return interval(scores, self.choices.metrics[0])
 
         return compare_variants(changes, train_one, seeds=["seed 1", "seed 2"])
