@@ -28,19 +28,25 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 @click.option("--objects", is_flag=True, help="Segmenter: also write numbered objects (watershed).")
 @click.option("--heatmaps", type=click.Path(path_type=Path, file_okay=False), help="Folder for Grad-CAM overlays.")
 @click.option("--overwrite", is_flag=True, help="Replace results that are there; an input is never replaced.")
+@click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Slides: microns per pixel [default: as trained].")
+@click.option("--tissue", type=click.FloatRange(0, 1), default=0.25, show_default=True,
+              help="Slides: least share of a tile that is tissue.")
 @click.option(
     "--seen", type=click.Choice(["count", "refuse"]), default="count", show_default=True,
     help="Images that the model was trained on: count and mark them, or stop there.",
 )  # fmt: skip
 def command(
     checkpoint: Path, images: tuple[str, ...], out: Path | None, top: int, on_error: str, batch_size: int | None,
-    device: str, probabilities: bool, overlays: bool, objects: bool, heatmaps: Path | None, overwrite: bool, seen: str,
+    device: str, probabilities: bool, overlays: bool, objects: bool, heatmaps: Path | None, overwrite: bool,
+    mpp: float | None, tissue: float, seen: str,
 ) -> int:  # fmt: skip
-    """Predict IMAGES (files, folders, globs, or one PatchSet .npz) with CHECKPOINT."""
+    """Predict IMAGES (files, folders, globs, whole slides, or one PatchSet .npz) with CHECKPOINT."""
     from medcore.studies.validation.models import task_of
     from medcore.training import checkpoint as checkpoints
 
     task = task_of(checkpoints.find(checkpoint))
+    if slides := slide_files(images):
+        return _slides(checkpoint, task, slides, out, device, batch_size, overwrite, mpp, tissue)
     if task == "segmentation":
         return _segment(checkpoint, images, out, on_error, device, probabilities, overlays, objects, overwrite)
     if task == "diagnosis":
@@ -49,7 +55,7 @@ def command(
         raise click.UsageError(f"--out {out}: the name must end in .csv or .npz")
     from tqdm import tqdm
 
-    from medcore.data.patchset import PatchSet
+    from medcore.data.integrity import open_checked
     from medcore.evaluation.predict import for_terminal, refuse_overwriting
     from medcore.evaluation.predictor import find_images, load_predictor
     from medcore.training.device import choose_device
@@ -69,7 +75,7 @@ def command(
         outputs += [heatmaps / heatmap_name(n, path) for n, path in enumerate(source)]
     refuse_overwriting(outputs, source, overwrite=overwrite)
     if len(images) == 1 and images[0].endswith(".npz"):
-        source = PatchSet.open(images[0])
+        source = open_checked(images[0])
     top = min(top, len(predictor.classes))
     tally = Tally(refuse_seen=seen == "refuse")
     batches = predictor.predict(source, on_error=on_error, batch_size=batch_size)
@@ -127,6 +133,45 @@ def _patient_row(row: dict[str, Any]) -> list[str]:
     counts = [str(row["windows"]), str(row["positive_windows"])]
     decision, seen = ("healthy", "infected")[row["decision"]], "yes" if row["seen_in_training"] else "no"
     return [str(row["patient"]), decision, *numbers, *counts, *names, seen]
+
+
+def slide_files(images: tuple[str, ...]) -> list[Path]:
+    """The whole slides that are named, folders looked through; [] where there is none.
+
+    Raises:
+        click.UsageError: There are slides and something else.
+    """
+    from medcore.data.slides.reader import find_slides
+
+    found = [find_slides(Path(item)) if Path(item).exists() else [] for item in images]
+    if any(found) and not all(found):
+        other = next(item for item, slides in zip(images, found, strict=True) if not slides)
+        raise click.UsageError(f"{other} is no whole slide, others are: predict them apart")
+    return [path for slides in found for path in slides]
+
+
+def _slides(
+    checkpoint: Path, task: str, slides: list[Path], out: Path | None, device: str, batch_size: int | None,
+    overwrite: bool, mpp: float | None, tissue: float,
+) -> int:  # fmt: skip
+    """Predict whole slides; 1 where one was left out."""
+    from medcore.evaluation.predict import for_terminal
+    from medcore.evaluation.predictor import load_predictor
+    from medcore.evaluation.segmenter import load_segmenter
+    from medcore.studies.slides.predict import TileChoices, predict_slides
+    from medcore.training.device import choose_device
+
+    if out is None or out.suffix in (".csv", ".npz"):
+        raise click.UsageError("whole slides: --out must name a folder for tables, overlays and GeoJSON")
+    loaders: dict[str, Any] = {"segmentation": load_segmenter, "classification": load_predictor}
+    if task not in loaders:
+        raise click.UsageError(f"whole slides are predicted by classifiers and segmenters; this is a model of {task}")
+    model = loaders[task](checkpoint, device=str(choose_device(device)))
+    choices = TileChoices(mpp=mpp, tissue=tissue, batch_size=batch_size, overwrite=overwrite)
+    rows = predict_slides(model, slides, out, choices, tell=lambda line: click.echo(for_terminal(line), err=True))
+    left_out = sum(bool(row.get("problem")) for row in rows)
+    click.echo(f"{len(rows) - left_out} of {len(rows)} slides predicted into {for_terminal(out)}", err=True)
+    return int(left_out > 0)
 
 
 def _segment(

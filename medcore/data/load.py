@@ -204,6 +204,8 @@ def _chunks(patches: PatchSet) -> Iterator[np.ndarray]:
 def _load_phantom(name: str, size: Any, seed: int, options: dict[str, Any], cache: bool) -> PatchSet:
     from medcore.data.phantoms import PHANTOMS
 
+    if name not in PHANTOMS:
+        raise MedcoreError(f"{name} are whole slides, not a set of tiles: notebook 08 draws and cuts them")
     maker = PHANTOMS[name]
     known = inspect.signature(maker).parameters
     wanted = {**options, "seed": seed} | ({} if size is None else {"size": size})
@@ -259,7 +261,8 @@ def _code_hash(folder: str) -> str:
     here = Path(__file__).parent
     sources = sorted((here / folder).glob("*.py"))
     if folder == "readers":
-        sources += [*sorted((here / "formats").glob("*.py")), *(here / f"{name}.py" for name in _CODE)]
+        sources += [path for inner in ("formats", "slides") for path in sorted((here / inner).glob("*.py"))]
+        sources += [here / f"{name}.py" for name in _CODE]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 

@@ -21,8 +21,7 @@ from medcore.data.readers.joined import chosen_files, decode_channels, join_mask
 from medcore.data.readers.listing import ImageRow, Listing, listed
 from medcore.data.readers.mask_files import decode_mask
 from medcore.data.readers.series import arrange, hide_file_names
-from medcore.data.readers.slides import SlideListing
-from medcore.data.slides.tiles import SlideResult, TileRule, cut_slides
+from medcore.data.slides.reader import SlideListing, prepare_slides
 from medcore.errors import MedcoreError
 
 _BATCH = 64  # images written at once
@@ -58,7 +57,8 @@ def write_set(
         MedcoreError: An image is bad (and ``on_error`` is ``raise``), nothing is left, or the disk is too small.
     """
     if isinstance(listing, SlideListing):
-        return _prepare_slides(listing, target, policy, size, channels or 3, overlap, progress)
+        how = {"size": size, "channels": channels or 3, "overlap": overlap}
+        return prepare_slides(listing, target, policy, complete_card, progress=progress, **how)
     if listing.rows is not None:
         return _prepare_arrays(listing, target, policy, size, channels, progress)
     hide_file_names(listing)
@@ -385,24 +385,3 @@ def _prepare_arrays(
             raise MedcoreError(f"'{listing.root}' holds {done} images for {count} rows of its table")
         writer.card = complete_card(listing, counts)
     return writer.card
-
-
-def _prepare_slides(
-    listing: SlideListing, target: Path | None, policy: str, size: Any, channels: int, overlap: int, progress: bool
-) -> Card:
-    if policy not in ("resize", "tile"):
-        raise MedcoreError(f"policy={policy!r} has no meaning for whole slides: they are cut into tiles")
-    rule = TileRule(size=sizes.parse_size(size or sizes.DEFAULT_SIZE), overlap=overlap, **listing.rule)
-    recipe = {"policy": "tile", "scaled_or_cut": True, "size": list(rule.size), "channels": channels,
-              "overlap": overlap, "mpp": rule.mpp}  # fmt: skip
-    listing.card = replace(listing.card, recipe={**listing.card.recipe, **recipe}, pixel_size_um=rule.mpp)
-
-    def finish(results: list[SlideResult]) -> Card:
-        for result in results:
-            for note in result.notes:
-                listing.problems.note(note)
-            if result.problem:
-                listing.problems.bad(result.problem, file=result.quality["slide"])
-        return complete_card(listing, Counter())
-
-    return cut_slides(listing.slides, rule, listing.card, target, finish, quality=listing.quality, progress=progress)

@@ -27,7 +27,8 @@ from medcore.data.images import SUFFIXES
 from medcore.data.patchset import PatchSet
 from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.files import image_files
-from medcore.data.source import is_phantom
+from medcore.data.slides.reader import find_slides
+from medcore.data.source import find_source, is_phantom
 from medcore.errors import MedcoreError
 from medcore.evaluation.features import Familiarity
 from medcore.evaluation.predict import FileBatch, ahead, auto_batch_size, place_model, stream_files
@@ -298,6 +299,7 @@ def read_as_trained(manifest: dict[str, Any], source: str | PathLike[str], *, on
             channels=channels,
             policy=recipe.get("policy", "resize"),
             overlap=recipe.get("overlap", 0),
+            mpp=recipe.get("pixel_size_um") if find_slides(find_source(source)) else None,
             on_error=on_error,
             **decode_options(recipe).to_dict(),
         )

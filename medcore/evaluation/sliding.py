@@ -30,11 +30,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from medcore.data.npzfile import atomic_path
+from medcore.data.sizes import WHITE
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import PIXELS_PER_BATCH, place_model
 from medcore.models.unet import SegmentationModel
 
 DIHEDRAL = 8  # flips and quarter turns of a square
+CERTAIN = 20.0  # logit of the background where a tile is white
 FLOOR = 1e-3  # smallest weight of a pixel, per side
 
 
@@ -108,6 +110,7 @@ def predict_large(
     window: Window | None = None,
     *,
     probabilities: str | PathLike[str] | None = None,
+    skip_white: bool = False,
     progress: bool = False,
 ) -> np.ndarray:
     """Classes of an image of any size, written strip by strip; memory holds one row of tiles.
@@ -115,6 +118,7 @@ def predict_large(
     Args:
         pixels: uint8, for instance memory-mapped. **Shape** ``(H, W, C)``.
         out: ``.npy`` file for the classes, uint8, written whole or not at all.
+        skip_white: Tiles that are white all over are the background (class 0) without being computed.
         probabilities: ``.npy`` file for the probabilities as uint8, 255 = 1, **Shape** ``(H, W, K)``; None writes none.
 
     Returns:
@@ -123,7 +127,9 @@ def predict_large(
     window = window or Window()
     check_image(pixels, model)
     height, width = pixels.shape[:2]
-    strips = blended_strips(logits_function(model, window), pixels, window, model.classes, stride=model.stride)
+    function = logits_function(model, window)
+    function = _but_white(function, model.classes) if skip_white else function
+    strips = blended_strips(function, pixels, window, model.classes, stride=model.stride)
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=height, disable=not progress, unit="row", leave=False))
         labels = stack.enter_context(growing_npy(out, (height, width)))
@@ -203,6 +209,20 @@ def logits_function(model: SegmentationModel, window: Window) -> Callable[[np.nd
         return torch.stack(found).mean(0)
 
     return lambda tiles: place.run(answer, tiles)
+
+
+def _but_white(function: Callable[[np.ndarray], np.ndarray], classes: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The same function, which is not asked about tiles that are white all over."""
+
+    def answer(tiles: np.ndarray) -> np.ndarray:
+        busy = np.array([tile.min() < WHITE for tile in tiles])
+        logits = np.zeros((len(tiles), classes, *tiles.shape[1:3]), np.float32)
+        logits[~busy, 0] = CERTAIN
+        if busy.any():
+            logits[busy] = function(tiles[busy])
+        return logits
+
+    return answer
 
 
 def turn(images: Tensor, number: int) -> Tensor:

@@ -19,7 +19,7 @@ from medcore.data.readers.nct_crc import is_nct_crc, read_nct_crc
 from medcore.data.readers.pairs import refuse_boxes
 from medcore.data.readers.quironhelico import is_quironhelico, read_quironhelico
 from medcore.data.readers.segmentation import is_segmentation, read_segmentation
-from medcore.data.readers.slides import find_slides, read_slides
+from medcore.data.slides.reader import find_slides, read_slides
 from medcore.errors import MedcoreError
 
 Reader = Callable[..., Listing]

@@ -173,7 +173,7 @@ def _checked_mpp(path: Path, mpp: tuple[float | None, float | None] | None) -> t
 
 
 def is_slide(path: Path) -> bool:
-    """Whether a file is a whole slide: by its ending; a TIFF when it is tiled, and a pyramid or very large."""
+    """Whether a file is a whole slide: by its ending; a TIFF when it is tiled and a pyramid."""
     if path.suffix.lower() in ALWAYS:
         return True
     if path.suffix.lower() not in (".tif", ".tiff"):
@@ -186,6 +186,6 @@ def is_slide(path: Path) -> bool:
             page: Any = tiff.pages[0]
             tiled = bool(page.is_tiled)
             levels = len(tiff.series[0].levels) if tiff.series else 1
-            return tiled and (levels > 1 or page.imagelength * page.imagewidth > 1 << 26)
+            return tiled and levels > 1
     except Exception:  # broken: who opens it names it
         return tiled

@@ -24,7 +24,7 @@ MPP = 8.0  # microns per pixel of the masks
 MOST_PIXELS = 1 << 24  # of the masks; larger slides get coarser ones
 DENSITY = (0.04, 0.12)  # bounds of Otsu's threshold on optical density (decimal logarithm) above the glass
 SMALLEST_MM2 = 0.004  # specks below and holes below this are no tissue and no glass
-FOLD = 2.0  # times the usual density of the slide's tissue
+FOLD = 1.8  # times the usual density of the slide's tissue
 SHARP = 0.05  # sharpness of a tile under which it counts as blurred
 
 
@@ -111,7 +111,7 @@ def find_tissue(slide: Slide, mpp: float = MPP) -> Tissue:
     smallest = max(1, round(SMALLEST_MM2 * 1e6 / mpp**2))
     tissue = _cleaned((smooth > threshold) & ~pen, smallest) & ~pen
     usual = float(np.median(smooth[tissue])) if tissue.any() else 0.0
-    fold = tissue & (ndimage.gaussian_filter(density, 12.0 / mpp) > FOLD * usual) if usual else np.zeros_like(tissue)
+    fold = tissue & (smooth > FOLD * usual)
     fold = remove_small_objects(fold, max_size=smallest // 2)
     tall, wide = tissue.shape
     return Tissue(overview, tissue, pen, fold, (width / wide, height / tall), mpp, threshold)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from medcore.data import sizes
 from medcore.data.card import Card
 from medcore.data.formats import SUFFIXES
 from medcore.data.readers.columns import ROLES, clean_labels, clean_patients, find_columns
@@ -24,10 +26,11 @@ from medcore.data.readers.names import role_of, split_name
 from medcore.data.readers.tables import Table, is_missing, read_table, typed
 from medcore.data.slides.annotations import ENDINGS, IGNORED, read_drawing
 from medcore.data.slides.slide import ALWAYS, is_slide
-from medcore.data.slides.tiles import SlideRow
+from medcore.data.slides.tiles import Run, SlideResult, SlideRow, TileRule, cut_slides, one_by_one
 from medcore.errors import MedcoreError
 
 _TIFF = (".tif", ".tiff")
+FACTS = "phantom.json"  # marks a folder of slides that were drawn
 OUTSIDE = "background"  # class of what is not drawn on, in masks
 LOOKED_AT = 8  # of the largest TIFF files, to tell slides from pictures
 ALIKE = 0.02  # share by which pixel sizes may differ and count as one
@@ -120,6 +123,7 @@ def _card(path: Path, names: list[str], recipe: dict[str, Any], *, known: bool) 
         group="patient" if known else "image",
         case="patch",
         patients_known=known,
+        synthetic=(path / FACTS).is_file(),
         recipe=recipe,
     )
 
@@ -191,9 +195,9 @@ def _rows_of_table(
     encoding: str | None,
 ) -> tuple[list[SlideRow], list[str]]:  # fmt: skip
     known = _finder(files, path.parent)
-    table = find_columns(
-        read_table(path, encoding=encoding), asked, problems, lambda cell: cell.casefold() in known, lambda _: False
-    )
+    table = read_table(path, encoding=encoding)
+    table.header = ["image" if name.lower() == "slide" and "image" not in asked else name for name in table.header]
+    table = find_columns(table, asked, problems, lambda cell: cell.casefold() in known, lambda _: False)
     if "image" not in table.header:
         raise MedcoreError(
             f"{path}: no column names the slides of its folder; add one, or say which: --column image=NAME"
@@ -317,3 +321,44 @@ def _common_mpp(rows: list[SlideRow]) -> float:
             "tiles are cut: --mpp (Python: mpp=...)"
         )
     return round(float(low), 4)
+
+
+def prepare_slides(
+    listing: SlideListing,
+    target: Path | None,
+    policy: str,
+    complete: Callable[[Listing, Counter[str]], Card],
+    *,
+    size: Any,
+    channels: int,
+    overlap: int,
+    progress: bool,
+    run: Run = one_by_one,
+) -> Card:
+    """Cut the slides of a listing into ``target`` (None: read all, write nothing).
+
+    Args:
+        complete: From the listing and conversions to the card with what was left out.
+        run: How slides are worked on, as in ``cut_slides``.
+
+    Raises:
+        MedcoreError: As ``cut_slides``; or a policy that has no meaning here.
+    """
+    if policy not in ("resize", "tile"):
+        raise MedcoreError(f"policy={policy!r} has no meaning for whole slides: they are cut into tiles")
+    rule = TileRule(size=sizes.parse_size(size or sizes.DEFAULT_SIZE), overlap=overlap, **listing.rule)
+    recipe = {"policy": "tile", "scaled_or_cut": True, "size": list(rule.size), "channels": channels,
+              "overlap": overlap, "mpp": rule.mpp}  # fmt: skip
+    listing.card = replace(listing.card, recipe={**listing.card.recipe, **recipe}, pixel_size_um=rule.mpp)
+
+    def finish(results: list[SlideResult]) -> Card:
+        for result in results:
+            for note in result.notes:
+                listing.problems.note(note)
+            if result.problem:
+                listing.problems.bad(result.problem, file=result.quality["slide"])
+        return complete(listing, Counter())
+
+    return cut_slides(
+        listing.slides, rule, listing.card, target, finish, quality=listing.quality, progress=progress, run=run
+    )
