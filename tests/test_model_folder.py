@@ -22,6 +22,7 @@ import medcore
 from medcore.data.phantoms import PHANTOMS
 from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import interval
+from medcore.evaluation.predict import place_model
 from medcore.evaluation.predictor import equip
 from medcore.evaluation.scores import Scores
 from medcore.evaluation.selective import choose_rejection, fit_conformal
@@ -33,7 +34,8 @@ from medcore.reporting.results import Data, Results
 from medcore.studies.anomaly.detector import write_detector
 from medcore.studies.anomaly.study import AnomalyChoices, AnomalyStudy
 from medcore.studies.diagnosis.choices import DiagnosisChoices
-from medcore.studies.diagnosis.model import chain_of
+from medcore.studies.diagnosis.learner import ERRORS
+from medcore.studies.diagnosis.model import DiagnosisModel, chain_of
 from medcore.studies.diagnosis.study import DiagnosisStudy
 from medcore.studies.validation.mix import describe_mix
 from medcore.training import checkpoint
@@ -184,6 +186,26 @@ def test_decisions_are_those_of_the_rule_applied_by_hand(made):
     assert (table["decision"] == (table["score"] >= rule.patient.point.threshold)).all()
     stated = 1 / (1 + np.exp(-(rule.patient.probability.slope * table["score"] + rule.patient.probability.offset)))
     assert np.allclose(table["probability"], stated)
+
+
+def test_a_network_that_decides_travels_in_the_chain_and_scores_as_in_the_study(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDCORE_DATA", str(tmp_path / "data"))
+    patches = PHANTOMS["phantom-helico"](patients=60, windows_per_patient=4, size=32)
+    choices = DiagnosisChoices(size=16, epochs=1, folds=3, attention_epochs=1, fewest_other_windows=10**6)
+    study = DiagnosisStudy(patches, choices)
+    plain, _ = chain_of(study)
+    window = replace(plain.rule.window, score=ERRORS["ssim"], threshold=0.3)
+    trained = study.tester.autoencoder(study.nobody)
+    model = replace(plain, rule=replace(plain.rule, window=window), forest=None, network=trained.model)
+    model.manifest["precision"] = str(place_model(trained.model, None, "auto").precision)
+    loaded = DiagnosisModel.load(model.save(tmp_path / "model", trained.folder))
+    errors = study.tester.judged(study.nobody)[0][:, 0]
+    assert np.allclose(loaded.window_scores(study.patches)[study.cohort.rows], errors, atol=2e-6)
+    payload = bytearray((tmp_path / "model/network/model.safetensors").read_bytes())
+    payload[-1] ^= 1
+    (tmp_path / "model/network/model.safetensors").write_bytes(payload)
+    with pytest.raises(MedcoreError, match="model.safetensors is damaged"):
+        medcore.load(tmp_path / "model")
 
 
 def test_a_detector_decides_by_its_threshold_and_evaluates_as_scikit_learn(made):

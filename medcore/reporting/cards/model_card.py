@@ -86,16 +86,18 @@ def _details(results: Results, manifest: dict[str, Any], task: str) -> list[str]
     torch = env.get("packages", {}).get("torch", "unknown")
     spec = manifest.get("architecture") or {}
     what = f"{spec['family']} ({spec['args'].get('name', spec['family'])})" if spec else "a chain of rules"
+    weights, origin = "Weights start at random", manifest.get("weights_from")
+    if origin:
+        weights = f"Weights start from {origin['source']} (sha256 {str(origin['sha256'])[:12]})"
     if task == "diagnosis":
         rule = manifest["rule"]
         what = f"window score “{rule['window']['score']}”, aggregated by “{rule['aggregation']}”"
-    origin = manifest.get("weights_from")
-    weights = f"start from {origin['source']} (sha256 {str(origin['sha256'])[:12]})" if origin else "start at random"
+        weights = "Everything that is learnt starts anew"
     lines = [
         f"- **What it is**: {what}; it {USES[task]}.",
         f"- **Made by**: notebook {results.notebook}, medcore {manifest['medcore']}, {results.started[:10]}.",
         f"- **Code**: commit {env.get('commit') or 'unknown'}; torch {torch}.",
-        f"- **Licence**: code MIT. Weights {weights}; the licence of the training data applies to them: "
+        f"- **Licence**: code MIT. {weights}; the licence of the training data applies to what was learnt: "
         f"{_plain(results.data.licence)}.",
     ]
     return lines + [f"- **Seed**: {results.parameters.get('seed')}; every parameter stands in the report of the run."]

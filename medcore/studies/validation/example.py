@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ def example_model(
     temperature = fit_temperature(logs).value
     scores = study.score(network, study.test, temperature=temperature)
     estimates = [interval(scores, name) for name in study.choices.metrics] + calibration_estimates(scores)
-    told = {"notebook": "07_external_validation", "data": HOME, "mix": describe_mix(study.patches),
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    told = {"notebook": "07_external_validation", "started": now, "data": HOME, "mix": describe_mix(study.patches),
             "estimates": [one.as_dict() for one in estimates]}  # fmt: skip
     familiar = Familiarity.learn(network, study.train, study.validation).as_dict()
     target = folder / checkpoint.PUBLISHED
