@@ -1,7 +1,6 @@
 """Cross-prediction: no patient judges itself, nothing is chosen on held-out images, order kept. Variants, subgroups."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from training_toys import toy_config, toy_set
@@ -12,6 +11,7 @@ from medcore.data.splits import Fold, patient_folds
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.baselines import run_baselines
 from medcore.evaluation.estimate import Estimate, not_estimable
+from medcore.evaluation.intervals import group_gap
 from medcore.evaluation.predict import predict
 from medcore.evaluation.scores import Scores
 from medcore.models.classifier import build_classifier
@@ -127,7 +127,7 @@ def test_variants_are_not_compared_on_test_data() -> None:
         compare_variants({"plain": {}}, lambda: value(0.5, "test"))
 
 
-def test_subgroups_agree_with_a_hand_count() -> None:
+def test_subgroups_of_few_patients_are_named_and_bands_hold_everybody() -> None:
     rng = np.random.default_rng(0)
     patient = np.arange(12) // 4
     table = {"label": np.arange(12) % 2, "patient": patient, "split": ["test"] * 12, "age": np.arange(12) + 0.5}
@@ -137,10 +137,53 @@ def test_subgroups_agree_with_a_hand_count() -> None:
     )
     scores = Scores.from_set(ps, np.stack([np.linspace(0, 1, 12), np.linspace(1, 0, 12)], 1))
     found = subgroup_table(scores, ps, ["sex", "age"], metric="accuracy")
-    right = pd.Series(scores.predicted == scores.truth).groupby(ps.column("sex")).mean()
-    for row in found[found.column == "sex"].itertuples():
-        assert row.estimate.value == pytest.approx(right[row.group])
+    assert all(one.value is None for one in found["estimate"])  # one or two lesions a group
+    assert found["lesions"].tolist()[:2] == [1, 2] and found["note"].str.contains("too few to judge").all()
     bands = found[found.column == "age"]
-    assert len(bands) == 3 and bands["n"].sum() == 12 and found["lesions"].tolist()[:2] == [1, 2]
+    assert len(bands) == 3 and bands["n"].sum() == 12
     with pytest.raises(MedcoreError, match="'scanner'"):
         subgroup_table(scores, ps, ["scanner"])
+
+
+def grouped(rng: np.random.Generator, *, gap: float = 0.0, patients: int = 40) -> tuple[PatchSet, Scores]:
+    """Patients of two sites, some with images at both; right answers are rarer at site b by ``gap``."""
+    patient = np.repeat(np.arange(patients), rng.integers(4, 14, patients))
+    site = np.where(rng.random(len(patient)) < np.where(patient % 2, 0.9, 0.1), "b", "a")
+    label = rng.integers(0, 2, len(patient))
+    ease = 0.8 + rng.normal(0, 0.08, patients)[patient] - gap * (site == "b")
+    answer = np.where(rng.random(len(patient)) < ease, label, 1 - label)
+    table = {"label": label, "patient": [f"P{n}" for n in patient], "split": ["test"] * len(patient), "site": site}
+    pixels = np.zeros((len(patient), 4, 4, 3), np.uint8)
+    ps = PatchSet.from_arrays(pixels, table, Card("toy", classes=["well", "ill"]))
+    return ps, Scores.from_set(ps, np.eye(2)[answer])
+
+
+def test_a_gap_is_the_group_minus_the_others_and_the_lowest_group_is_named() -> None:
+    ps, scores = grouped(np.random.default_rng(3), gap=0.15)
+    found = subgroup_table(scores, ps, ["site"], metric="accuracy").set_index("group")
+    right, ill, site = scores.predicted == scores.truth, scores.truth == 1, ps.column("site")
+    for name in "ab":
+        here = site == name
+        assert found.loc[name, "estimate"].value == pytest.approx(right[here].mean())
+        assert found.loc[name, "gap"].value == pytest.approx(right[here].mean() - right[~here].mean())
+        opportunity = right[here & ill].mean() - right[~here & ill].mean()
+        assert found.loc[name, "sensitivity gap"].value == pytest.approx(opportunity)
+    assert found.loc["b", "note"].startswith("lowest of its column") and "lowest" not in found.loc["a", "note"]
+    one, other = found.loc["a", "gap"], found.loc["b", "gap"]
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low)) and one.low > 0
+
+
+def test_the_interval_of_a_gap_keeps_its_promise_where_counting_images_would_not_be_paired() -> None:
+    rng, held = np.random.default_rng(11), 0
+    for _ in range(300):
+        ps, scores = grouped(rng, gap=0.1)
+        found = group_gap(scores, ps.column("site") == "b", "accuracy")
+        held += found.low <= -0.1 <= found.high
+    assert 0.92 <= held / 300 <= 0.98
+
+
+def test_a_side_without_a_class_has_no_gap() -> None:
+    ps, scores = grouped(np.random.default_rng(0))
+    found = group_gap(scores, scores.truth == 1, "accuracy")
+    assert found.value is None and "no case of well" in found.note
+    assert group_gap(scores, np.ones(len(ps), bool), "accuracy").note == "there are no other cases"

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.estimate import Estimate, printed_p
+from medcore.evaluation.estimate import Estimate, not_estimable, printed_p
 from medcore.evaluation.measures import Measure, difference, measure
 from medcore.evaluation.proportions import extreme_limits, wilson_limits
 from medcore.evaluation.resampling import (
@@ -231,6 +231,37 @@ def paired_difference(
     one, other = (measure(cases, metric, found, positive) for cases, found in zip((first, second), given, strict=True))
     both = difference(one, other)
     return estimate(both, Construction(level, method, resamples, seed), first.unit, first.side)
+
+
+def group_gap(scores: Scores, inside: np.ndarray, metric: str, *, level: float = 0.95) -> Estimate:
+    """A metric in a group minus the same metric in all other cases, patients resampled together.
+
+    A patient may have cases on both sides. A class that one side lacks leaves the gap without value.
+
+    Args:
+        inside: Which cases are of the group. **Shape** ``(N,)`` bool.
+    """
+    group, patients = group_index(scores.patient)
+    sides = [np.asarray(inside, dtype=bool), ~np.asarray(inside, dtype=bool)]
+    name, unit, split = f"{metric}_gap", scores.unit, scores.side
+    for side in sides:
+        lacking = [kind for k, kind in enumerate(scores.classes) if not (scores.truth[side] == k).any()]
+        if lacking or not side.any():
+            why = f"one side has no case of {lacking[0]}" if side.any() else "there are no other cases"
+            return not_estimable(name, why, n=len(scores), unit=unit, split=split, level=level)
+    measures = [measure(scores.select(side), metric) for side in sides]
+    own = [np.unique(group[side]) for side in sides]  # the patients of a side, in the order of its own measure
+    parts: dict[str, np.ndarray] = {}
+    for side, one, where in zip(sides, measures, ("", " (others)"), strict=True):
+        for kind, part in one.parts.items():
+            parts[kind + where] = np.zeros(len(scores), bool)
+            parts[kind + where][side] = part
+    first, second = (one.statistic for one in measures)
+    gap = Measure(
+        name, lambda weights: first(weights[:, own[0]]) - second(weights[:, own[1]]), group, patients, None, parts,
+        len(scores),
+    )  # fmt: skip
+    return estimate(gap, Construction(level), unit, split)
 
 
 def mean_interval(

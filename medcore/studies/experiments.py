@@ -16,6 +16,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,8 @@ from medcore.data.splits import Fold, group_names, unit_of
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.baselines import run_baselines
 from medcore.evaluation.comparison import Comparison, compare_methods
-from medcore.evaluation.estimate import Estimate
-from medcore.evaluation.intervals import interval
+from medcore.evaluation.estimate import Estimate, not_estimable
+from medcore.evaluation.intervals import FEW_PATIENTS, group_gap, interval
 from medcore.evaluation.predict import predict
 from medcore.evaluation.scores import Scores
 from medcore.training.checkpoint import load_checkpoint
@@ -229,31 +230,47 @@ def compare_variants(
 def subgroup_table(
     scores: Scores, patches: PatchSet, columns: Sequence[str], *, metric: str = "balanced_accuracy"
 ) -> pd.DataFrame:
-    """A metric for each value of some columns of the table, with n and interval.
+    """A metric for each value of some columns of the table, with n and interval, and how far it is from the others.
 
     Args:
         scores: What the model said about the images of ``patches``, in their order.
         patches: The set, for its columns. Numbers with many values (an age) are cut into thirds.
 
     Returns:
-        Columns ``column, group, n``, the set's unit in the plural, ``estimate, note``.
+        Columns ``column, group, n``, the set's unit in the plural, ``estimate``, ``gap`` (the group minus all others,
+        patients resampled together), with two classes ``sensitivity gap`` (the equal-opportunity difference) and
+        ``note``, which also marks the lowest group of each column. Groups of fewer than five patients are named only.
 
     Raises:
         MedcoreError: A column does not exist, or lengths differ.
     """
     if len(scores) != len(patches):
         raise MedcoreError(f"subgroup_table: {len(scores)} scores for {len(patches)} images")
-    units, rows = group_names(patches), []
+    units, rows, unit = group_names(patches), [], unit_of(patches)
     for column in columns:
         values = _groups_of(patches.column(column))
+        part = []
         for group in sorted(set(values.tolist())):
             inside = values == group
-            found = interval(scores.select(inside), metric)
-            rows.append(
-                {"column": column, "group": group or "(unknown)", "n": int(inside.sum()),
-                 f"{unit_of(patches)}s": len(set(units[inside])), "estimate": found, "note": found.note}
-            )  # fmt: skip
+            count = len(set(units[inside]))
+            row = {"column": column, "group": group or "(unknown)", "n": int(inside.sum()), f"{unit}s": count}
+            part.append(row | _of_group(scores, inside, metric, f"{count} {unit}(s): too few to judge", count))
+        known = [row["estimate"].value for row in part if row["estimate"].value is not None]
+        for row in part:
+            if len(known) > 1 and row["estimate"].value == min(known):
+                row["note"] = "; ".join(text for text in ("lowest of its column", row["note"]) if text)
+        rows += part
     return pd.DataFrame(rows)
+
+
+def _of_group(scores: Scores, inside: np.ndarray, metric: str, few: str, count: int) -> dict[str, Any]:
+    """What stands in a row of :func:`subgroup_table` on one group."""
+    gaps = {"gap": metric} | ({"sensitivity gap": "sensitivity"} if len(scores.classes) == 2 else {})
+    if count < FEW_PATIENTS:
+        unknown = not_estimable(metric, few, n=int(inside.sum()), unit=scores.unit, split=scores.side)
+        return {"estimate": unknown, **dict.fromkeys(gaps, unknown), "note": few}
+    found = interval(scores.select(inside), metric)
+    return {"estimate": found, **{name: group_gap(scores, inside, of) for name, of in gaps.items()}, "note": found.note}
 
 
 def _groups_of(values: np.ndarray) -> np.ndarray:
