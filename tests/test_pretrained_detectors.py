@@ -7,7 +7,7 @@ from sklearn.covariance import ledoit_wolf
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.evaluation.intervals import interval
-from medcore.studies.anomaly.pretrained import DETECTORS, mahalanobis, nearest_neighbours
+from medcore.studies.anomaly.pretrained import DETECTORS, from_neighbours, from_the_mean
 from medcore.studies.anomaly.study import AnomalyChoices, AnomalyStudy
 
 
@@ -21,7 +21,7 @@ def test_neighbours_are_the_five_nearest_by_brute_force(normal: np.ndarray) -> N
     scale = normal.std(0) + 1e-6
     apart = np.sqrt((((others[:, None] - normal[None]) / scale) ** 2).sum(2))
     expected = np.sort(apart, 1)[:, :5].mean(1)
-    np.testing.assert_allclose(nearest_neighbours(normal)(others), expected)
+    np.testing.assert_allclose(from_neighbours(normal)(others), expected)
 
 
 def test_the_mahalanobis_distance_is_that_of_the_shrunk_covariance(normal: np.ndarray) -> None:
@@ -30,7 +30,7 @@ def test_the_mahalanobis_distance_is_that_of_the_shrunk_covariance(normal: np.nd
     covariance, _ = ledoit_wolf((normal - normal.mean(0)) / scale, assume_centered=True)
     gap = (others - normal.mean(0)) / scale
     expected = np.sqrt(np.einsum("nd,de,ne->n", gap, np.linalg.inv(covariance), gap))
-    np.testing.assert_allclose(mahalanobis(normal)(others), expected)
+    np.testing.assert_allclose(from_the_mean(normal)(others), expected)
 
 
 def test_a_study_compares_the_detector_that_ranks_validation_cases_best(

@@ -28,7 +28,7 @@ Detector = Callable[[np.ndarray], np.ndarray]
 """From features, **Shape** ``(N, D)``, to how strange each image is, **Shape** ``(N,)``."""
 
 
-def nearest_neighbours(normal: np.ndarray) -> Detector:
+def from_neighbours(normal: np.ndarray) -> Detector:
     """Mean distance to the five nearest of the normal images, each feature scaled by their spread."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -37,7 +37,7 @@ def nearest_neighbours(normal: np.ndarray) -> Detector:
     return lambda values: known.kneighbors((values - mean) / spread)[0].mean(1)
 
 
-def mahalanobis(normal: np.ndarray) -> Detector:
+def from_the_mean(normal: np.ndarray) -> Detector:
     """Distance from the normal mean under the shrunk covariance of Ledoit and Wolf."""
     from sklearn.covariance import LedoitWolf
 
@@ -46,7 +46,7 @@ def mahalanobis(normal: np.ndarray) -> Detector:
     return lambda values: np.sqrt(fitted.mahalanobis((values - mean) / spread))
 
 
-DETECTORS = {"nearest neighbours": nearest_neighbours, "Mahalanobis distance": mahalanobis}
+DETECTORS = {"nearest neighbours": from_neighbours, "Mahalanobis distance": from_the_mean}
 
 
 def pretrained_scores(encoder: Classifier, sides: Sides, choices: AnomalyChoices) -> dict[str, tuple[Scores, Scores]]:
