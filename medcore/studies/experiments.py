@@ -249,7 +249,7 @@ def subgroup_table(
     units, rows, unit = group_names(patches), [], unit_of(patches)
     for column in columns:
         values = _groups_of(patches.column(column))
-        part = []
+        part: list[dict[str, Any]] = []
         for group in sorted(set(values.tolist())):
             inside = values == group
             count = len(set(units[inside]))
