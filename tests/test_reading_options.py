@@ -98,8 +98,8 @@ def test_audit_train_and_reports_read_as_told(tmp_path: Path, tmp_data: Path, mo
     monkeypatch.setattr(
         "medcore.reporting.runner.run_notebooks", lambda planned, **_: read.extend(planned.values()) or []
     )
-    told = run.invoke(cli, ["reports", "06", "--data", root, "--encoding", "cp1252", "--size", "12"])
-    assert told.exit_code == 0 and read[0]["size"] == 12, told.output
+    told = run.invoke(cli, ["reports", "06", "--data", root, "--encoding", "cp1252", "--size", "16"])
+    assert told.exit_code == 0 and read[0]["size"] == 16, told.output
     assert PatchSet.open(read[0]["data"]).classes == ["früh", "spät"]
     assert run.invoke(cli, ["reports", "06", "--encoding", "cp1252"]).exit_code != 0
 
