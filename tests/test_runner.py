@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from report_samples import sample_notebook, sample_results
 
 from medcore.data import parallel
 from medcore.errors import MedcoreError
-from medcore.reporting import environment
+from medcore.reporting import environment, worker
 from medcore.reporting import status as autopsy
 from medcore.reporting.folders import begin, sole_writer
 from medcore.reporting.progress import ConsoleProgress
@@ -35,6 +35,8 @@ SOURCES = {
     "killed": "os.kill(os.getpid(), 9)",
     "exits": "os._exit(3)",
     "memory": "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\nlarge = bytearray(8 << 30)",
+    "draws": "import numpy as np\nimport matplotlib.pyplot as plt\nprint(np.random.rand())\nplt.plot([1, 2]);",
+    "draws_too": "import numpy as np\nprint(np.random.rand())",
 }
 SLOW = pytest.mark.slow
 IMPORTS = "import os, resource, time"
@@ -58,7 +60,9 @@ def endings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """One run over notebooks that end in different ways; a folder's name is as hostile as a file system allows."""
     place = tmp_path_factory.mktemp("nb {x} <b>&'\"")
     notebooks = {write_notebook(place, name, source): {"x": 2} for name, source in SOURCES.items()}
-    outcomes = run_notebooks(notebooks, out=place / "out", jobs=3, progress=False)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("MPLBACKEND", raising=False)  # as in a shell: the tests' own is inherited by kernels
+        outcomes = run_notebooks(notebooks, out=place / "out", jobs=3, progress=False)
     return {outcome.notebook.stem: outcome for outcome in outcomes}
 
 
@@ -109,6 +113,38 @@ def test_parameters_arrive_and_kernels_share_the_cores(endings: dict[str, Outcom
     assert f"threads {min(share, int(os.environ.get('OMP_NUM_THREADS', share)))} " in said
     assert said.strip().endswith(f" {folder.name}"), "a name as it is after the rename, and no path of this machine"
     assert str(folder.parent) not in said and "partial" not in said
+
+
+def test_kernels_of_one_origin_are_kernels_of_their_own(endings: dict[str, Outcome]) -> None:
+    """Forked from a process that has imported numpy and matplotlib: figures show, and unseeded draws differ."""
+    outputs = {}
+    for name in ("draws", "draws_too"):
+        folder = endings[name].folder
+        assert folder is not None
+        outputs[name] = nbformat.read(folder / "notebook.ipynb", as_version=4).cells[3].outputs
+    assert outputs["draws"][0].text != outputs["draws_too"][0].text
+    assert "image/png" in outputs["draws"][1].data
+
+
+@pytest.mark.parametrize("lost", ["no forks here", "the origin was killed"])
+def test_where_nothing_can_be_forked_a_worker_starts_by_itself(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if lost == "no forks here":
+        monkeypatch.setattr(worker, "FORKS", False)
+    with closing(worker.Workers({})) as workers:
+        if workers.nest is not None:
+            workers.nest.kill()
+            workers.nest.wait()
+        process = workers.start({})
+        assert isinstance(process, subprocess.Popen)
+        process.communicate(json.dumps({"folder": "/nowhere"}), timeout=60)
+        assert process.returncode
+
+
+def test_only_known_libraries_are_imported_before_a_fork(tmp_path: Path) -> None:
+    cells = ["import os\nimport numpy as np, mine", "import torch.nn\nfrom medcore import fit", "%magic\nimport pandas"]
+    every = [*map(new_code_cell, cells), new_markdown_cell("import scipy")]
+    nbformat.write(new_notebook(cells=every), tmp_path / "x.ipynb")
+    assert worker.imports_of([tmp_path / "x.ipynb"]) == ["import torch.nn", "from medcore import fit"]
 
 
 def test_nothing_partial_is_left(endings: dict[str, Outcome]) -> None:

@@ -10,13 +10,11 @@ import json
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,7 +43,7 @@ from medcore.reporting.results import (
     write_results,
 )
 from medcore.reporting.status import KEY, Outcome, Verdict, oom_kills, verdict_of
-from medcore.reporting.worker import LOG
+from medcore.reporting.worker import LOG, Workers, imports_of
 
 
 def finish(
@@ -84,7 +82,7 @@ def _write(partial: Path, executed: dict[str, Any], results: Results, name: str)
     """Write notebook, results, report and thumbnail; returns what must be said about it."""
     (partial / RUN_NOTEBOOK).write_text(nbformat.writes(nbformat.from_dict(executed)), encoding="utf-8")
     try:
-        body = write_body(executed, unit=results.data.unit)
+        body = write_body(executed, unit=results.data.unit, listed=bool(results.parameters))
         if body.narrative.undescribed:
             results.warnings.append(f"Images without a description: {'; '.join(body.narrative.undescribed)}.")
         page = body_page(body, results, name)
@@ -154,6 +152,7 @@ def _places(partial: Path, folder: Path, parameters: dict[str, Any]) -> dict[str
 RUN_FOLDER_VARIABLE = "MEDCORE_RUN_DIR"
 # nothing telephones home; whoever sets one of these decides
 OFFLINE = {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+QUIET = {"JUPYTER_PLATFORM_DIRS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 OVERTIME = 120.0  # seconds after a notebook's own limit until its process is ended from outside
 
 
@@ -185,8 +184,10 @@ def run_notebooks(
         for path in planned:
             refuse_foreign(out / path.stem)
         jobs = max(1, min(jobs, len(planned)))
-        crew = _Crew(out, jobs, timeout, kernel_environment(thread_share(jobs)), ConsoleProgress(jobs, progress))
-        outcomes = crew.run(planned)
+        quiet = {name: os.environ.get(name, value) for name, value in OFFLINE.items()} | QUIET
+        with closing(Workers(kernel_environment(thread_share(jobs)) | quiet, imports_of(planned))) as workers:
+            crew = _Crew(out, jobs, timeout, workers, ConsoleProgress(jobs, progress))
+            outcomes = crew.run(planned)
         crew.progress.ended.set()
         _write_overviews(out, pdf, outcomes, crew.progress)
     return outcomes
@@ -212,12 +213,12 @@ class _Crew:
     """The processes at work: what they share, and how all of them are told to stop."""
 
     def __init__(
-        self, out: Path, jobs: int, timeout: float | None, environment: dict[str, str], progress: ConsoleProgress
+        self, out: Path, jobs: int, timeout: float | None, workers: Workers, progress: ConsoleProgress
     ) -> None:
         self.out, self.jobs, self.timeout, self.progress = out, jobs, timeout, progress
-        self.environment = environment
+        self.workers = workers
         self.stopping = threading.Event()
-        self.processes: set[subprocess.Popen[str]] = set()
+        self.processes: set[Any] = set()
         self.slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(jobs):
             self.slots.put(slot)
@@ -260,18 +261,8 @@ class _Crew:
         told = None
         cell = None
         job = {"notebook": str(notebook.resolve()), "parameters": parameters, "folder": str(partial)}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "medcore.reporting.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-            env=os.environ | self.environment | gpu_for(slot, self.jobs) | _kernel_variables(partial),
-            start_new_session=True,  # Ctrl-C reaches us first; we pass it on
-        )
+        process = self.workers.start(gpu_for(slot, self.jobs) | {RUN_FOLDER_VARIABLE: str(partial)})
         self.processes.add(process)
-        assert process.stdin is not None and process.stdout is not None
         limit = threading.Timer((self.timeout or 0) + OVERTIME, process.kill)
         if self.timeout:
             limit.start()
@@ -302,12 +293,6 @@ class _Crew:
         memory = oom_kills() > kills
         why = "the system killed it for lack of memory" if memory else "the process that ran it was killed"
         return told or Verdict("out of memory" if memory else "killed", cell, why)
-
-
-def _kernel_variables(partial: Path) -> dict[str, str]:
-    quiet = {name: os.environ.get(name, value) for name, value in OFFLINE.items()}
-    ours = {RUN_FOLDER_VARIABLE: str(partial), "JUPYTER_PLATFORM_DIRS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    return quiet | ours
 
 
 def _job(notebook: Path, parameters: dict[str, Any]) -> str:
