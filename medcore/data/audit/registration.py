@@ -3,6 +3,8 @@
 Placements are refined by Gauss–Newton steps on images of equal local contrast (turn, scale, shift). Agreement is then
 measured cell by cell, 8 × 8 cells an image: copies agree in most cells that hold any detail, while images that merely
 share a blob, an outline or a hair agree in a few. What agreement unrelated images reach is learnt from the set itself.
+The same pixels also agree in the fine detail that remains once outlines are taken away; marks that merely look the same
+(an engraved scale, a round outline) agree less there.
 
 **Reference**: Lucas & Kanade 1981, IJCAI 674–679; Baker & Matthews 2004, doi:10.1023/B:VISI.0000011205.11775.fd.
 """
@@ -20,6 +22,7 @@ from medcore.data.patchset import PatchSet
 
 ROUNDS, RASTER = 7, 2  # refining steps, and every how many pixels
 COARSE, FINE = 1.2, 0.6  # blur in pixels while refining and while measuring
+OUTLINES = 1.5  # blur in pixels whose result is taken away where fine detail is compared
 CELLS = 8
 DETAIL = 5.0  # spread in a cell (of 20 at full contrast) that counts as detail
 LEAST_AGREEMENT, LOWER_QUARTER = 0.6, 0.25  # median correlation of a copy's cells; three in four correlate by more
@@ -29,7 +32,7 @@ COMMON_IMAGES = 24  # fewer images have no mean worth the name
 LEAST_CELLS, LEAST_OVERLAP = 8, 0.3  # cells with detail, and shared part of the smaller image
 SCALES = 0.4, 2.5
 VARIETY = 0.08  # smaller over larger eigenvalue of the gradients: one straight edge fits any other
-CLOSE, CLOSE_QUARTER, MANY = 0.8, 0.7, 12  # so close an agreement with so many keypoints needs no evidence by number
+CLOSE, CLOSE_QUARTER, CLOSE_FINE, MANY = 0.8, 0.7, 0.9, 12  # so close, with so many keypoints, needs no evidence
 STRANGERS, STRANGE_PAIRS = 6, 30  # placements with so few keypoints are chance; as many are needed to learn from them
 TAIL = 0.2  # share of the unrelated pairs that tell how the rest of them thins out
 FALSE_PAIRS = 1e-4  # expected false pairs per image
@@ -40,7 +43,7 @@ def copies_among(measured: pd.DataFrame, limit: float) -> pd.DataFrame:
     """The measured pairs that share pixels, each once."""
     copies = _plausible(measured) & measured["agreement"].ge(LEAST_AGREEMENT) & measured["lower"].ge(LOWER_QUARTER)
     close = measured["agreement"].ge(CLOSE) & measured["lower"].ge(CLOSE_QUARTER) & measured["agreeing"].ge(MANY)
-    copies &= close | (evidence(measured) >= limit)
+    copies &= (close & measured["fine"].ge(CLOSE_FINE)) | (evidence(measured) >= limit)
     best = measured[copies].sort_values("agreement", ascending=False, kind="stable").drop_duplicates(["a", "b"])
     return best.sort_values(["a", "b"], ignore_index=True)[COLUMNS]
 
@@ -67,8 +70,8 @@ def learn_limit(measured: pd.DataFrame, groups: np.ndarray) -> float:
 
 
 def evidence(measured: pd.DataFrame) -> pd.Series:
-    """How much speaks for a pair: arctanh(agreement) · √cells."""
-    agreement, cells = measured["agreement"].to_numpy(dtype=float), measured["cells"].to_numpy(dtype=float)
+    """How much speaks for a pair: arctanh(agreement, or that of fine detail where it is lower) · √cells."""
+    agreement, cells = measured[["agreement", "fine"]].min(axis=1).to_numpy(), measured["cells"].to_numpy(dtype=float)
     return pd.Series(np.arctanh(np.clip(agreement, -0.99, 0.99)) * np.sqrt(cells), index=measured.index)
 
 
@@ -82,8 +85,8 @@ def measure_placements(ps: PatchSet, keypoints: Keypoints, placements: Placement
 
     Returns:
         Columns ``a``, ``b`` (rows), ``symmetry``, ``agreement`` (median correlation of cells), ``lower`` (quartile),
-        ``cells`` compared, ``overlap`` (share of the smaller one), ``scale``, ``degrees``, ``inverted``,
-        ``variety`` (of edge directions), ``agreeing`` (keypoints).
+        ``fine`` (median correlation without outlines), ``cells`` compared, ``overlap`` (share of the smaller one),
+        ``scale``, ``degrees``, ``inverted``, ``variety`` (of edge directions), ``agreeing`` (keypoints).
     """
     parts = []
     order = np.lexsort((placements.b, placements.a))
@@ -104,7 +107,7 @@ def measure_placements(ps: PatchSet, keypoints: Keypoints, placements: Placement
         for name in ("symmetry", "inverted", "agreeing"):
             table[name] = getattr(part, name)
         parts.append(table)
-    columns = [*COLUMNS, "lower", "variety", "agreeing"]
+    columns = [*COLUMNS, "lower", "fine", "variety", "agreeing"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
@@ -153,8 +156,9 @@ def _cells_agree(
     y, x = (grid.ravel() for grid in np.mgrid[0:height, 0:width].astype(np.float32))
     fixed = images.reshape(len(images), -1)[a]
     there = affine[:, :, :1] * y + affine[:, :, 1:2] * x + affine[:, :, 2:]
-    (moving,), inside = _sampled((images,), b, there)
-    moving = moving * sign[:, None]
+    detail = images - blurred(images, OUTLINES)
+    (moving, moving_detail), inside = _sampled((images, detail), b, there)
+    moving, moving_detail = moving * sign[:, None], moving_detail * sign[:, None]
     high, wide = height // CELLS, width // CELLS
 
     def cells(values: np.ndarray) -> np.ndarray:
@@ -167,18 +171,21 @@ def _cells_agree(
     usable = (count > 0.6 * high * wide) & (np.maximum(square_a, square_b) > DETAIL**2)
     usable &= usual < COMMON * np.sqrt(whole * square)
     correlation = np.where(usable, both / np.sqrt(square_a * square_b), np.nan)
+    both, square_a, square_b = _moments(cells, detail.reshape(len(images), -1)[a], moving_detail, inside)
+    fine = np.where(usable, both / np.sqrt(square_a * square_b), np.nan)
     down, right = (slope.reshape(len(images), -1)[a] for slope in np.gradient(images, axis=(1, 2)))
     steep, level, mixed = ((cells(part) * usable).sum(axis=1) for part in (down**2, right**2, down * right))
     spread = np.sqrt((steep - level) ** 2 + 4 * mixed**2)
     variety = (steep + level - spread) / np.maximum(steep + level + spread, 1e-6)
     numbers = usable.sum(axis=1)
-    correlation[numbers == 0] = -1
+    correlation[numbers == 0] = fine[numbers == 0] = -1
     grown = np.maximum(np.abs(np.linalg.det(affine[:, :, :2])), 1e-6)
     overlap = inside.mean(axis=1) * np.maximum(1, grown)  # of the smaller one
     return pd.DataFrame(
         {
             "agreement": np.nanmedian(correlation, axis=1),
             "lower": np.nanquantile(correlation, 0.25, axis=1),
+            "fine": np.nanmedian(fine, axis=1),
             "cells": numbers,
             "variety": variety,
             "overlap": np.minimum(overlap, 1),
