@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -365,13 +366,11 @@ def _common_classes(labels: np.ndarray, k: int) -> np.ndarray:
 
 def _cautions(ps: PatchSet, sides: np.ndarray, groups: np.ndarray) -> list[str]:
     """What a reader must know about this split."""
-    import pandas as pd
-
     notes = []
     unit = unit_of(ps)
     if not ps.card.patients_known and not any("NO PATIENT INFORMATION" in text for text in ps.card.warnings):
         notes.append("No patients are known: each source image was treated as one, so results may flatter.")
-    torn = pd.Series(sides).groupby(groups).nunique().gt(1).sum()
+    torn = sum(count > 1 for count in Counter(group for group, _ in set(zip(groups, sides, strict=True))).values())
     if torn:
         notes.append(f"The given split has {torn} {unit}s on more than one side; `medcore audit --fix` corrects it.")
     for side in SPLITS:

@@ -333,14 +333,9 @@ def _follow_parent() -> None:
     os._exit(1)
 
 
-def main(words: list[str]) -> None:
-    """One worker, or with the number of a socket the process that they are forked from."""
-    if not words:
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
         serve()
-    elif fork_workers(socket.socket(fileno=int(words[0])), words[1].splitlines()):
+    elif fork_workers(socket.socket(fileno=int(sys.argv[1])), sys.argv[2].splitlines()):
         sys.stdin = open(0, encoding="utf-8", closefd=False)
         serve(forked=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
