@@ -18,7 +18,7 @@ from medcore.evaluation.calibration import calibration_estimates
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.predictor import Predictor, find_images, read_as_trained
-from medcore.evaluation.scores import Scores
+from medcore.evaluation.scores import Scores, finding_scores
 from medcore.evaluation.segmenter import load_segmenter
 from medcore.evaluation.sliding import at_scale, predict_image
 from medcore.studies.anomaly.detection import detector_estimates
@@ -27,6 +27,7 @@ from medcore.studies.diagnosis.cohort import PATIENT_CLASSES
 from medcore.studies.diagnosis.model import DiagnosisModel
 from medcore.studies.diagnosis.nested import Diagnoses
 from medcore.studies.diagnosis.results import patient_estimates
+from medcore.studies.findings import findings_estimates
 from medcore.studies.segmentation.cases import IN_ONE, predict_cases, score_predictions
 from medcore.studies.segmentation.scoring import case_estimates, foreground_rows
 from medcore.training import checkpoint
@@ -141,6 +142,29 @@ class FrozenClassifier(Predictor, Frozen):
         said = np.array(self.classes)[scores.predicted]
         table = known.table.assign(answer=said, confidence=scores.score.max(1))
         return Judgement(estimates, known, scores, scores.predicted, scores, table)
+
+
+class FrozenFindings(Predictor, Frozen):
+    """A classifier of several findings an image."""
+
+    task = "findings"
+
+    def __init__(self, folder: Path, device: str | None = None) -> None:
+        super().__init__(checkpoint.load_checkpoint(folder), device)
+
+    def labelled(self, patches: PatchSet) -> PatchSet:
+        """See ``Frozen``; an image counts where at least one finding is stated present or absent."""
+        same_classes(patches, self.classes)
+        return patches.select((patches.findings >= 0).any(axis=1))
+
+    def evaluate(self, patches: PatchSet) -> Judgement:
+        """See ``Frozen``; of each finding AUROC, average precision and the decisions at its threshold."""
+        known = self._checked(patches)
+        said = self.probabilities(known)
+        parts = finding_scores(known, said)
+        estimates = findings_estimates(parts, dict(zip(self.classes, self.thresholds, strict=True)))
+        columns = {f"p {name}": said[:, k] for k, name in enumerate(self.classes)}
+        return Judgement(estimates, known, table=known.table.assign(**columns))
 
 
 class FrozenDetector(Detector, Frozen):
@@ -287,5 +311,5 @@ class FrozenDiagnosis(Frozen):
 
 
 KINDS: dict[str, Any] = {
-    kind.task: kind for kind in (FrozenClassifier, FrozenDetector, FrozenSegmenter, FrozenDiagnosis)
+    kind.task: kind for kind in (FrozenClassifier, FrozenFindings, FrozenDetector, FrozenSegmenter, FrozenDiagnosis)
 }

@@ -40,13 +40,13 @@ def load(path: str | PathLike[str], which: str | int = "best", *, device: str | 
 
 
 def task_of(folder: Path) -> str:
-    """``classification``, ``segmentation``, ``anomaly`` or ``diagnosis``; nothing else of the folder is judged.
+    """``classification``, ``findings``, ``segmentation``, ``anomaly`` or ``diagnosis``; nothing else of the folder is judged.
 
     Raises:
         MedcoreError: The manifest is missing or damaged.
     """
     manifest = read_sealed(folder)
-    if manifest.get("task") == "diagnosis":
-        return "diagnosis"
+    if manifest.get("task") in ("diagnosis", "findings"):
+        return str(manifest["task"])
     family = str((manifest.get("architecture") or {}).get("family"))
     return "segmentation" if "unet" in family else "classification" if family == "classifier" else "anomaly"

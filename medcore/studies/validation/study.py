@@ -32,6 +32,7 @@ from medcore.studies.experiments import subgroup_table
 from medcore.studies.validation.difference import in_words, independent_difference, stored_estimates
 from medcore.studies.validation.frozen import Frozen, Judgement
 from medcore.studies.validation.mix import TOLD, describe_mix, mix_table
+from medcore.studies.validation.planning import patients_for_width
 from medcore.studies.validation.spent import Spent, spend
 from medcore.training.seen import unseen
 
@@ -231,6 +232,21 @@ class ExternalStudy:
     def _stated(self) -> Scores:
         assert self.outcome.probability is not None
         return self.outcome.probability
+
+    def plan(self, half_width: float = 0.05) -> pd.DataFrame | None:
+        """Patients for a 95 % CI of ± ``half_width``, by the intervals found here; None where there is none."""
+        patients = len(set(group_names(self.labelled).tolist()))
+        plans = {}
+        for one in self.outcome.estimates:
+            known = one.low is not None and one.value is not None and one.high is not None
+            if known and 0 <= one.low < one.value < one.high <= 1 and patients > 1:  # type: ignore[operator]
+                found = patients_for_width(one.value, one.low, one.high, patients, half_width)  # type: ignore[arg-type]
+                plans[metric_name(one.name)] = {
+                    "here": _short(one),
+                    "patients here": patients,
+                    "patients": found.patients,
+                }
+        return pd.DataFrame.from_dict(plans, orient="index") if plans else None
 
     # --- who they are ---------------------------------------------------------------------------------------------
 
