@@ -28,6 +28,15 @@ def test_files_and_tests_that_it_names_exist():
     assert paths and [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_the_tests_that_hold_known_faults_exist():
+    named = re.findall(r"`(?:(test_\w+\.py)::)?(test_\w+)`", (ROOT / "tests/README.md").read_text(encoding="utf-8"))
+    assert len(named) > 25
+    file = ""
+    for place, name in named:
+        file = place or file
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), (file, name)
+
+
 @pytest.mark.parametrize("line", commands())
 def test_its_commands_can_be_parsed(line):
     _, name, *words = shlex.split(line)
