@@ -1,6 +1,7 @@
 """Whole slides: regions against OpenSlide itself, broken files by name, tissue, tiles in order, drawings."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,25 @@ from scipy import ndimage
 from shapely.geometry import Point, Polygon, shape
 
 from medcore.cli import cli
+from medcore.data.card import Card
 from medcore.data.load import read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.slides.annotations import Drawing, Shape, rasterise, read_drawing, write_geojson
 from medcore.data.slides.backends import OpenSlideBackend, TiffBackend
 from medcore.data.slides.slide import Slide, is_slide
-from medcore.data.slides.tiles import TileRule, kept_tiles, tile_grid
+from medcore.data.slides.tiles import (
+    SlideResult,
+    SlideRow,
+    SlideTask,
+    TileRule,
+    cut_slide,
+    cut_slides,
+    kept_tiles,
+    tile_grid,
+)
 from medcore.data.slides.tissue import find_tissue, sharpness
 from medcore.errors import MedcoreError
+from medcore.training.distributed import run_jobs
 
 MPP = 0.5
 TISSUE = np.s_[512:1600, 384:1536]  # rows and columns of the toy's tissue
@@ -367,3 +379,49 @@ def test_drawings_give_labels_or_masks(tmp_path: Path) -> None:
 def test_what_is_no_slide_stays_an_image(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "plain.tif", picture(256 * 8)[:64, :64])
     assert not is_slide(tmp_path / "plain.tif") and is_slide(Path("x.svs"))
+
+
+def dies_once(task: SlideTask) -> SlideResult:
+    """Cuts a slide; the first time that the second one is cut, its process ends."""
+    mark = task.target.parent / "died"
+    if task.row.path.name == "b.tiff" and not mark.exists():
+        mark.touch()
+        os._exit(1)
+    return cut_slide(task)
+
+
+def test_every_engine_cuts_the_same_set(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    for name in "abc":
+        write_pyramid(tmp_path / "s" / f"{name}.tiff", halves(picture(), 2))
+    (tmp_path / "s" / "bad.svs").write_bytes(b"x")
+    arguments = ["data", "prepare", str(tmp_path / "s"), "--mpp", "1", "--size", "128", "--no-cache", "--out"]
+    for jobs, engine in ((1, "loky"), (2, "loky"), (2, "dask")):
+        out = tmp_path / f"{engine}{jobs}.npz"
+        done = CliRunner().invoke(
+            cli, [*arguments, str(out), "--jobs", str(jobs), "--engine", engine], standalone_mode=False
+        )
+        assert done.return_value == 1, done.output
+        assert out.read_bytes() == (tmp_path / "loky1.npz").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced_and_leaves_nothing_half(tmp_path: Path) -> None:
+    """Three Dask workers; one is killed in the middle of a slide."""
+    (tmp_path / "s").mkdir()
+    for name in "abc":
+        write_pyramid(tmp_path / "s" / f"{name}.tiff", halves(picture(), 2))
+    rows = [SlideRow(p, {"label": -1, "patient": p.name, "split": ""}) for p in sorted((tmp_path / "s").iterdir())]
+    rule, card = TileRule((128, 128), 1.0), Card("s")
+    sets = {}
+    for name, function in (("whole", cut_slide), ("killed", dies_once)):
+        out = tmp_path / name / "o.npz"
+        out.parent.mkdir()
+
+        def run(_: object, tasks: list, function: object = function) -> object:
+            return run_jobs(function, tasks, jobs=3, engine="dask")
+
+        cut_slides(rows, rule, card, out, lambda _: card, run=run, progress=False)
+        sets[name] = out.read_bytes()
+        assert not list(out.parent.glob("*.part")) and not list(out.parent.glob(".*"))
+    assert sets["whole"] == sets["killed"] and (tmp_path / "killed" / "died").exists()

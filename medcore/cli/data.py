@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,17 +55,24 @@ def _fetch(name: str) -> None:
 @reading_options
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PatchSet here.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, say what was understood, write nothing.")
-def _prepare(source: str, out: Path | None, dry_run: bool, **options: Any) -> int:
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Whole slides cut side by side.")
+@click.option("--engine", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True,
+              help="Where: this machine, or a cluster that sees the same folders.")
+def _prepare(source: str, out: Path | None, dry_run: bool, jobs: int, engine: str, **options: Any) -> int:
     """Read SOURCE (name, folder, table or .npz) into one PatchSet file; say what was understood, and its card.
 
     Of a folder of whole slides, broken ones are named and the others are cut into tiles; the exit code is 1 then.
     """
     from medcore.data.load import read_set, report_reading
-    from medcore.data.readers.slides import find_slides
+    from medcore.data.slides.reader import find_slides
 
     given = given_options(options)
     slides = bool(find_slides(Path(source)))
     asked = click.get_current_context().get_parameter_source("on_error")
+    if slides:
+        from medcore.training.distributed import run_jobs  # brings PyTorch
+
+        given["run"] = partial(run_jobs, jobs=jobs, engine=engine)
     if slides and asked is click.core.ParameterSource.DEFAULT:
         given["on_error"] = "skip"
     if dry_run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 @click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Slides: microns per pixel [default: as trained].")
 @click.option("--tissue", type=click.FloatRange(0, 1), default=0.25, show_default=True,
               help="Slides: least share of a tile that is tissue.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Slides side by side.")
+@click.option("--engine", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True,
+              help="Slides: on this machine, or a cluster that sees the same folders.")
 @click.option(
     "--seen", type=click.Choice(["count", "refuse"]), default="count", show_default=True,
     help="Images that the model was trained on: count and mark them, or stop there.",
@@ -38,7 +42,7 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 def command(
     checkpoint: Path, images: tuple[str, ...], out: Path | None, top: int, on_error: str, batch_size: int | None,
     device: str, probabilities: bool, overlays: bool, objects: bool, heatmaps: Path | None, overwrite: bool,
-    mpp: float | None, tissue: float, seen: str,
+    mpp: float | None, tissue: float, jobs: int, engine: str, seen: str,
 ) -> int:  # fmt: skip
     """Predict IMAGES (files, folders, globs, whole slides, or one PatchSet .npz) with CHECKPOINT."""
     from medcore.studies.validation.models import task_of
@@ -46,7 +50,7 @@ def command(
 
     task = task_of(checkpoints.find(checkpoint))
     if slides := slide_files(images):
-        return _slides(checkpoint, task, slides, out, device, batch_size, overwrite, mpp, tissue)
+        return _slides(checkpoint, task, slides, out, device, batch_size, overwrite, mpp, tissue, jobs, engine)
     if task == "segmentation":
         return _segment(checkpoint, images, out, on_error, device, probabilities, overlays, objects, overwrite)
     if task == "diagnosis":
@@ -152,7 +156,7 @@ def slide_files(images: tuple[str, ...]) -> list[Path]:
 
 def _slides(
     checkpoint: Path, task: str, slides: list[Path], out: Path | None, device: str, batch_size: int | None,
-    overwrite: bool, mpp: float | None, tissue: float,
+    overwrite: bool, mpp: float | None, tissue: float, jobs: int, engine: str,
 ) -> int:  # fmt: skip
     """Predict whole slides; 1 where one was left out."""
     from medcore.evaluation.predict import for_terminal
@@ -168,7 +172,10 @@ def _slides(
         raise click.UsageError(f"whole slides are predicted by classifiers and segmenters; this is a model of {task}")
     model = loaders[task](checkpoint, device=str(choose_device(device)))
     choices = TileChoices(mpp=mpp, tissue=tissue, batch_size=batch_size, overwrite=overwrite)
-    rows = predict_slides(model, slides, out, choices, tell=lambda line: click.echo(for_terminal(line), err=True))
+    tell = partial(click.echo, err=True)
+    rows = predict_slides(
+        model, slides, out, choices, tell=lambda line: tell(for_terminal(line)), jobs=jobs, engine=engine
+    )
     left_out = sum(bool(row.get("problem")) for row in rows)
     click.echo(f"{len(rows) - left_out} of {len(rows)} slides predicted into {for_terminal(out)}", err=True)
     return int(left_out > 0)
@@ -283,6 +290,8 @@ def header(top: int, batch: Any) -> list[str]:
     """Column names of the CSV; ``abstain`` and ``set`` where the checkpoint has rules for them."""
     if hasattr(batch, "score"):
         return ["image", "label", "score", "probability", "seen_in_training"]
+    if batch.several:
+        return ["image", "findings", *(f"p {name}" for name in batch.classes), "distance", "seen_in_training"]
     further = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("label", "confidence")]
     unsure = ["abstain"] * (batch.answered is not None) + ["set"] * (batch.plausible is not None)
     return ["image", "label", "confidence", *further, *unsure, "distance", "seen_in_training"]
@@ -294,6 +303,12 @@ def table_rows(batch: Any, top: int) -> Iterator[list[Any]]:
         for n, (name, label) in enumerate(zip(batch.images, batch.labels, strict=True)):
             share = f"{batch.probabilities[n, 1]:.4f}"
             yield [name, label, f"{batch.score[n]:.6g}", share, "yes" if batch.seen[n] else "no"]
+        return
+    if batch.several:
+        for n, (name, label) in enumerate(zip(batch.images, batch.labels, strict=True)):
+            shares = [f"{share:.4f}" for share in batch.probabilities[n]]
+            distance = "" if batch.distance is None else f"{batch.distance[n]:.3f}"
+            yield [name, label, *shares, distance, "yes" if batch.seen[n] else "no"]
         return
     abstains, sets = batch.abstains, batch.sets
     for n, (name, best) in enumerate(zip(batch.images, batch.top(top), strict=True)):

@@ -245,8 +245,10 @@ def _key(listing: Listing, settings: dict[str, Any]) -> str:
     places = [os.path.relpath(file, listing.root) for file in files]
     contents = list(zip(places, content_hashes(listing.root, files), strict=True))
     rows = [item.columns for item in listing.items]
+    asked = {name: value for name, value in settings["options"].items() if name != "run"}  # where, changes nothing
     tables = content_hashes(listing.root, listing.also)
-    what = {"files": contents, "rows": rows, "tables": tables, "settings": settings, "card": listing.card.as_dict(),
+    what = {"files": contents, "rows": rows, "tables": tables, "settings": {**settings, "options": asked},
+            "card": listing.card.as_dict(),
             "rule": repr(listing.mask_rule), "code": _code_hash("readers")}  # fmt: skip
     return _digest(what)
 

@@ -70,6 +70,7 @@ def read_slides(
     encoding: str | None = None,
     patient_pattern: str | None = None,
     quality: Path | None = None,
+    run: Run = one_by_one,
 ) -> Listing:
     """List whole slides; their tiles are cut when the set is written.
 
@@ -84,6 +85,7 @@ def read_slides(
         encoding: Of the table.
         patient_pattern: Finds the patient in a slide's path where no table says it: one group, as ``(TCGA-..-....)``.
         quality: Folder for the table and the pictures of quality.
+        run: How the slides are worked on, as in ``cut_slides``.
 
     Raises:
         MedcoreError: The table contradicts itself, or the pixel sizes differ and none was asked for.
@@ -111,7 +113,7 @@ def read_slides(
     also = [row.path for row in rows] + [row.drawn for row in rows if row.drawn] + ([table_file] if table_file else [])
     rule = {"mpp": mpp or _common_mpp(rows), "tissue": tissue, "label": tile_label,
             "outside": names.index(outside) if outside in names else -1}  # fmt: skip
-    return SlideListing(path, card, problems=problems, also=also, slides=rows, rule=rule, quality=quality)
+    return SlideListing(path, card, problems=problems, also=also, slides=rows, rule=rule, quality=quality, run=run)
 
 
 def _card(path: Path, names: list[str], recipe: dict[str, Any], *, known: bool) -> Card:
@@ -136,11 +138,13 @@ class SlideListing(Listing):
         slides: Those that open, by name.
         rule: What is known of the ``TileRule``: all but size and overlap.
         quality: Folder for the table and the pictures of quality.
+        run: How they are worked on.
     """
 
     slides: list[SlideRow] = field(default_factory=list)
     rule: dict[str, Any] = field(default_factory=dict)
     quality: Path | None = None
+    run: Run = one_by_one
 
 
 def _rows_without_table(root: Path, files: list[Path], pattern: str | None, problems: Problems) -> list[SlideRow]:
@@ -333,13 +337,11 @@ def prepare_slides(
     channels: int,
     overlap: int,
     progress: bool,
-    run: Run = one_by_one,
 ) -> Card:
     """Cut the slides of a listing into ``target`` (None: read all, write nothing).
 
     Args:
         complete: From the listing and conversions to the card with what was left out.
-        run: How slides are worked on, as in ``cut_slides``.
 
     Raises:
         MedcoreError: As ``cut_slides``; or a policy that has no meaning here.
@@ -360,5 +362,5 @@ def prepare_slides(
         return complete(listing, Counter())
 
     return cut_slides(
-        listing.slides, rule, listing.card, target, finish, quality=listing.quality, progress=progress, run=run
+        listing.slides, rule, listing.card, target, finish, quality=listing.quality, progress=progress, run=listing.run
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,10 @@ class SlideRow:
     columns: dict[str, Any]
     mpp: float | None = None
     drawn: Path | None = None
+
+    def absolute(self) -> SlideRow:
+        """The same with absolute paths."""
+        return replace(self, path=self.path.resolve(), drawn=self.drawn and self.drawn.resolve())
 
     def open(self) -> Slide:
         """The slide."""
@@ -273,6 +277,9 @@ def cut_slides(
     Raises:
         MedcoreError: No slide is left.
     """
+    target = target.resolve() if target else None
+    quality = quality.resolve() if quality else None
+    rows = [row.absolute() for row in rows]  # other processes may stand in another folder
     names = [f".{target.name}.slide-{n:05d}.part" if target else "" for n in range(len(rows))]
     parts = [target.with_name(name) if target else None for name in names]
     tasks = [SlideTask(row, rule, card, part, quality) for row, part in zip(rows, parts, strict=True)]

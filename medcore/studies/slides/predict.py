@@ -35,6 +35,7 @@ from medcore.evaluation.predict import auto_batch_size, safe_cell
 from medcore.evaluation.predictor import Predictor
 from medcore.evaluation.segmenter import Segmenter, palette
 from medcore.studies.slides.segment import segment_slide
+from medcore.training.distributed import run_jobs
 
 OPACITY = 0.45
 TILES = ("x", "y", "width", "height", "label", "confidence", "distance", "seen_in_training", "tissue")
@@ -63,9 +64,14 @@ class TileChoices:
 
 def predict_slides(
     model: Predictor | Segmenter, paths: Sequence[Path], out: Path, choices: TileChoices | None = None, *,
-    tell: Callable[[str], None] = print,
+    tell: Callable[[str], None] = print, jobs: int = 1, engine: str = "loky",
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Predict slides one after the other into a folder.
+    """Predict slides into a folder.
+
+    Args:
+        tell: Hears a line per slide.
+        jobs: Slides side by side.
+        engine: ``loky`` here, ``dask`` or ``ray`` on a cluster that sees the same folders.
 
     Returns:
         A row per slide, as in ``slides.csv``; ``problem`` says why one has no answer.
@@ -79,14 +85,14 @@ def predict_slides(
     if twice:
         raise MedcoreError(f"two slides are called {twice[0]!r}; predict them into two folders")
     out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for path, name in zip(paths, names, strict=True):
-        try:
-            row = predict_slide(model, path, out / name, choices)
-        except MedcoreError as error:
-            row = {"slide": path.name, "problem": str(error)}
-        rows.append(row)
+    tasks = [
+        SlideJob(model, path.resolve(), out.resolve() / name, choices) for path, name in zip(paths, names, strict=True)
+    ]
+    found: dict[int, dict[str, Any]] = {}
+    for number, row in run_jobs(run_job, tasks, jobs=jobs, engine=engine):
+        found[number] = row
         tell(_line(row))
+    rows = [found[number] for number in range(len(tasks))]
     classes = model.classes
     with atomic_path(out / "slides.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(
@@ -95,6 +101,24 @@ def predict_slides(
         writer.writeheader()
         writer.writerows({key: safe_cell(value) for key, value in row.items()} for row in rows)
     return rows
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """One slide as it travels to another process."""
+
+    model: Predictor | Segmenter
+    path: Path
+    stem: Path
+    choices: TileChoices
+
+
+def run_job(job: SlideJob) -> dict[str, Any]:
+    """The row of a slide; a broken one is told in it."""
+    try:
+        return predict_slide(job.model, job.path, job.stem, job.choices)
+    except MedcoreError as error:
+        return {"slide": job.path.name, "problem": str(error)}
 
 
 def _line(row: dict[str, Any]) -> str:

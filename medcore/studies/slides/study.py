@@ -159,15 +159,13 @@ class SlideStudy:
         return shares
 
     def compare_maps(self, slide: str, network: Classifier, found: Tissue) -> dict[str, np.ndarray]:
-        """Truth and answers of a slide's tiles, as class indexes of the tiles' set on its overview."""
-        names = self.tiles.patches.classes
-        known = {name: k for k, name in enumerate(names)}
-        truth = np.array([known.get(name, np.nan) for name in self.patches.label_names], float)
+        """Truth and answers of a slide's tiles on its overview, as indexes into the classes of all tiles."""
+        places = np.array([self.patches.classes.index(name) for name in self.tiles.patches.classes])
         shares = self._answers(slide, network)
         asked = np.isfinite(shares[:, 0])
         answered = np.full(len(shares), np.nan)
-        answered[asked] = shares[asked].argmax(1)
-        return {"truth": self.map_of(slide, truth, found), "answer": self.map_of(slide, answered, found)}
+        answered[asked] = places[shares[asked].argmax(1)]
+        return {"truth": self.truth_map(slide, found), "answer": self.map_of(slide, answered, found)}
 
     def heat(self, slide: str, network: Classifier, found: Tissue) -> tuple[np.ndarray, str]:
         """Probability of TUM where there is such a class, else of the rarest, for each tile; and its name."""
@@ -176,8 +174,8 @@ class SlideStudy:
         wanted = "TUM" if "TUM" in names else names[int(counts.argmin())]
         return self.map_of(slide, self._answers(slide, network)[:, names.index(wanted)], found), wanted
 
-    def inside_and_at_borders(self, network: Classifier) -> tuple[float, float]:
-        """Share of right answers of test tiles whose four neighbours have their label, and of the others."""
+    def inside_and_at_borders(self, network: Classifier) -> dict[str, str]:
+        """Right answers of the test tiles whose four neighbours have their label, and of the others, as counts."""
         test = self.tiles.test
         right = predict(network, test).argmax(1) == test.labels
         names = test.label_names
@@ -192,10 +190,8 @@ class SlideStudy:
             across, down = step[slide]
             around = [(slide, x + dx, y + dy) for dx, dy in ((across, 0), (-across, 0), (0, down), (0, -down))]
             inner[n] = all(known.get(place) == names[n] for place in around)
-        return (
-            float(right[inner].mean()) if inner.any() else np.nan,
-            float(right[~inner].mean()) if (~inner).any() else np.nan,
-        )
+        parts = {"inside of areas": inner, "at borders": ~inner}
+        return {name: f"{int(right[rows].sum())} of {int(rows.sum())}" for name, rows in parts.items()}
 
     @property
     def _overlap(self) -> float:
