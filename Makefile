@@ -1,7 +1,7 @@
 # Every target works as the first command after `git clone`: it makes .venv from the lock when that is missing.
 # TORCH=cpu (or cu128, …) picks another PyTorch build through uv's torch backend; JOBS runs notebooks side by side.
 PYTHON ?= python3
-JOBS   ?= 1
+JOBS   ?= 2
 TORCH  ?=
 BIN    := .venv/bin
 UV     := $(BIN)/uv pip install --quiet --python $(BIN)/python

@@ -64,7 +64,7 @@ def test_quotas_of_both_kinds_of_control_groups(machine: Path, own: str, files: 
 
 
 def test_slurm_and_the_users_wish(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [parallel.thread_share(jobs) for jobs in (1, 2, 3, 16)] == [4, 2, 1, 1]
+    assert [parallel.thread_share(jobs) for jobs in (1, 2, 3, 16)] == [3, 2, 1, 1]  # one alone leaves a core
     monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
     assert [parallel.thread_share(jobs) for jobs in (1, 2, 4)] == [2, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "64")

@@ -1,6 +1,6 @@
 """What starts quickly: no command and no notebook loads a library before it needs it.
 
-Seconds are measured by ``benchmarks/paths.py``; here a child process lists what it has loaded, which no busy machine
+Seconds are measured by ``benchmarks/startup.py``; here a child process lists what it has loaded, which no busy machine
 changes.
 """
 
@@ -118,3 +118,11 @@ def test_the_optimisers_step_is_torchs_own() -> None:
                 assert all(not p.grad.any() if p.grad is not None else True for p in model.parameters())
             weights.append([p.detach().clone() for p in model.parameters()])
         assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_first_seconds_runs_in_a_short_form() -> None:
+    words = [sys.executable, "benchmarks/startup.py", "--dry"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "medcore predict" in done.stdout and "| small_cnn | 1 busy | 1 |" in done.stdout

@@ -1,8 +1,10 @@
 """How many cores there are for us; many files by several threads, in order and within a budget of memory.
 
-The rule for every number of threads: the cores of ``available_cores``, shared out among what runs side by side, and
-never more than ``OMP_NUM_THREADS`` says. How busy the machine is does not enter, since roundings, and with them the
-last bits of trained weights, depend on the number of threads.
+The rule for every number of threads: the cores of ``available_cores``, shared out among what runs side by side; what
+runs alone leaves one to its loader and to the machine. ``OMP_NUM_THREADS`` overrides it, up to all cores. How busy the
+machine is does not enter: roundings, and with them the last bits of trained weights, depend on the number of threads.
+Threads of one step wait for each other hundreds of times, so that two of them beside a busy process take far longer
+than one (``benchmarks/startup.py`` measures it).
 """
 
 from __future__ import annotations
@@ -39,9 +41,10 @@ def available_cores() -> int:
 
 def thread_share(jobs: int = 1) -> int:
     """Threads for each of ``jobs`` that run side by side, by the rule above; at least one."""
-    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    share = max(1, available_cores() // jobs)
-    return min(share, max(1, int(wish))) if wish.isdigit() else share
+    wish, cores = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip(), available_cores()
+    if wish.isdigit():
+        return max(1, min(int(wish), cores // jobs))
+    return max(1, cores // jobs if jobs > 1 else cores - 1)
 
 
 def _siblings(cpu: int) -> str:

@@ -30,6 +30,7 @@ import torch
 
 from medcore.data.audit.audit import Audit
 from medcore.data.npzfile import atomic_path
+from medcore.data.parallel import thread_share
 from medcore.data.patchset import PatchSet
 from medcore.data.source import reports_home
 from medcore.data.splits import split_table
@@ -54,7 +55,7 @@ from medcore.reporting.wording import (
     without_active_parts,
 )
 from medcore.training.checkpoint import PUBLISHED
-from medcore.training.device import choose_device, usable_threads
+from medcore.training.device import choose_device
 
 RESULTS_TYPE = "application/vnd.medcore.results+json"
 RUN_FOLDER_VARIABLE = "MEDCORE_RUN_DIR"
@@ -108,7 +109,7 @@ class Run:
         folder = Path(os.environ.get(RUN_FOLDER_VARIABLE) or reports_home() / "interactive" / stem)
         folder.mkdir(parents=True, exist_ok=True)
         seed_everything(parameters.seed)
-        torch.set_num_threads(usable_threads())  # OpenMP knows of no quota
+        torch.set_num_threads(thread_share())  # here as in `medcore reports`: the same seed, the same weights
         style.use()
         pd.set_option("display.max_colwidth", None)
         pd.set_option("display.html.use_mathjax", False)  # a name in a table is no formula
