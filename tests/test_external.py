@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.calibration import calibration_estimates
+from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.predictor import equip
 from medcore.evaluation.scores import Scores
@@ -86,6 +88,17 @@ def test_what_was_seen_is_left_out_or_refused(folder):
     with pytest.raises(TestDataRefused):
         ExternalStudy(model, home, seen="refuse")
     assert len(ExternalStudy(model, home, seen="count").patches) == len(home)
+
+
+def test_classes_are_matched_by_name_and_a_strange_one_is_refused(folder):
+    model, cohort = medcore.load(folder), other_hospital()
+    turned = cohort.with_columns(label=1 - cohort.labels).with_card(replace(cohort.card, classes=["c1", "c0"]))
+    first, second = model.evaluate(cohort), model.evaluate(turned)
+    assert [one.value for one in first.estimates] == [one.value for one in second.estimates]
+    alone = turned.select(turned.labels == 0).with_card(replace(cohort.card, classes=["c1"]))  # one class only is there
+    assert model.evaluate(alone).scores.truth.tolist() == [1] * len(alone)
+    with pytest.raises(MedcoreError, match="c0, strange are not the checkpoint's c0, c1"):
+        model.evaluate(cohort.with_card(replace(cohort.card, classes=["c0", "strange"])))
 
 
 def test_without_labels_there_are_answers_and_no_figure(folder):
@@ -178,3 +191,12 @@ def test_evaluate_with_report_starts_notebook_07(folder, tmp_path, capsys, monke
     code, _ = ended(capsys, "evaluate", folder, "--data", tmp_path / "b.npz", "--report", tmp_path / "out")
     ((path, values),) = asked["planned"].items()
     assert code == 0 and path.stem == "07_external_validation" and Path(values["model"]) == folder.resolve()
+
+
+def test_the_plan_asks_for_more_patients_where_the_interval_is_wide(folder):
+    study = ExternalStudy(medcore.load(folder), other_hospital())
+    wide = Estimate("auroc", 0.8, 0.69, 0.88, 80, "image", "external")
+    study.__dict__["outcome"] = replace(study.outcome, estimates=[wide])
+    table = study.plan()
+    assert table.loc["AUROC", "patients here"] == 20
+    assert table.loc["AUROC", "patients"] == pytest.approx(20 * (0.095 / 0.05) ** 2, rel=0.2)  # root of their number

@@ -119,6 +119,23 @@ def same_classes(patches: PatchSet, classes: Sequence[str]) -> None:
         )
 
 
+def in_order(patches: PatchSet, classes: Sequence[str]) -> PatchSet:
+    """A set with its labels numbered as a model numbers its classes; some of these may have no image.
+
+    Raises:
+        MedcoreError: The set has a class that the model does not know.
+    """
+    if list(patches.classes) == list(classes):
+        return patches
+    present = np.unique(patches.label_names).tolist()
+    if set(present) - set(classes):
+        same_classes(patches, classes)
+    place = np.array([list(classes).index(name) for name in patches.label_names], dtype=np.int64)
+    abnormal = [name for name in patches.card.abnormal if name in classes]
+    card = replace(patches.card, classes=list(classes), abnormal=abnormal)
+    return patches.with_card(card).with_columns(label=place)
+
+
 class FrozenClassifier(Predictor, Frozen):
     """A classifier: calibrated probabilities, abstention rule, conformal sets."""
 
@@ -129,9 +146,8 @@ class FrozenClassifier(Predictor, Frozen):
 
     def labelled(self, patches: PatchSet) -> PatchSet:
         """See ``Frozen``."""
-        if (patches.labels >= 0).any():
-            same_classes(patches, self.classes)
-        return patches.select(patches.labels >= 0)
+        known = patches.select(patches.labels >= 0)
+        return in_order(known, self.classes) if len(known) else known
 
     def evaluate(self, patches: PatchSet) -> Judgement:
         """See ``Frozen``; accuracy, AUROC and calibration of the calibrated probabilities."""
