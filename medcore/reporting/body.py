@@ -274,6 +274,7 @@ def write_body(
     label: str = "",
     top: int = 2,
     unit: str = "patient",
+    listed: bool = False,
     link: Link = only_anchors,
 ) -> Body:
     """Write the narrative of an executed notebook; recap, exercises and what to prepare stay in the notebook.
@@ -284,6 +285,7 @@ def write_body(
         label: Kept before the names of tables and formulas, for the same reason.
         top: Level of the largest heading in the body.
         unit: What the patients of the set are, for the captions.
+        listed: Whether the page lists the parameters elsewhere; their cells are then left out.
         link: Maps relative links, see ``sanitise.clean``.
     """
     narrative, verdict = Narrative(prefix, label, top, unit), verdict_of(notebook)
@@ -299,7 +301,8 @@ def write_body(
             source, lesson = for_readers(source, lesson)
             parts.append(markdown_fragment(source, narrative, cell.get("attachments"), link))
         elif cell["cell_type"] == "code" and not lesson:
-            parts.append(_code_cell(cell, number, narrative, verdict, link))
+            if not (listed and {"parameters", "injected-parameters"} & set(cell.get("metadata", {}).get("tags", []))):
+                parts.append(_code_cell(cell, number, narrative, verdict, link))
     return Body(title, without_dead_links("".join(parts), narrative), narrative, verdict)
 
 

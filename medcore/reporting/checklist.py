@@ -17,7 +17,7 @@ from medcore.evaluation.estimate import metric_name
 from medcore.reporting.results import Answer, Results, headline_text
 from medcore.reporting.wording import limits_of
 
-MISSING = "missing: not recorded by this run, to be stated by the authors"
+MISSING = "missing"
 CLAIM, TRIPOD, STARD = "CLAIM 2024", "TRIPOD+AI", "STARD-AI"
 CHARACTERISTICS = {"sex", "age", "site", "scanner", "localization", "grade", "diagnosis"}
 SETTINGS = ("model", "loss", "epochs", "images_seen", "batch_size", "lr", "schedule", "augment", "seed")
@@ -27,7 +27,7 @@ class Question(NamedTuple):
     """One question, and how a run answers it (an empty answer means that it does not).
 
     ``claim`` and ``tripod`` are the numbers of the item there, ``stard`` says whether STARD-AI asks, too. ``where`` is
-    the section of the report that proves the answer: an anchor of ours, or a pattern of a heading of the notebook.
+    the section of the report that proves the answer: an anchor of ours, or words of a heading with ``|`` between them.
     """
 
     text: str

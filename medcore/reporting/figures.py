@@ -141,7 +141,7 @@ def _numbered(source: str, alt: str, about: dict[str, Any], size: tuple[int, int
     number = narrative.figures
     anchor = f"{narrative.prefix}figure--{number}"  # no heading has two dashes
     words = str(about.get("caption") or "")
-    text = html.escape(re.sub(r"\bpatient(s?)\b", rf"{narrative.unit}\1", words))  # plots speak of patients
+    text = html.escape(re.sub(r"\bpatient\b|\bpatient(?=s\b)", lambda _: narrative.unit, words))  # as plots say
     caption = f"<b>Figure {number}.</b> {text}" if text else f"<b>Figure {number}</b>"
     if not text:
         narrative.untitled.append(f"cell {narrative.cell}: figure {number}")

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from markupsafe import Markup
-
 from medcore.data.datasets import title_of
 from medcore.evaluation.estimate import Estimate, cases_of, metric_name
 from medcore.reporting.results import Answer, AuditFacts, Data, MethodEstimate, Results
@@ -28,7 +26,6 @@ from medcore.reporting.wording import (
     limits_of,
     memory,
     moment,
-    saved_checklist,
     shown,
 )
 
@@ -205,11 +202,9 @@ def _side(row: Mapping[str, Any], data: Data) -> dict[str, Any]:
     """One part of the split: its name, its size, and what it is for."""
     name, groups = str(row["split"]), row.get(f"{data.group}s")
     of_whom = f" of {cases_of(int(groups), data.unit)}" if groups and data.unit != "image" else ""
-    classes = [f"{label} {shown(row[label])}" for label in data.classes if row.get(label)]
     return {
         "name": PARTS.get(name, name),
         "text": f"{cases_of(int(row['images']), data.case)}{of_whom}",
-        "classes": ", ".join(classes) if data.task != "segmentation" else "",
     }
 
 
@@ -262,24 +257,25 @@ def checklist_facts(results: Results) -> dict[str, Any] | None:
         return None
     guidelines = dict.fromkeys(name for item in items for name in item.guidelines)
     rows: list[dict[str, Any]] = [
-        {"question": i.question, "items": asked_by(i), "answer": i.answer, "answered": i.answered, "where": i.where}
+        {"question": i.question, "items": asked_by(i, list(guidelines)), "answer": i.answer or "missing",
+         "answered": i.answered, "where": i.where}
         for i in items
-    ]
+    ]  # fmt: skip
     counts = {name: [item for item in items if name in item.guidelines] for name in guidelines}
     missing = {name: sum(not item.answered for item in asked) for name, asked in counts.items()}
     return {
         "count": f"{sum(item.answered for item in items)} of {len(items)} questions are answered by this run",
         "missing": "; ".join(f"{name}: {number} of {len(counts[name])} missing" for name, number in missing.items()),
         "rows": rows,
-        "saved": Markup(saved_checklist([[r["question"], r["items"], r["answer"]] for r in rows])),
+        "guidelines": list(guidelines),
+        "saved": [["Question", *guidelines, "Answer"], *([r["question"], *r["items"], r["answer"]] for r in rows)],
     }
 
 
-def asked_by(item: Answer) -> str:
-    """The guidelines that ask a question, with their numbers as far as we know them."""
-    return "; ".join(
-        f"{name} {number}".strip() for name, number in zip_longest(item.guidelines, item.numbers, fillvalue="")
-    )
+def asked_by(item: Answer, guidelines: list[str]) -> list[str]:
+    """The number of a question in each guideline, ``✓`` where one asks it that we do not know the number of."""
+    numbers = dict(zip_longest(item.guidelines, item.numbers, fillvalue=""))
+    return [numbers[name] or "✓" if name in numbers else "" for name in guidelines]
 
 
 def table(records: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -146,7 +146,9 @@ def report_page(notebook: Any, results: Results | None, *, name: str = "", stric
     Raises:
         MedcoreError: ``strict`` is set and an image has no description.
     """
-    body = write_body(notebook, unit=results.data.unit if results else "patient")
+    body = write_body(
+        notebook, unit=results.data.unit if results else "patient", listed=bool(results and results.parameters)
+    )
     if strict and body.narrative.undescribed:
         listed = "; ".join(body.narrative.undescribed)
         raise MedcoreError(f"notebook {name}: images without a description: {listed}; use plots.show(…, alt=…)")
@@ -164,7 +166,8 @@ def prove(facts: dict[str, Any], headings: list[Heading]) -> None:
     """Give every answer of the checklist, and every card, the anchor of the section that proves it, if there is one."""
     anchors = {heading.anchor for heading in headings} | {"split", "audit", "metrics", "flow"}
     for row in (facts["checklist"] or {"rows": []})["rows"]:
-        named = [h.anchor for h in headings if row["where"] and re.search(row["where"], h.text, re.IGNORECASE)]
+        words = row["where"].lower().split("|") if row["where"] else []
+        named = [heading.anchor for heading in headings if any(word in heading.text.lower() for word in words)]
         row["where"] = row["where"] if row["where"] in anchors else next(iter(named), "")
     for card in facts["cards"]:
         card["anchor"] = card["anchor"] if card["anchor"] in anchors else ""

@@ -392,4 +392,4 @@ def numbered_table(table: str, page: Narrative) -> str:
 
 def _unbroken(cell: re.Match[str]) -> str:
     """A cell whose values stay on one line with their intervals."""
-    return ">" + INTERVAL.sub(r'<span class="k">\g<0></span>', cell[1]) + "<"
+    return ">" + INTERVAL.sub(r"<nobr>\g<0></nobr>", cell[1]) + "<"

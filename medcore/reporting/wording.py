@@ -228,11 +228,3 @@ def saved_csv(rows: Iterable[Sequence[str]], name: str) -> str:
 def _no_formula(cell: str) -> str:
     """A cell that would begin a formula, behind an apostrophe; a signed number stays one."""
     return f"'{cell}" if FORMULA.match(cell) else cell
-
-
-def saved_checklist(rows: Sequence[Sequence[str]]) -> str:
-    """Links that save a checklist (question, guidelines, answer) as CSV and as Markdown, for a journal's form."""
-    head = ["Question", "Asked by", "Answer"]
-    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in [head, ["---"] * 3, *rows]]
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in cells)
-    return saved_csv([head, *rows], "checklist") + " " + saved(lines, "checklist.md", "text/markdown", "Markdown")
