@@ -11,6 +11,7 @@ from PIL import Image
 from medcore.data.load import read_set
 from medcore.data.readers.mask_files import decode_mask
 from medcore.errors import MedcoreError
+from medcore.evaluation.predictor import find_images
 
 TOP, LOW = np.zeros((2, 16, 16), bool)
 TOP[1:5, 2:9], LOW[9:14, 4:12] = True, True
@@ -131,6 +132,22 @@ def test_four_channels_are_chosen_from(tmp_path: Path, tmp_data: Path) -> None:
     with pytest.raises(MedcoreError, match=r"has 4 channels.*--bands 0,1,2"):
         read_set(tmp_path / "set", progress=False)
     assert read_set(tmp_path / "set", progress=False, bands=[3, 0, 1]).take()[0, 0, 0].tolist() == [120, 0, 40]
+
+
+def test_photographs_with_numbers_are_no_channels(tmp_path: Path, tmp_data: Path) -> None:
+    for k in range(4):
+        photo(tmp_path / f"set/images/IMG_{k:04d}.png")
+        save(tmp_path / f"set/masks/IMG_{k:04d}.png", TOP)
+    assert len(read_set(tmp_path / "set", progress=False)) == 4
+    assert len(find_images(tmp_path / "set/images")) == 4
+
+
+def test_prediction_refuses_channels_that_would_count_as_images(tmp_path: Path) -> None:
+    for name in ("a_0000", "a_0001", "b_0000", "b_0001"):
+        save(tmp_path / f"{name}.png", TOP)
+    with pytest.raises(MedcoreError, match=r"a_0000\.png' and 'a_0001\.png' look like channels of one image"):
+        find_images(tmp_path)
+    assert len(find_images([tmp_path / "a_0000.png", tmp_path / "b_0000.png"])) == 2
 
 
 def test_transparency_of_a_mask_is_background(tmp_path: Path) -> None:

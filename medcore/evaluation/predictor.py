@@ -27,6 +27,7 @@ from medcore.data.images import SUFFIXES
 from medcore.data.patchset import PatchSet
 from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.files import image_files
+from medcore.data.readers.joined import refuse_channels
 from medcore.data.slides.reader import find_slides
 from medcore.data.source import find_source, is_phantom
 from medcore.errors import MedcoreError
@@ -45,12 +46,14 @@ class Predictions:
 
     Attributes:
         images: Paths or ids, in the order asked for.
-        probabilities: Calibrated where the checkpoint has a temperature. **Shape** ``(n, K)``, rows sum to 1.
+        probabilities: Calibrated where the checkpoint has a temperature. **Shape** ``(n, K)``.
         distance: Distance from the training images, 1 = as far as 99 % of the validation images reach; None
             where the checkpoint does not know. **Shape** ``(n,)``.
         problems: Files that could not be read, with the reason (``on_error="skip"``).
         pixels: What the model saw. **Shape** ``(n, H, W, C)`` uint8.
         seen: Whether the model was trained or chosen on an image or its patient. **Shape** ``(n,)`` bool.
+        thresholds: Of each finding, from which probability on it is called present; None for one class an image, whose
+            probabilities sum to 1. **Shape** ``(K,)``.
     """
 
     images: list[str]
@@ -62,10 +65,18 @@ class Predictions:
     seen: np.ndarray
     answered: Callable[[np.ndarray], np.ndarray] | None = None
     plausible: Callable[[np.ndarray], np.ndarray] | None = None
+    thresholds: np.ndarray | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether each probability speaks of a finding by itself."""
+        return self.thresholds is not None
 
     @property
     def labels(self) -> list[str]:
-        """The most likely class of each image."""
+        """The most likely class of each image; of several findings those at or above their thresholds, ``a|b``."""
+        if self.thresholds is not None:
+            return ["|".join(itertools.compress(self.classes, row)) for row in self.probabilities >= self.thresholds]
         return [self.classes[k] for k in self.probabilities.argmax(1)] if len(self.images) else []
 
     @property
@@ -133,6 +144,14 @@ class Predictor:
     def temperature(self) -> float:
         """What logits are divided by; 1 when the checkpoint was never calibrated."""
         return float(self.manifest.get("extra", {}).get("temperature", 1.0))
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """Of each finding, where the model tells several an image: chosen on validation images, else 0.5."""
+        if not (isinstance(self.model, Classifier) and self.model.several):
+            return None
+        chosen = self.manifest.get("extra", {}).get("thresholds")
+        return np.full(len(self.classes), 0.5) if chosen is None else np.array([chosen[name] for name in self.classes])
 
     def predict(
         self,
@@ -219,7 +238,7 @@ class Predictor:
         """Probabilities and, in the last column, the feature distance. **Shape** ``(B, C, H, W) -> (B, K + 1)``."""
         assert isinstance(self.model, Classifier)
         features = self.model.features(images).float()
-        probabilities = (self.model.head(features.to(images.dtype)).float() / self.temperature).softmax(1)
+        probabilities = self.model.squash(self.model.head(features.to(images.dtype)).float() / self.temperature)
         known = self._familiar
         distance = known.distance(features, images) if known else probabilities.new_full((len(images),), -1)
         return torch.cat([probabilities, distance[:, None]], dim=1)
@@ -231,7 +250,9 @@ class Predictor:
         distance = values[:, -1] if self._familiar else None
         seen = self.seen.contents(pixel_hashes(pixels))
         rules = abstention_rules(self.manifest)
-        return Predictions(names, values[:, :-1], self.classes, distance, problems, pixels, seen, *rules)
+        return Predictions(
+            names, values[:, :-1], self.classes, distance, problems, pixels, seen, *rules, thresholds=self.thresholds
+        )
 
     def _check_shape(self, shape: Sequence[int]) -> None:
         if tuple(shape) != self._shape:
@@ -346,6 +367,7 @@ def find_images(images: str | PathLike[str] | Sequence[str | PathLike[str]]) -> 
     if not found:
         named = images if isinstance(images, (str, PathLike)) else ", ".join(map(str, images))
         raise MedcoreError(f"no images in {named}; supported are {', '.join(sorted(SUFFIXES))}")
+    refuse_channels(found)
     return found
 
 

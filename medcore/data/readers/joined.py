@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,27 +57,57 @@ def parts_of(
     return (images, dict(joined)) if len(names) > 1 and not sides else None
 
 
-def split_channels(pictures: Folder) -> tuple[Folder, dict[Path, tuple[Path, ...]]]:
+def channels_of(files: Sequence[Path]) -> dict[Path, list[Path]]:
+    """Files by case, where their names are those of channels: ``_0000``, ``_0001``, … of every case; else nothing.
+
+    Photographs ``IMG_0000``, ``IMG_0001``, … look so, too: a single case says nothing by its names alone.
+    """
+    cases: dict[Path, list[Path]] = defaultdict(list)
+    for file in files:
+        cases[file.with_name(CHANNEL.sub("", file.stem))].append(file)
+    numbers = {file.stem[-4:] for found in cases.values() for file in found if CHANNEL.search(file.stem)}
+    regular = numbers == {f"{n:04d}" for n in range(len(numbers))} and len(numbers) > 1
+    return dict(cases) if regular and all(CHANNEL.search(file.stem) for file in files) else {}
+
+
+def split_channels(pictures: Folder, masks: Sequence[Folder]) -> tuple[Folder, dict[Path, tuple[Path, ...]]]:
     """The first channel of each image, and all channels of each; nothing where every image is one file.
+
+    Args:
+        masks: Folders of masks: they are called after the cases where images have channels.
 
     Raises:
         MedcoreError: An image lacks a channel that others have.
     """
-    cases: dict[str, list[Path]] = defaultdict(list)
-    for file in pictures.all_images():
-        cases[CHANNEL.sub("", file.stem)].append(file)
-    numbers = sorted({file.stem[-4:] for files in cases.values() for file in files if CHANNEL.search(file.stem)})
-    if len(numbers) < 2:
+    cases = channels_of(pictures.all_images())
+    named = {file.stem for folder in masks for file in folder.all_images()}
+    if not {case.name for case in cases} & named:
         return pictures, {}
+    most = max(cases.values(), key=len)
     for case, files in cases.items():
-        if [file.stem[-4:] for file in files] != numbers:
+        if len(files) != len(most):
             raise MedcoreError(
-                f"'{pictures.path}': image '{case}' has the channels {', '.join(f.stem[-4:] for f in files)}, others "
-                f"have {', '.join(numbers)}; add what is missing, or take the image away"
+                f"'{pictures.path}': image '{case.name}' has the channels {', '.join(f.stem[-4:] for f in files)}, "
+                f"others have {', '.join(f.stem[-4:] for f in most)}; add what is missing, or take the image away"
             )
     return Folder(pictures.path, images=[files[0] for files in cases.values()]), {
         f[0]: tuple(f) for f in cases.values()
     }
+
+
+def refuse_channels(files: Sequence[Path]) -> None:
+    """Refuse channels in files of their own, where every file counts as an image.
+
+    Raises:
+        MedcoreError: Several cases have the same channels.
+    """
+    cases = channels_of(files)
+    if len(cases) > 1 and len({len(found) for found in cases.values()}) == 1:
+        first = next(iter(cases.values()))
+        raise MedcoreError(
+            f"'{first[0]}' and '{first[1].name}' look like channels of one image, and each would count as an image; "
+            "save them as one file, red, green and blue in this order, as training joined them"
+        )
 
 
 def chosen_files(channels: tuple[Path, ...], options: DecodeOptions) -> tuple[Path, ...]:

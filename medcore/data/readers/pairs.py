@@ -84,7 +84,7 @@ def _in_folders(folder: Folder, above: tuple[str, ...], images: str | None, mask
     roles = _roles(folder, images, masks)
     found: list[Pairs] = []
     for given in roles.images if roles.masks else []:
-        pictures, channels = split_channels(given)
+        pictures, channels = split_channels(given, roles.masks)
         own = bool(above) and not split_name(above[-1])
         several = [(m, joined) for m in roles.masks if (joined := parts_of(pictures, m, own_folder=own))]
         if len(several) == 1:
