@@ -164,8 +164,8 @@ def prepare(seed: int, patients: int = 240) -> tuple[WindowLearner, np.ndarray]:
     ), patches.column("bacteria")[cohort.rows] > 0
 
 
-def study(seed: int) -> Study:
-    learner, bacteria = prepare(seed)
+def study(seed: int, patients: int = 240) -> Study:
+    learner, bacteria = prepare(seed, patients)
     ours = diagnose_windows(learner.cohort, FIVE, learn=learner)
     trivial = diagnose_patients(learner.cohort, trivial_rule(learner.cohort), FIVE)
     return Study(learner, ours, trivial, bacteria)
@@ -173,7 +173,7 @@ def study(seed: int) -> Study:
 
 @pytest.fixture(scope="module")
 def default_study() -> Study:
-    return study(0)
+    return study(0, patients=120)
 
 
 def youden_of_all(positive: np.ndarray, score: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
