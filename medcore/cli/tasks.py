@@ -22,7 +22,7 @@ from medcore.models.classifier import CLASSIFIER_NAMES, build_classifier
 from medcore.models.encoder import PREFIX
 from medcore.models.unet import ENCODERS, SmallUNet, build_unet
 from medcore.models.vae import VAE
-from medcore.training.objectives import ELBO, Classification, Objective, Reconstruction, Segmentation
+from medcore.training.objectives import ELBO, Classification, Findings, Objective, Reconstruction, Segmentation
 
 MODELS: dict[str, tuple[str, ...]] = {  # the first is the default: the small one for a CPU
     "classifier": ("small_cnn", *(name for name in CLASSIFIER_NAMES if name != "small_cnn")),
@@ -59,6 +59,7 @@ def make_task(
     codes: int = 120,
     normal: Sequence[str] = (),
     class_weights: str | None = None,
+    uncertain: str = "ignore",
     stain: str | None = None,
     loss: str | None = None,
     beta: float = 1.0,
@@ -74,6 +75,7 @@ def make_task(
         codes: Bottleneck of an autoencoder, latent size of a VAE.
         normal: Classes that an autoencoder or VAE learns; none named takes all that the card does not call abnormal.
         class_weights: ``balanced`` or None (classifier, segmenter).
+        uncertain: Of several findings an image, what an uncertain one teaches; as in ``Findings``.
         stain: ``macenko`` repaints images in the typical staining of the training patients (classifier), or None.
         loss: As for the task's objective; None takes ``mse``, of a segmenter ``ce+dice``.
         beta: Weight of a VAE's KL term.
@@ -92,6 +94,8 @@ def make_task(
         raise MedcoreError(f"weights={weights!r}: there are no pretrained weights for a {kind}; leave it out")
     if loss is not None and kind == "classifier":
         raise MedcoreError(f"loss={loss!r}: a classifier always learns by cross-entropy; leave it out")
+    if class_weights is not None and kind == "classifier" and patches.card.task == "findings":
+        raise MedcoreError("class_weights: findings are not weighed, so that their probabilities can be believed")
     used = normal_only(patches, normal) if generative else labelled(patches, kind)
     train, validation, test = (used.where(split=side) for side in ("train", "val", "test"))
     if not len(train) or not len(validation):
@@ -101,7 +105,11 @@ def make_task(
     torch.manual_seed(seed)
     network = _network(kind, model, patches, weights, codes, typical_staining(train).as_list() if stain else None)
     objective: Objective = {
-        "classifier": lambda: Classification(patches.classes, class_weights=class_weights),
+        "classifier": lambda: (
+            Findings(patches.classes, uncertain=uncertain)
+            if patches.card.task == "findings"
+            else Classification(patches.classes, class_weights=class_weights)
+        ),
         "segmenter": lambda: Segmentation(patches.classes, loss=loss or "ce+dice", class_weights=class_weights),
         "vae": lambda: ELBO(beta, kl_warmup, loss or "mse"),
         "autoencoder": lambda: Reconstruction(loss or "mse"),
@@ -116,7 +124,10 @@ def _network(
     count = len(patches.classes)
     if kind == "classifier":
         side = (height + width) // 2
-        return build_classifier(model, count, in_channels=channels, weights=weights, image_size=side, stain=stain)
+        return build_classifier(
+            model, count, in_channels=channels, weights=weights, image_size=side, stain=stain,
+            several=patches.card.task == "findings",
+        )  # fmt: skip
     if kind == "segmenter":
         if model == "small_unet":
             return SmallUNet(count, in_channels=channels)
@@ -139,6 +150,8 @@ def labelled(patches: PatchSet, kind: str) -> PatchSet:
         return patches
     if len(patches.classes) < 2:
         raise MedcoreError(f"set {patches.card.name!r} has the classes {patches.classes}; a classifier needs two")
+    if patches.card.task == "findings":
+        return patches.select((patches.findings >= 0).any(axis=1))
     return patches.select(patches.labels >= 0)
 
 

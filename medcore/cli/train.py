@@ -73,6 +73,8 @@ class LateOptions(click.Command):
 )
 @click.option("--normal", multiple=True, help="Class that an autoencoder or VAE learns; repeatable.")
 @click.option("--stain", type=click.Choice(["macenko"]), help="Repaint images in the training patients' staining.")
+@click.option("--uncertain", type=click.Choice(["ignore", "present", "absent"]), default="ignore", show_default=True,
+              help="Several findings an image: what an uncertain one (-1) teaches.")  # fmt: skip
 @click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh classes by their rarity.")
 @click.option("--tracker", type=click.Choice(["tensorboard", "wandb", "mlflow"]), help="Where to log curves.")
 @click.option("--folds", type=click.IntRange(2), help="Cross-validate over patients instead of one split.")
@@ -83,7 +85,8 @@ class LateOptions(click.Command):
 def command(
     task: str, data: str, out: Path, profile: str | None, model: str | None, weights: str | None, codes: int,
     loss: str | None, beta: float, kl_warmup: float, normal: tuple[str, ...], stain: str | None,
-    class_weights: str | None, tracker: str | None, folds: int | None, engine: str, jobs: int, resume: bool, **further: Any,
+    class_weights: str | None, uncertain: str, tracker: str | None, folds: int | None, engine: str, jobs: int,
+    resume: bool, **further: Any,
 ) -> int:  # fmt: skip
     """Train a TASK on --data and write history.csv and checkpoints/ to --out."""
     import copy
@@ -106,7 +109,7 @@ def command(
         model = start["architecture"]["args"].get("name")
     options: dict[str, Any] = {
         "model": model, "weights": weights, "codes": codes, "normal": normal, "class_weights": class_weights,
-        "stain": stain,
+        "uncertain": uncertain, "stain": stain,
         "loss": loss, "beta": beta, "kl_warmup": kl_warmup,
     }  # fmt: skip
     if folds:
@@ -173,6 +176,14 @@ def equip_classifier(out: Path, made: Any) -> None:
     from medcore.evaluation.scores import Scores
 
     probabilities = predict(made.model, made.validation)
+    if made.validation.card.task == "findings":
+        from medcore.evaluation.scores import finding_scores
+        from medcore.studies.findings import finding_thresholds
+
+        chosen = finding_thresholds(finding_scores(made.validation, probabilities))
+        predictor.equip(out, made.model, made.train, made.validation, thresholds=chosen)
+        click.echo(f"thresholds of {len(chosen)} findings, from {len(made.validation)} validation images")
+        return
     fitted = fit_temperature(Scores.from_set(made.validation, np.log(np.maximum(probabilities, 1e-12))))
     predictor.equip(out, made.model, made.train, made.validation, temperature=fitted.value)
     click.echo(f"temperature {fitted.value:.2f}, from {len(made.validation)} validation images")

@@ -198,7 +198,13 @@ def _umask() -> int:
 REQUIRED_COLUMNS = ("label", "patient", "split", "source")
 TEXT_COLUMNS = ("patient", "split", "source")  # a patient called 7 is a name, not a number
 SPLITS = ("train", "val", "test", "")
+FINDING = (1, 0, -1, -2)  # present, absent, uncertain, not stated
 Columns = dict[str, np.ndarray]
+
+
+def finding_column(number: int) -> str:
+    """The column that holds a finding of a set of the task ``findings``, by its place among the classes."""
+    return f"finding_{number}"
 
 
 def columns_from(table: pd.DataFrame | dict[str, Any], count: int, *, fill: bool = True) -> Columns:
@@ -260,6 +266,9 @@ def check_columns(columns: Columns, count: int, card: Card, where: str) -> None:
             f"{where}: labels reach from {labels.min()} to {labels.max()}, but there are "
             f"{len(card.classes)} classes ({', '.join(card.classes)})"
         )
+    for name in [finding_column(k) for k in range(len(card.classes))] if card.task == "findings" else []:
+        if name not in columns or columns[name].dtype.kind != "i" or not np.isin(columns[name], FINDING).all():
+            raise MedcoreError(f"{where}: column {name!r} must hold 1, 0, -1 (uncertain) or -2 (not stated)")
     strange = sorted(set(np.unique(columns["split"])) - set(SPLITS))
     if strange:
         raise MedcoreError(f"{where}: column 'split' holds {strange}; allowed are train, val, test or nothing")

@@ -29,6 +29,7 @@ from medcore.data.npzfile import (
     check_columns,
     check_set,
     columns_from,
+    finding_column,
     hash_store,
     read_meta,
     write_members,
@@ -134,6 +135,26 @@ class PatchSet:
     def labels(self) -> np.ndarray:
         """Class indexes, -1 where unlabelled. **Shape** ``(N,)`` int64."""
         return np.asarray(self._columns["label"])
+
+    @property
+    def findings(self) -> np.ndarray:
+        """What each image shows: 1 present, 0 absent, -1 uncertain, -2 not stated. **Shape** ``(N, K)`` int64.
+
+        Raises:
+            MedcoreError: The set has one label an image.
+        """
+        if self.card.task != "findings":
+            raise MedcoreError(f"set {self.card.name!r} has one label an image, not several findings")
+        return np.stack([self.column(finding_column(k)) for k in range(len(self.classes))], axis=1)
+
+    @property
+    def strata(self) -> np.ndarray:
+        """What splits are balanced by: the label, or the rarest finding that is present. **Shape** ``(N,)``."""
+        if self.card.task != "findings":
+            return self.labels
+        present = self.findings == 1
+        rarest = np.argsort(present.sum(axis=0), kind="stable")
+        return np.where(present.any(axis=1), rarest[present[:, rarest].argmax(axis=1)], -1)
 
     @property
     def label_names(self) -> np.ndarray:
@@ -339,7 +360,9 @@ class PatchSet:
         height, width, channels = self.shape
         card = self.card
         unit = card.group if card.patients_known else "image (no patients known)"
-        counts = ", ".join(f"{name} {int((self.labels == k).sum())}" for k, name in enumerate(self.classes))
+        several = card.task == "findings"
+        shown = self.findings == 1 if several else self.labels[:, None] == np.arange(len(self.classes))
+        counts = ", ".join(f"{name} {count}" for name, count in zip(self.classes, shown.sum(axis=0), strict=True))
         if self.has_masks and (self.labels < 0).all():
             counts = f"{', '.join(self.classes)} (of pixels)"
         sides = ", ".join(
@@ -351,7 +374,7 @@ class PatchSet:
             f"PatchSet {card.name!r}: {card.title}" + ("  [synthetic phantom]" if card.synthetic else ""),
             f"  {len(self):,} images, {height}×{width}×{channels} uint8, {len(np.unique(self.patients)):,} × {unit}",
         ]
-        lines += [f"  classes: {counts}"] if counts else []
+        lines += [f"  {'findings' if several else 'classes'}: {counts}"] if counts else []
         lines += [f"  splits: {sides}"] if sides else []
         lines += [f"  licence: {card.licence}"]
         lines += [f"  excluded: {len(card.excluded)}"] if card.excluded else []

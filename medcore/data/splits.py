@@ -85,7 +85,7 @@ def assign_splits(
     """
 
     def draw(rows: np.ndarray, groups: np.ndarray, parts: np.ndarray) -> np.ndarray:
-        return split_groups(ps.labels[rows], groups[rows], fractions=parts, seed=seed)
+        return split_groups(ps.strata[rows], groups[rows], fractions=parts, seed=seed)
 
     return _with_sides(ps, draw, _checked_fractions(fractions), seed, honour)
 
@@ -255,7 +255,7 @@ def patient_folds(ps: PatchSet, k: int = 5, *, seed: int = 0) -> list[Fold]:
         raise MedcoreError(
             f"patient_folds: k = {k}, but it must lie between 2 and the number of {unit_of(ps)}s, {found}."
         )
-    numbers = _fold_numbers(ps.labels, groups, k, seed)
+    numbers = _fold_numbers(ps.strata, groups, k, seed)
     return [Fold(np.flatnonzero(numbers != fold), np.flatnonzero(numbers == fold)) for fold in range(k)]
 
 

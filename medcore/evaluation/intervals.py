@@ -6,8 +6,9 @@ Confidence intervals that can be believed: the patient is the unit, not the patc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
@@ -249,19 +250,36 @@ def group_gap(scores: Scores, inside: np.ndarray, metric: str, *, level: float =
         if lacking or not side.any():
             why = f"one side has no case of {lacking[0]}" if side.any() else "there are no other cases"
             return not_estimable(name, why, n=len(scores), unit=unit, split=split, level=level)
-    measures = [measure(scores.select(side), metric) for side in sides]
-    own = [np.unique(group[side]) for side in sides]  # the patients of a side, in the order of its own measure
-    parts: dict[str, np.ndarray] = {}
-    for side, one, where in zip(sides, measures, ("", " (others)"), strict=True):
-        for kind, part in one.parts.items():
-            parts[kind + where] = np.zeros(len(scores), bool)
-            parts[kind + where][side] = part
-    first, second = (one.statistic for one in measures)
-    gap = Measure(
-        name, lambda weights: first(weights[:, own[0]]) - second(weights[:, own[1]]), group, patients, None, parts,
-        len(scores),
-    )  # fmt: skip
-    return estimate(gap, Construction(level), unit, split)
+    return over_parts([scores.select(side) for side in sides], metric, lambda one, other: one - other, name=name,
+                      bounds=None, level=level)  # fmt: skip
+
+
+def over_parts(
+    parts: Sequence[Scores], metric: str, combine: Callable[..., Any], *, name: str, level: float = 0.95,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+) -> Estimate:  # fmt: skip
+    """A metric of several sets of cases made into one value, patients resampled together.
+
+    Args:
+        parts: Cases of each; a patient may have some in several.
+        combine: From one array ``(R,)`` of values a part to ``(R,)``.
+        bounds: Of the value; None where there are none.
+    """
+    group, patients = group_index(np.concatenate([part.patient for part in parts]))
+    starts = np.cumsum([0, *map(len, parts)])
+    measures = [measure(part, metric) for part in parts]
+    own = [np.unique(group[start:end]) for start, end in pairwise(starts)]  # a part's patients in its measure's order
+    needed: dict[str, np.ndarray] = {}
+    for n, one in enumerate(measures):
+        for kind, which in one.parts.items():
+            needed[f"{kind}, part {n + 1}"] = np.zeros(len(group), bool)
+            needed[f"{kind}, part {n + 1}"][starts[n] : starts[n + 1]] = which
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        return np.asarray(combine(*(one.statistic(weights[:, rows]) for one, rows in zip(measures, own, strict=True))))
+
+    whole = Measure(name, statistic, group, patients, bounds, needed, len(group))
+    return estimate(whole, Construction(level), parts[0].unit, parts[0].side)
 
 
 def mean_interval(

@@ -76,7 +76,7 @@ def answer(model: nn.Module, temperature: float = 1.0) -> Function:
     if not temperature > 0:
         raise MedcoreError(f"temperature={temperature}: must be above 0")
     if isinstance(model, Classifier):
-        return lambda images: (model(images).float() / temperature).softmax(1)
+        return lambda images: model.squash(model(images).float() / temperature)
     if isinstance(model, SegmentationModel):
         return lambda images: model(images).argmax(1).to(torch.uint8)  # type: ignore[union-attr]
     raise MedcoreError(

@@ -185,6 +185,30 @@ class Scores:
         return replace(self, truth=truth, score=score[:, columns].sum(1), classes=names, folds=None)
 
 
+def finding_scores(ps: PatchSet, score: np.ndarray) -> dict[str, Scores]:
+    """One :class:`Scores` of two classes, ``absent`` and ``present``, for each finding of a set.
+
+    Images whose finding is uncertain or not stated are left out of that finding: nobody knows the truth.
+
+    Args:
+        score: Probability that a finding is present. **Shape** ``(N, K)``.
+
+    Raises:
+        MedcoreError: The set has one label an image, or the shape is another.
+    """
+    findings = ps.findings
+    if np.shape(score) != findings.shape:
+        raise MedcoreError(f"finding_scores: score has shape {np.shape(score)}, but the set {findings.shape}")
+    card = replace(ps.card, task="classification", classes=["absent", "present"], abnormal=[])
+    found = {}
+    for k, name in enumerate(ps.classes):
+        known = findings[:, k] >= 0
+        part = ps.select(known).with_columns(label=findings[known, k]).with_card(card)
+        stated = np.asarray(score, dtype=float)[known, k]
+        found[name] = Scores.from_set(part, np.stack([1 - stated, stated], axis=1))
+    return found
+
+
 def _column(name: str, values: np.ndarray, dtype: type, count: int) -> np.ndarray:
     try:
         column: np.ndarray = np.atleast_1d(np.asarray(values)).astype(dtype)

@@ -164,16 +164,20 @@ def _cumulated(weights: Array) -> Array:
 
 
 def score_histogram(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Histograms of each class's probability: others, members. **Shape** ``(B, K), (B,) -> (K, 2, bins)``."""
+    """Histograms of each class's probability: others, members. **Shape** ``(B, K), (B,) -> (K, 2, bins)``.
+
+    Labels of **Shape** ``(B, K)`` say of each class 1 (member), 0 (other) or less (unknown: not counted).
+    """
     import torch  # the numpy path needs none
 
-    batch, classes = probabilities.shape
+    classes = probabilities.shape[1]
     bins = (probabilities * SCORE_BINS).long().clamp_(0, SCORE_BINS - 1)
     classes_row = torch.arange(classes, device=labels.device)
-    member = (labels[:, None] == classes_row).long()  # (B, K)
+    member = (labels[:, None] == classes_row).long() if labels.ndim == 1 else (labels == 1).long()  # (B, K)
+    known = torch.ones_like(member) if labels.ndim == 1 else (labels >= 0).long()
     cells = (classes_row * 2 + member) * SCORE_BINS + bins
     counts = torch.zeros(classes * 2 * SCORE_BINS, dtype=torch.int64, device=labels.device)
-    counts.scatter_add_(0, cells.flatten(), torch.ones(batch * classes, dtype=torch.int64, device=labels.device))
+    counts.scatter_add_(0, cells.flatten(), known.flatten())
     return counts.reshape(classes, 2, SCORE_BINS)
 
 

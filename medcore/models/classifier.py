@@ -40,6 +40,7 @@ class Classifier(OnBackbone):
         side: pixels that images are brought to inside of the network; None leaves them as they are.
         levels: the head sees mean and spread of every level's maps side by side, not the last level's mean alone.
         stain: staining that each image is repainted in (``data.stain.Staining.as_list``); None leaves it.
+        several: an image may show several of the classes, or none: each logit speaks for itself.
 
     **Shape**: (B, in_channels, H, W) in [0, 1] -> logits (B, K).
     """
@@ -58,6 +59,7 @@ class Classifier(OnBackbone):
         side: int | None = None,
         levels: bool = False,
         stain: Sequence[float] | None = None,
+        several: bool = False,
     ) -> None:
         super().__init__()
         _check_arguments(name, classes, in_channels, dropout)
@@ -81,9 +83,10 @@ class Classifier(OnBackbone):
                 "side": side,
                 "levels": levels,
                 "stain": None if stain is None else list(stain),
+                "several": several,
             },
         }
-        self.side, self.levels = side, levels
+        self.side, self.levels, self.several = side, levels, several
         self.repaint = nn.Identity() if stain is None else StainNormalise(stain)
         self.normalise = Normalise(mean, std, in_channels)
         self.backbone = (TimmBackbone if foreign else Backbone)(name, stem_channels, side or image_size)
@@ -135,6 +138,10 @@ class Classifier(OnBackbone):
         """See the class."""
         return self.head(self.dropout(self.features(images)))
 
+    def squash(self, logits: Tensor) -> Tensor:
+        """Logits to probabilities: over all classes, or with ``several`` of each by itself. **Shape** ``(B, K)``."""
+        return logits.sigmoid() if self.several else logits.softmax(1)
+
     def replace_head(self, classes: int) -> None:
         """A new, random linear layer for another list of classes."""
         self.spec["args"]["classes"] = classes
@@ -160,6 +167,7 @@ def build_classifier(
     side: int | None = None,
     levels: bool = False,
     stain: Sequence[float] | None = None,
+    several: bool = False,
 ) -> Classifier:
     """Makes a classifier, with random or pretrained weights.
 
@@ -177,6 +185,7 @@ def build_classifier(
         side: pixels that images are brought to inside of the network; None leaves them as they are.
         levels: the head sees mean and spread of every level's maps: colours and textures beside things.
         stain: staining that each image is repainted in; see ``data.stain.typical_staining``.
+        several: an image may show several of the classes, or none.
 
     Returns:
         The model; ``model.weights_report`` tells what was loaded (None for random weights).
@@ -188,8 +197,9 @@ def build_classifier(
     grey_on_rgb = weights is not None and in_channels == 1
     stem_channels = 3 if grey_on_rgb else in_channels
     model = Classifier(
-        name, classes, in_channels, dropout, image_size, mean, std, stem_channels, side=side, levels=levels, stain=stain
-    )
+        name, classes, in_channels, dropout, image_size, mean, std, stem_channels, side=side, levels=levels,
+        stain=stain, several=several,
+    )  # fmt: skip
     if weights is not None:
         model.weights_report = load_weights(model, weights)
     return model

@@ -108,7 +108,8 @@ class Batch:
 
     Attributes:
         images: In [0, 1], on the device. **Shape** ``(B, C, H, W)`` float32.
-        labels: Class indexes, on the device, -1 = unlabelled. **Shape** ``(B,)`` int64.
+        labels: Class indexes, on the device, -1 = unlabelled. **Shape** ``(B,)`` int64; of several findings an image
+            ``(B, K)``, as in ``PatchSet.findings``.
         masks: Class of each pixel, 255 = ignore, on the device. **Shape** ``(B, H, W)`` int64; or None.
         ids: Rows of the set's store, on the host. **Shape** ``(B,)`` int64.
         weight: Factor of the loss whose gradients, averaged over processes and summed over the pieces of a step,
@@ -216,7 +217,8 @@ class Batches:
         self.rank, self.world = rank, world
         self.ids = torch.from_numpy(patches.index.copy())
         self._sizes = own_sizes(patches)
-        self.labels = torch.from_numpy(patches.labels.astype(np.int64)).to(device)
+        labels = patches.findings if patches.card.task == "findings" else patches.labels
+        self.labels = torch.from_numpy(labels.astype(np.int64)).to(device)
         needed = len(patches) * (math.prod(patches.shape) + (math.prod(patches.shape[:2]) if patches.has_masks else 0))
         fits = needed <= memory_share * free_memory(device)
         self.in_memory = loader == "memory" or (loader == "auto" and fits)

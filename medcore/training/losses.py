@@ -37,6 +37,16 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None,
     return loss if weights is None else loss * (target @ weights)
 
 
+def findings_cross_entropy(logits: Tensor, findings: Tensor) -> Tensor:
+    """Binary cross-entropy per image, a mean over its K findings; what is neither present nor absent costs nothing.
+
+    **Shapes** logits ``(B, K)``, findings ``(B, K)`` int64 (1, 0, below 0 = unknown) -> ``(B,)``.
+    """
+    known = (findings >= 0).float()
+    cost = F.binary_cross_entropy_with_logits(logits.float(), findings.clamp_min(0).float(), reduction="none")
+    return (cost * known).mean(1)
+
+
 def pixel_cross_entropy(
     logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None = None, gamma: float = 0.0
 ) -> Tensor:

@@ -200,6 +200,7 @@ class Extra(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
     temperature: Annotated[float, Field(gt=0, le=1e4)] = 1.0
     threshold: float | None = None
+    thresholds: dict[str, float] | None = None  # of findings, by name
     familiarity: FamiliarityFacts | None = None
     segmentation: Tiling = Tiling()
     rejection: dict[str, Rejection] = {}

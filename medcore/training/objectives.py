@@ -169,6 +169,63 @@ class Classification(Objective):
         return {"confusion": sums["confusion"].astype(np.int64)}
 
 
+UNCERTAIN = {"ignore": -1, "present": 1, "absent": 0}
+
+
+@dataclass
+class Findings(Objective):
+    """Several findings an image, each present or not: binary cross-entropy; mean AUROC.
+
+    Args:
+        classes: Names of the findings.
+        uncertain: What an uncertain finding teaches: nothing (``ignore``), ``present`` or ``absent``. One that is not
+            stated teaches nothing, and metrics never count either.
+
+    **Reference** the policies: Irvin et al. 2019, arXiv:1901.07031.
+    """
+
+    classes: Sequence[str]
+    uncertain: str = "ignore"
+
+    task: ClassVar[str] = "findings"
+    monitor: ClassVar[str] = "val_auroc"
+    mode: ClassVar[str] = "max"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown policy."""
+        _one_of("Findings", "uncertain", self.uncertain, tuple(UNCERTAIN))
+        self.classes = [str(name) for name in self.classes]
+
+    def begin(self, train: PatchSet, device: torch.device) -> None:
+        """Refuse other findings, and one that is never present or never absent."""
+        if list(train.classes) != list(self.classes):
+            raise MedcoreError(f"train: the findings {train.classes} are not the objective's {self.classes}")
+        findings = self.taught(torch.from_numpy(train.findings)).numpy()
+        for k, name in enumerate(self.classes):
+            if not ((findings[:, k] == 1).any() and (findings[:, k] == 0).any()):
+                raise MedcoreError(f"train: finding {name!r} is never present or never absent; leave it out")
+
+    def taught(self, findings: Tensor) -> Tensor:
+        """Findings with the uncertain ones as the policy says."""
+        return torch.where(findings == -1, UNCERTAIN[self.uncertain], findings)
+
+    def compute(self, output: Tensor, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        """Binary cross-entropy. **Shape** output ``(B, K)`` logits."""
+        return {"loss": losses.findings_cross_entropy(output, self.taught(batch.labels)).mean()}
+
+    def sums(self) -> dict[str, tuple[int, ...]]:
+        """Score histograms."""
+        return {"scores": (len(self.classes), 2, SCORE_BINS)}
+
+    def count(self, sums: dict[str, Tensor], output: Tensor, batch: Batch) -> None:
+        """See the base class."""
+        sums["scores"] += score_histogram(output.float().sigmoid(), batch.labels)
+
+    def metrics(self, sums: dict[str, np.ndarray], samples: float) -> dict[str, float]:
+        """The mean AUROC of the findings that have both sides."""
+        return {"auroc": auroc_from_histogram(sums["scores"])}
+
+
 @dataclass
 class Reconstruction(Objective):
     """The image itself is the target (autoencoders).
