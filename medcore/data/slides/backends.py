@@ -91,12 +91,10 @@ class OpenSlideBackend:
                 f"slide '{self.path}': level {level} cannot be read at x={x}, y={y} ({_reason(error)}): it is cut "
                 "short or damaged; copy it again"
             ) from error
-        values = np.asarray(image)
-        colour = values[..., :3]
-        alpha = values[..., 3:]
-        if alpha.min() == 255:
-            return np.ascontiguousarray(colour)
-        share = alpha.astype(np.uint16)
+        if image.getchannel("A").getextrema()[0] == 255:
+            return np.asarray(image.convert("RGB"))
+        values = np.asarray(image).astype(np.uint16)  # 255 × 255 fits
+        colour, share = values[..., :3], values[..., 3:]
         return ((colour * share + WHITE * (255 - share) + 127) // 255).astype(np.uint8)
 
     def close(self) -> None:
