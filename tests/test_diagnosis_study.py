@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from cohort_toys import toy_cohort, window_set
 from sklearn.metrics import roc_auc_score
 
@@ -13,7 +14,7 @@ from medcore.metrics.stain_scores import brown_map
 from medcore.studies.diagnosis import study as room
 from medcore.studies.diagnosis.choices import PEAK, RED, DiagnosisChoices
 from medcore.studies.diagnosis.learner import ERRORS
-from medcore.studies.diagnosis.methods import ATTENTION, COUNT, OURS, RULE, number_of_windows
+from medcore.studies.diagnosis.methods import ATTENTION, BAGS, COUNT, OURS, PROBE, RULE, number_of_windows
 from medcore.studies.diagnosis.nested import diagnose_patients, diagnose_windows
 from medcore.studies.diagnosis.reader import (
     best_auroc,
@@ -150,6 +151,14 @@ def test_abmil_stands_beside_the_rule_with_a_paired_difference(study):
         aurocs = [patient_auroc(study.final[one]).value for one in (OURS, name)]
         assert gap.value == pytest.approx(aurocs[0] - aurocs[1], abs=1e-9)
     assert compared.metrics[0].split == "test" and compared.metrics[0].unit == "patient"
+
+
+def test_an_encoder_adds_two_methods_on_the_same_patients_with_paired_differences(patches, tmp_data):
+    torch.manual_seed(0)
+    choices = replace(SMALL, encoder="small_cnn", encoder_weights="random", encoder_sides=(32, 32))
+    compared = DiagnosisStudy(patches, choices).comparison
+    assert list(compared.rivals) == [ATTENTION, BAGS, PROBE] and {BAGS, PROBE} <= set(compared.differences)
+    assert {found[0].n for found in compared.rivals.values()} == {compared.metrics[0].n}
 
 
 def test_window_scores_are_compared_on_the_patients_of_the_headline(study, monkeypatch):
