@@ -48,7 +48,10 @@ def command(study: Path, data: str, task: str | None, seed: int, **options: Any)
         data = str(patches.save(study / "set.npz").path)
     patches = (split_cases if task == "segment" else assign_splits)(patches, seed=seed)
     notes = check_enough(patches.select(patches.labels >= 0)) if task in ("classify", "anomaly") else []
-    click.echo(repr(patches) + "\n\n" + split_table(patches).to_string() + "\n")
+    table = split_table(patches)
+    if task == "segment":  # its classes are those of pixels
+        table = table.drop(columns=[name for name in patches.classes if name in table])
+    click.echo(repr(patches) + "\n\n" + table.to_string() + "\n")
     for note in notes:
         click.echo(f"note: {note}")
     found = audit(patches, seed=seed)

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from medcore.data.integrity import open_checked
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import patient_folds
 from medcore.errors import MedcoreError, TestDataRefused
@@ -77,7 +78,7 @@ class FoldTask:
         """The view that was cut into folds."""
         if isinstance(self.source, PatchSet):
             return self.source
-        whole = PatchSet.open(self.source)
+        whole = open_checked(self.source)
         return PatchSet(
             whole.store,
             self.columns,
