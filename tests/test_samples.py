@@ -32,7 +32,7 @@ def test_the_frame_of_a_report_is_a_small_part_of_the_shell() -> None:
 def test_the_sample_is_small_and_nothing_else_lies_there() -> None:
     whole, shell = weights((SAMPLE / "report.html").read_text(encoding="utf-8"))
     assert whole <= LARGEST and shell <= SHELL
-    assert {path.name for path in SAMPLE.rglob("*")} == {"report.html", "results.json", "report.png"}
+    assert {path.name for path in SAMPLE.rglob("*")} == {"report.html", "results.json", "report.png", "figures.png"}
     assert (SAMPLE / "report.png").stat().st_size <= 200_000
 
 
