@@ -23,6 +23,7 @@ from medcore.data.readers.columns import (
     one_hot_labels,
     say_unread_split,
     spread_columns,
+    with_findings,
 )
 from medcore.data.readers.files import Folder, scan
 from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problems, listed, say_one_sided
@@ -165,6 +166,7 @@ def read_metadata(
     mask_map: dict[Any, str] | None = None,
     mask_threshold: float | None = None,
     mask_rule: str | None = None,
+    findings: list[str] | None = None,
 ) -> Listing:
     """List the images of a ``metadata.csv``.
 
@@ -175,27 +177,28 @@ def read_metadata(
         classes: Class names in the order of their indexes; None for the sorted labels.
         abnormal: Classes that count as abnormal.
         mask_map, mask_threshold, mask_rule: As in ``masks.rule_from_options``, when there is a ``mask`` column.
+        findings: Names of several findings an image, as in ``columns.with_findings``.
 
     Raises:
         MedcoreError: Missing columns or files, unknown labels or splits, repeated images: with row and remedy.
     """
-    table, finder = _understood(path, encoding, columns or {}, problems)
+    table, finder = _understood(path, encoding, columns or {}, problems, findings)
     segmented = "mask" in table.header
-    require(table, ["image"] if segmented else ["image", "label"], "; say which one it is: --column {0}=NAME")
+    require(
+        table, ["image"] if segmented or findings else ["image", "label"], "; say which one it is: --column {0}=NAME"
+    )
     rule = rule_from_options(classes, mask_map, mask_threshold, mask_rule) if segmented else None
-    labels, names = ([""] * len(table.rows), []) if segmented else clean_labels(table, classes, problems)
+    labels, names = ([""] * len(table.rows), []) if segmented or findings else clean_labels(table, classes, problems)
     patients = clean_patients(table, problems) if "patient" in table.header else []
     if patients and not any(patients):
         problems.warn(f"{path.name}: column 'patient' is empty in every row")
         patients = []
     items = _items(table, finder, problems, names, labels, patients)
-    used = [role for role in ROLES if role in table.header]
-    problems.note(f"{path.name}: {len(items)} rows, columns {', '.join(used)}" + (f"; further {listed(extra, 8)}" if (
-        extra := [name for name in table.header if name not in ROLES]) else ""))  # fmt: skip
+    _say_columns(table, len(items), problems)
     known = bool(patients) or fill_dicom_patients(items, problems)
     if not known:
         problems.warn(NO_PATIENTS)
-    if not segmented:
+    if not segmented and not findings:
         _check_classes(path, names, items, problems)
         say_one_sided([(item.columns["label"], item.columns["split"]) for item in items], names, problems)
     _say_found(finder, path, items, problems, segmented)
@@ -204,14 +207,21 @@ def read_metadata(
     card = Card(
         name=root.resolve().name or "metadata",
         title=f"Images of {root.resolve().name}/{path.name}",
-        classes=names,
+        classes=list(findings or names),
         abnormal=list(abnormal or []),
-        task="segmentation" if segmented else "classification",
+        task="findings" if findings else "segmentation" if segmented else "classification",
         group="lesion" if lesions else "patient" if known else "image",
         patients_known=known,
         recipe={"reader": "metadata", "table": path.name, "delimiter": table.delimiter},
     )
     return Listing(root, card, items, mask_rule=rule, problems=problems, also=[path])
+
+
+def _say_columns(table: Table, count: int, problems: Problems) -> None:
+    used = [role for role in ROLES if role in table.header]
+    extra = [name for name in table.header if name not in ROLES]
+    more = f"; further {listed(extra, 8)}" if extra else ""
+    problems.note(f"{table.path.name}: {count} rows, columns {', '.join(used)}{more}")
 
 
 def names_images(path: Path) -> bool:
@@ -231,7 +241,9 @@ def names_images(path: Path) -> bool:
         return False
 
 
-def _understood(path: Path, encoding: str | None, asked: dict[str, str], problems: Problems) -> tuple[Table, Finder]:
+def _understood(
+    path: Path, encoding: str | None, asked: dict[str, str], problems: Problems, findings: list[str] | None = None
+) -> tuple[Table, Finder]:
     """The table with its columns named by role, and what finds its files."""
     table = read_table(path, encoding=encoding)
     for note in table.notes:
@@ -246,6 +258,10 @@ def _understood(path: Path, encoding: str | None, asked: dict[str, str], problem
     table = find_columns(
         table, asked, problems, lambda cell: bool(look.find(cell, "image")), lambda cell: bool(look.find(cell, "mask"))
     )
+    if findings:
+        if "mask" in table.header:
+            raise MedcoreError(f"{path}: findings and masks are two questions; read one of them (--masks none)")
+        return with_findings(table, findings, problems), finder
     spread = spread_columns(table)
     if "label" not in table.header and "mask" not in table.header and len(spread) > 1:
         labels = one_hot_labels(table, spread)
