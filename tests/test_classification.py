@@ -5,6 +5,7 @@ import pytest
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
+from medcore.data.stain import typical_staining
 from medcore.errors import MedcoreError
 from medcore.evaluation.intervals import interval
 from medcore.studies.classification import ClassificationChoices, ClassificationStudy
@@ -79,6 +80,23 @@ def test_few_patients_are_a_small_test_part_however_many_images_they_gave() -> N
 def test_a_result_is_asked_for_after_a_network_was_judged() -> None:
     with pytest.raises(MedcoreError, match="judge"):
         ClassificationStudy(two_cues()).explain()
+
+
+def test_a_staining_is_that_of_the_training_images_given_and_a_variant_tries_it() -> None:
+    ps = two_cues()
+    study = ClassificationStudy(ps, ClassificationChoices(stain="macenko"))
+    few = study.train.select(np.arange(40))
+    for part in (study.train, few):
+        args = study.build("small_cnn", like=part).spec["args"]
+        assert args["stain"] == pytest.approx(typical_staining(part).as_list())
+    assert not study.choices.may_repaint(study.train)
+    plain = ClassificationStudy(ps)
+    assert plain.build("small_cnn").spec["args"]["stain"] is None
+    tried = plain.variants("small_cnn", None, CONFIG, limit=40)
+    assert list(tried.estimates)[:2] == ["as above", "Macenko staining"]
+    assert {one.split for one in tried.estimates.values()} == {"val"}
+    glass = PatchSet.from_arrays(ps.take() // 64 + 250, ps.table, ps.card)
+    assert not ClassificationChoices().may_repaint(glass.where(split="train"))
 
 
 def test_grey_images_have_no_hue_and_photographs_no_stain() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from medcore.data.patchset import PatchSet
-from medcore.data.stain import typical_staining
+from medcore.data.stain import StainMissing, typical_staining
+from medcore.studies.preprocessing import is_stained
 from medcore.training.augment.recipe import as_augment
 from medcore.training.config import setting, settings_table
 
@@ -41,6 +42,16 @@ class ClassificationChoices:
     def staining(self, train: PatchSet) -> list[float] | None:
         """What images are repainted in, estimated from training images alone; None where they stay as they are."""
         return typical_staining(train).as_list() if self.stain == "macenko" else None
+
+    def may_repaint(self, train: PatchSet) -> bool:
+        """Whether repainting is worth a try: the images show stained tissue and are not repainted anyway."""
+        if self.stain or not is_stained(train):
+            return False
+        try:
+            typical_staining(train)
+        except StainMissing:
+            return False
+        return True
 
     def table(self) -> pd.DataFrame:
         """One row per choice: value, unit, meaning."""

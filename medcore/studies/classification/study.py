@@ -22,7 +22,7 @@ import torch
 from scipy.special import stdtrit
 from torch import nn
 
-from medcore.data.load import limit_images, read_set
+from medcore.data.load import limit_images, one_label, read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import assign_splits, check_enough, group_names, patient_folds, unit_of
 from medcore.errors import MedcoreError
@@ -60,7 +60,7 @@ from medcore.studies.experiments import (
     subgroup_table,
     without_prior,
 )
-from medcore.studies.preprocessing import is_stained, select_classes
+from medcore.studies.preprocessing import select_classes
 from medcore.training.augment.recipe import REASONS, as_augment, suitable_recipe
 from medcore.training.batches import suitable_size
 from medcore.training.checkpoint import load_checkpoint
@@ -99,7 +99,7 @@ class ClassificationStudy:
             source: As for ``read_set``, which takes ``options`` as well.
             classes: Only these classes, or so many of the commonest; None takes all.
         """
-        patches = read_set(source, seed=seed, **options)
+        patches = one_label(read_set(source, seed=seed, **options))
         patches = patches.select(patches.labels >= 0)
         patches = limit_images(patches if classes is None else select_classes(patches, classes), limit, seed=seed)
         patches = assign_splits(patches, seed=seed)
@@ -374,7 +374,7 @@ class ClassificationStudy:
         """Short trainings on at most ``limit`` images, judged on validation data."""
         few = limit_images(self.train, limit, seed=self.seed)
         short = replace(config, batch_size=suitable_size(len(few)), augment_until=None)
-        stained = is_stained(few) and not self.choices.stain
+        stained = self.choices.may_repaint(few)
         changes = variant_changes(weights, architectures, seed=self.seed, stained=stained)
 
         def train_one(
