@@ -46,6 +46,8 @@ _OPTIONS = [
     click.option("--keep-ids", is_flag=True, help="Let patient identifiers and file names of DICOM reach the set."),
     click.option("--no-cache", is_flag=True, help="Prepare anew what was prepared before."),
     click.option("--layout", metavar="LEVELS", help="What folders are, as split/class, patient/class or */class."),
+    click.option("--findings", callback=_names, metavar="A,B,...",
+                 help="Several findings an image: columns of 1, 0, -1 or nothing, or names in label separated by |."),
     click.option("--classes", callback=_names, metavar="A,B,...", help="Class names, in order."),
     click.option("--patient-pattern", metavar="REGEX", help="Finds the patient in a path: one group, as '(P[0-9]+)_'."),
     click.option("--encoding", help="Encoding of the table, as cp1252."),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -151,7 +152,7 @@ def labelled(patches: PatchSet, kind: str) -> PatchSet:
     if len(patches.classes) < 2:
         raise MedcoreError(f"set {patches.card.name!r} has the classes {patches.classes}; a classifier needs two")
     if patches.card.task == "findings":
-        return patches.select((patches.findings >= 0).any(axis=1))
+        return patches.select(np.asarray((patches.findings >= 0).any(axis=1)))
     return patches.select(patches.labels >= 0)
 
 

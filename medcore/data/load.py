@@ -287,6 +287,20 @@ def _safe(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "set"
 
 
+def one_label(ps: PatchSet) -> PatchSet:
+    """The set itself: for studies of one class an image.
+
+    Raises:
+        MedcoreError: Its images have several findings.
+    """
+    if ps.card.task == "findings":
+        raise MedcoreError(
+            f"set {ps.card.name!r} has several findings an image, and this study asks for one class; use `medcore train "
+            "classifier`, `evaluate` and `predict`, or read one finding as the label (--column label=NAME)"
+        )
+    return ps
+
+
 def limit_images(patches: PatchSet, limit: int | None, *, seed: int = 0) -> PatchSet:
     """At most ``limit`` images, with every split, class and patient cut in about the same proportion.
 

@@ -150,8 +150,8 @@ class Predictor:
         """Of each finding, where the model tells several an image: chosen on validation images, else 0.5."""
         if not (isinstance(self.model, Classifier) and self.model.several):
             return None
-        chosen = self.manifest.get("extra", {}).get("thresholds")
-        return np.full(len(self.classes), 0.5) if chosen is None else np.array([chosen[name] for name in self.classes])
+        chosen = self.manifest.get("extra", {}).get("thresholds") or {}
+        return np.array([chosen.get(name, 0.5) for name in self.classes])
 
     def predict(
         self,

@@ -74,5 +74,5 @@ def _pooled(parts: Mapping[str, Scores]) -> Scores:
     """The cases of all findings as one set."""
     first = next(iter(parts.values()))
     columns = ("truth", "score", "patient", "split")
-    together = {name: np.concatenate([getattr(scores, name) for scores in parts.values()]) for name in columns}
-    return replace(first, **together, ids=None)
+    truth, score, patient, split = (np.concatenate([getattr(one, name) for one in parts.values()]) for name in columns)
+    return replace(first, truth=truth, score=score, patient=patient, split=split, ids=None)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from medcore.data import stain
-from medcore.data.load import limit_images, read_set
+from medcore.data.load import limit_images, one_label, read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import Fold, assign_splits, patient_folds, unit_of
 from medcore.errors import MedcoreError
@@ -30,7 +30,8 @@ METRIC = "balanced_accuracy"
 
 def read_and_split(source: str, *, limit: int | None = None, seed: int = 0, **options: Any) -> PatchSet:
     """A set as ``read_set`` gives it, at most ``limit`` images of it, split over patients (a given split is kept)."""
-    return assign_splits(limit_images(read_set(source, seed=seed, **options), limit, seed=seed), seed=seed)
+    patches = one_label(read_set(source, seed=seed, **options))
+    return assign_splits(limit_images(patches, limit, seed=seed), seed=seed)
 
 
 def select_classes(patches: PatchSet, classes: Sequence[str] | int) -> PatchSet:

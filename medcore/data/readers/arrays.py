@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,8 @@ def _medmnist(
         splits += [split] * len(values)
         sources += [f"{split}/{row:06d}" for row in range(len(values))]
     facts = datasets.medmnist_card(path.stem)
+    if len({values.shape[1:] for values in labels}) > 1:
+        raise MedcoreError(f"{path}: the parts have different numbers of labels an image; make a file of each")
     label = np.concatenate(labels)
     names = _class_names(path, label, classes or (facts.classes if facts else None))
     columns = {
@@ -110,6 +113,7 @@ def _medmnist(
         patients_known=False,
         recipe={"reader": "medmnist", "parts": parts},
     )
+    card = _as_findings(card, columns, problems)
     return Listing(path, card, rows=rows, problems=problems)
 
 
@@ -142,6 +146,7 @@ def _plain(path: Path, members: dict[str, tuple[int, ...]], problems: Problems, 
         recipe={"reader": "npz"},
         task="classification" if masks is None else "segmentation",
     )
+    card = _as_findings(card, columns, problems)
     rows = ArrayRows(columns, _shape(path, members, ["images"]), lambda: _stream(path, ["images"]), masks)
     return Listing(path, card, rows=rows, problems=problems)
 
@@ -162,7 +167,9 @@ def _labels(path: Path, name: str, count: int) -> np.ndarray:
     values = _whole(path, name, 1_024 * count + 4096)
     where = f"{path}, '{name}'"
     if values.ndim == 2 and values.shape[1] > 1:
-        raise MedcoreError(f"{where} has {values.shape[1]} labels an image; sets with several labels are not supported")
+        if values.shape[0] != count or values.dtype.kind not in "iu" or not np.isin(values, (0, 1)).all():
+            raise MedcoreError(f"{where} of shape {values.shape} must hold 0 or 1 for each of {count} images")
+        return values.astype(np.int64)
     values = values.reshape(-1)
     if len(values) != count:
         raise MedcoreError(f"{where} has {len(values)} labels for {count} images")
@@ -171,7 +178,26 @@ def _labels(path: Path, name: str, count: int) -> np.ndarray:
     return values.astype(np.int64)
 
 
+def _as_findings(card: Card, columns: dict[str, np.ndarray], problems: Problems) -> Card:
+    """The card of a set whose labels are several findings an image; the columns then hold each of them."""
+    label = columns["label"]
+    if label.ndim == 1:
+        return card
+    if card.task == "segmentation":
+        raise MedcoreError(f"set {card.name!r} holds masks and findings: two questions; make a file of each")
+    if (label.sum(axis=1) == 1).all():
+        raise MedcoreError(f"set {card.name!r}: one 1 an image is a class, not findings; store its index (argmax)")
+    columns["label"] = np.full(len(label), -1, dtype=np.int64)
+    columns |= {npzfile.finding_column(k): label[:, k] for k in range(label.shape[1])}
+    problems.note(f"labels of {label.shape[1]} columns of 0 and 1 are read as findings, several an image")
+    return replace(card, task="findings")
+
+
 def _class_names(path: Path, label: np.ndarray, classes: list[str] | None) -> list[str]:
+    if label.ndim == 2:
+        if classes and len(classes) != label.shape[1]:
+            raise MedcoreError(f"{path}: {label.shape[1]} findings an image, but {len(classes)} names: {classes}")
+        return list(classes) if classes else [f"finding {k}" for k in range(label.shape[1])]
     highest = int(label[label != 255].max(initial=0)) if label.ndim == 3 else int(label.max(initial=0))
     if classes and highest >= len(classes):
         raise MedcoreError(f"{path}: label {highest} occurs, but there are only {len(classes)} classes: {classes}")

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from medcore.data.npzfile import finding_column
 from medcore.data.readers.listing import Problems, listed
 from medcore.data.readers.names import UNKNOWN, look_alikes, merge_spellings, spelling_key, split_name
 from medcore.data.readers.tables import Table, is_missing, typed
@@ -30,6 +31,7 @@ _NEAR: dict[str, tuple[tuple[str, ...], ...]] = {
 }  # fmt: skip
 MOST_NUMBERS = 10  # more different numbers than this, with gaps, are measured, not classes
 _SEVERAL = "|;,/&+"
+NOTHING = frozenset(spelling_key(name) for name in ("No Finding", "No findings", "none", "normal"))
 _FLOAT = re.compile(r"^-?\d+\.0+$")
 _MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _DATE = re.compile(
@@ -149,6 +151,56 @@ def spread_columns(table: Table) -> list[str]:
     return found
 
 
+def with_findings(table: Table, names: Sequence[str], problems: Problems) -> Table:
+    """The table with a column ``finding_K`` for each finding: 1 present, 0 absent, -1 uncertain, -2 not stated.
+
+    The names are columns of 1, 0, -1 or nothing (not stated), or they stand in the column ``label``, several in a cell
+    separated by ``|``: those of a cell are present, all others absent, and an empty cell states nothing.
+
+    Raises:
+        MedcoreError: Some names are columns and some are not, a cell holds something else, or a finding stands twice.
+    """
+    found = [name for name in names if name in table.header]
+    if len(set(names)) < max(2, len(names)) or (found and len(found) < len(names)):
+        odd = [name for name in names if name not in found] or list(names)
+        raise MedcoreError(
+            f"{table.path}: findings {listed(odd, 3)}: name two or more different ones, all of them columns or all of "
+            f"them names in the cells of the label column; columns are {listed(table.header, 12)}"
+        )
+    if not found and "label" not in table.header:
+        raise MedcoreError(f"{table.path}: there are no columns {listed(list(names), 3)}, and no column 'label'")
+    rows = []
+    for n, row in enumerate(table.rows):
+        cells = dict(zip(table.header, row, strict=True))
+        if found:
+            rows.append([_finding(cells[name], f"{table.place(n)}, column {name!r}") for name in names])
+            continue
+        said = [part.strip() for part in cells["label"].split("|") if part.strip()]
+        none = len(said) == 1 and said[0] not in names and spelling_key(said[0]) in NOTHING
+        strange = [part for part in said if part not in names] if not none else []
+        if strange:
+            raise MedcoreError(
+                f"{table.place(n)}: finding {strange[0]!r} is none of {listed(list(names), 20)}; name all findings"
+            )
+        rows.append([str(int(name in said and not none)) if said else "-2" for name in names])
+    how = "columns of 1, 0, -1 (uncertain) or nothing (not stated)" if found else "names in the cells of 'label'"
+    problems.note(f"{table.path.name}: findings {listed(list(names), 20)} are read from {how}")
+    header = ["label (column)" if name == "label" else name for name in table.header]
+    columns = [finding_column(k) for k in range(len(names))]
+    joined = [[*row, *values] for row, values in zip(table.rows, rows, strict=True)]
+    return replace(table, header=[*header, *columns], rows=joined)
+
+
+def _finding(cell: str, place: str) -> str:
+    value = cell.strip().lower().removesuffix(".0")
+    value = {"true": "1", "false": "0"}.get(value, value)
+    if value in ("1", "0", "-1"):
+        return value
+    if is_missing(cell):
+        return "-2"
+    raise MedcoreError(f"{place}: {cell!r} must be 1 (present), 0 (absent), -1 (uncertain) or empty (not stated)")
+
+
 def one_hot_labels(table: Table, names: Sequence[str]) -> list[str]:
     """The label of each row when exactly one of the columns is 1.
 
@@ -166,8 +218,8 @@ def one_hot_labels(table: Table, names: Sequence[str]) -> list[str]:
         raise MedcoreError(
             f"{table.path}: the columns {listed(list(names))} hold several findings an image ({len(odd)} rows have "
             f"none, "
-            f"several or an uncertain one; first {table.place(odd[0])}). Several labels an image are not supported: "
-            f"add a "
+            f"several or an uncertain one; first {table.place(odd[0])}). Name them with "
+            f"--findings, add a "
             f"column 'label' with one class an image, or take one column: --column label='{names[0]}'"
         )
     return labels
@@ -300,9 +352,8 @@ def _refuse_no_classes(table: Table, labels: list[str]) -> None:
               ("|" in name or any(counts[part] > 1 for part in parts))]  # fmt: skip
     if joined:
         raise MedcoreError(
-            f"{where} holds several labels in one cell ({listed(joined, 3)}), which are not supported: write one "
-            f"class an "
-            f"image, or {way}"
+            f"{where} holds several labels in one cell ({listed(joined, 3)}), which are findings: name them with "
+            f"--findings, write one class an image, or {way}"
         )
     if len(names) > max(MOST_NUMBERS, len(labels) / 2):
         raise MedcoreError(

@@ -171,14 +171,16 @@ class FrozenFindings(Predictor, Frozen):
     def labelled(self, patches: PatchSet) -> PatchSet:
         """See ``Frozen``; an image counts where at least one finding is stated present or absent."""
         same_classes(patches, self.classes)
-        return patches.select((patches.findings >= 0).any(axis=1))
+        return patches.select(np.asarray((patches.findings >= 0).any(axis=1)))
 
     def evaluate(self, patches: PatchSet) -> Judgement:
         """See ``Frozen``; of each finding AUROC, average precision and the decisions at its threshold."""
         known = self._checked(patches)
         said = self.probabilities(known)
         parts = finding_scores(known, said)
-        estimates = findings_estimates(parts, dict(zip(self.classes, self.thresholds, strict=True)))
+        limits = self.thresholds
+        assert limits is not None  # the objective of findings makes networks of findings only
+        estimates = findings_estimates(parts, dict(zip(self.classes, limits.tolist(), strict=True)))
         columns = {f"p {name}": said[:, k] for k, name in enumerate(self.classes)}
         return Judgement(estimates, known, table=known.table.assign(**columns))
 

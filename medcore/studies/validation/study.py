@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medcore.data.load import one_label
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import group_names
 from medcore.errors import MedcoreError
@@ -65,7 +66,7 @@ class ExternalStudy:
         seed: int = 0,
     ) -> None:
         self.model, self.rule, self.folds, self.seed = model, rule, folds, seed
-        kept, self.overlap = unseen(cohort, model.seen, seen, by_patient=by_patient)
+        kept, self.overlap = unseen(one_label(cohort), model.seen, seen, by_patient=by_patient)
         self.patches = kept.with_split(["test"] * len(kept))  # no chooser takes them
         self.labelled = model.labelled(self.patches)
         self.positive = tuple(positive)
