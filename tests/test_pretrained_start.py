@@ -82,7 +82,9 @@ def test_few_patients_of_each_class_are_drawn(start: PretrainedStart) -> None:
         assert all((groups == name).sum() == (groups[rows] == name).sum() for name in set(groups[rows]))
     found = start.few_shots()
     assert list(found) == ["1 patient a class", "5 patients a class", "all patients"]
-    assert all(one.low <= one.value <= one.high and one.split == "val" for one in found.values())
+    *few, everybody = found.values()
+    assert all(one.low <= one.value <= one.high and one.split == "val" for one in few)
+    assert everybody.low is None and everybody.value == start.table()["validation"].iloc[0].value
 
 
 def test_patients_are_recognised_where_their_images_share_a_mark(start: PretrainedStart) -> None:
