@@ -428,3 +428,26 @@ def test_a_worker_that_dies_is_replaced_and_leaves_nothing_half(tmp_path: Path) 
         sets[name] = out.read_bytes()
         assert not list(out.parent.glob("*.part")) and not list(out.parent.glob(".*"))
     assert sets["whole"] == sets["killed"] and (tmp_path / "killed" / "died").exists()
+
+
+def test_the_options_of_the_command_line_reach_the_tiles(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    for name in ("TCGA-AA-1", "TCGA-BB-1"):
+        write_pyramid(folder / f"{name}.tiff", halves(picture(), 2))
+    left = np.array([(0, 0), (960, 0), (960, 2048), (0, 2048)], float)
+    (folder / "TCGA-AA-1.geojson").write_text(json.dumps([feature("tumour", left)]))
+    arguments = ["data", "prepare", str(folder), "--mpp", "1", "--size", "128", "--overlap", "32", "--tissue", "0.9",
+                 "--tile-label", "share", "--outside", "other", "--patient-pattern", "(TCGA-..)", "--no-cache",
+                 "--out", str(tmp_path / "o.npz")]  # fmt: skip
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert done.return_value == 0, done.output
+    patches = PatchSet.open(tmp_path / "o.npz")
+    assert set(patches.patients) == {"TCGA-AA", "TCGA-BB"} and patches.classes == ["other", "tumour"]
+    assert set(np.diff(np.unique(patches.column("x")))) == {192} and patches.column("tissue").min() >= 0.9
+    drawn = patches.where(slide="TCGA-AA-1.tiff")
+    share = np.clip((960 - drawn.column("x")) / 256, 0, 1)
+    assert np.array_equal(drawn.label_names[share != 0.5], np.where(share > 0.5, "tumour", "other")[share != 0.5])
+    assert set(patches.where(slide="TCGA-BB-1.tiff").label_names) == {""} and "TCGA-BB-1" in str(patches.card.warnings)
+    dry = CliRunner().invoke(cli, [*arguments[:-2], "--dry-run"], standalone_mode=False)
+    assert dry.return_value == 0 and "nothing was written" in dry.output
