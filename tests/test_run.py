@@ -229,3 +229,15 @@ def test_intervals_speak_of_what_the_set_has() -> None:
     assert "patient" not in said["lesion", True] and "lesion" in said["lesion", True]
     assert "one patient only" in said["patient", True]
     assert "one image only" in said["patient", False]
+
+
+def test_a_table_is_shown_with_its_title_and_counts_name_the_sets_own_units(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run.start(NOTEBOOK, {})
+    ps = run.use(patches())
+    assert run.on(ps) == "30 images of 15 patients"
+    assert run.on(Scores.from_set(ps.where(split="test"), np.tile([0.3, 0.7], (8, 1)))) == "8 images of 4 patients"
+    capsys.readouterr()
+    run.table(None, "Nothing")
+    assert capsys.readouterr().out == ""
+    run.table(ps.table["label"].head(2), "Two labels")
+    assert capsys.readouterr().out.startswith("Two labels\n")

@@ -266,10 +266,9 @@ class Run:
         """Show a table with its title, which a report numbers; nothing where there is no table."""
         if content is None:
             return
-        frame = content.to_frame() if isinstance(content, pd.Series) else content
         caption = f"<caption>{html.escape(CONTROL.sub('', title))}</caption>"
-        shown = frame.to_html(border=0, float_format="{:.4g}".format).replace(">", ">" + caption, 1)
-        _display({"text/html": shown, "text/plain": f"{title}\n{frame}"}, f"{title}\n{frame}")
+        shown = pd.DataFrame(content).to_html(border=0, float_format="{:.4g}".format).replace(">", ">" + caption, 1)
+        _display({"text/html": shown, "text/plain": f"{title}\n{content}"}, f"{title}\n{content}")
 
     def on(self, part: PatchSet | Scores) -> str:
         """How many cases of how many patients, for captions: ``427 patches of 57 patients``."""

@@ -51,6 +51,7 @@ from medcore.studies.anomaly.detection import (
     mistakes,
 )
 from medcore.studies.anomaly.experiments import Trial, learning_table, patient_folds_auroc, table_loss, width_sweep
+from medcore.studies.anomaly.latent import LatentSpace
 from medcore.studies.anomaly.pretrained import pretrained_scores
 from medcore.studies.anomaly.reconstructions import error_maps, quality_table, reconstruct_pixels
 from medcore.studies.anomaly.scores import PIXEL_MAPS
@@ -115,6 +116,10 @@ class AnomalyStudy:
         """Test images of every class in turn, about ``count``. **Shape** ``(n,)`` rows of ``sides.test``."""
         names, each = self.sides.test.label_names, max(1, count // len(self.patches.classes))
         return np.concatenate([np.flatnonzero(names == name)[:each] for name in self.patches.classes])
+
+    def latent_space(self, model: Any) -> LatentSpace:
+        """The codes of validation images under a VAE, and what they know."""
+        return LatentSpace(model, self.sides, self.choices.seed)
 
     def normal_test(self) -> PatchSet:
         """The normal images of the test side."""

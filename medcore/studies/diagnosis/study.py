@@ -25,6 +25,7 @@ from medcore.evaluation.calibration import calibration_estimates
 from medcore.evaluation.comparison import Comparison
 from medcore.evaluation.estimate import Estimate, printed_p
 from medcore.evaluation.intervals import interval, paired_difference
+from medcore.evaluation.tables import prevalence_table
 from medcore.metrics.confusion import confusion_matrix
 from medcore.metrics.stain_scores import brown_map, brown_peak, red_share, redness, score_windows
 from medcore.studies.diagnosis import results
@@ -286,6 +287,10 @@ class DiagnosisStudy:
     def decision_matrix(self) -> np.ndarray:
         """Confusion of decisions, truth in rows. **Shape** ``(2, 2)``."""
         return confusion_matrix(self.ours.table["truth"].to_numpy(), self.ours.table["decision"].to_numpy(), 2)
+
+    def predictive(self) -> pd.DataFrame:
+        """Predictive values of the decisions at stated prevalences."""
+        return prevalence_table(self.ours.scores(), self.ours.table["decision"].to_numpy())
 
     def levels(self) -> list[str]:
         """The levels of density in words."""
