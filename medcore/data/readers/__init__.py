@@ -19,7 +19,6 @@ from medcore.data.readers.nct_crc import is_nct_crc, read_nct_crc
 from medcore.data.readers.pairs import refuse_boxes
 from medcore.data.readers.quironhelico import is_quironhelico, read_quironhelico
 from medcore.data.readers.segmentation import is_segmentation, read_segmentation
-from medcore.data.slides.reader import find_slides, read_slides
 from medcore.errors import MedcoreError
 
 Reader = Callable[..., Listing]
@@ -37,6 +36,8 @@ def detect(source: Path, options: dict[str, Any], problems: Problems) -> tuple[R
     Raises:
         MedcoreError: Nothing is there, no reader knows this kind of file, or it may be read in two ways.
     """
+    from medcore.data.slides.reader import find_slides, read_slides
+
     if source.is_dir():
         return _detect_folder(source, options, problems)
     if not source.exists():
@@ -59,6 +60,8 @@ def detect(source: Path, options: dict[str, Any], problems: Problems) -> tuple[R
 
 def _detect_folder(folder: Path, options: dict[str, Any], problems: Problems) -> tuple[Reader, Path]:
     """The first layout that fits, the most particular ones first."""
+    from medcore.data.slides.reader import find_slides, read_slides
+
     if find_slides(folder):
         return read_slides, folder
     if "layout" in options or options.get("masks") == "none":
