@@ -17,7 +17,8 @@ from medcore.models.vae import VAEOutput
 from medcore.training import losses
 from medcore.training.batches import Batch
 from medcore.training.fit import Totals
-from medcore.training.objectives import ELBO, Classification, Objective, Reconstruction, Segmentation, class_weights
+from medcore.training.losses import class_weights
+from medcore.training.objectives import ELBO, Classification, Objective, Reconstruction, Segmentation
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ The notebooks choose model and objective in the open; the command line chooses t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,8 +95,6 @@ def make_task(
         raise MedcoreError(f"weights={weights!r}: there are no pretrained weights for a {kind}; leave it out")
     if loss is not None and kind == "classifier":
         raise MedcoreError(f"loss={loss!r}: a classifier always learns by cross-entropy; leave it out")
-    if class_weights is not None and kind == "classifier" and patches.card.task == "findings":
-        raise MedcoreError("class_weights: findings are not weighed, so that their probabilities can be believed")
     used = normal_only(patches, normal) if generative else labelled(patches, kind)
     train, validation, test = (used.where(split=side) for side in ("train", "val", "test"))
     if not len(train) or not len(validation):
@@ -105,17 +103,22 @@ def make_task(
         raise MedcoreError(f"stain={stain!r}: a {kind} takes images as they are; leave it out")
     torch.manual_seed(seed)
     network = _network(kind, model, patches, weights, codes, typical_staining(train).as_list() if stain else None)
-    objective: Objective = {
-        "classifier": lambda: (
-            Findings(patches.classes, uncertain=uncertain)
-            if patches.card.task == "findings"
-            else Classification(patches.classes, class_weights=class_weights)
-        ),
+    learnt: dict[str, Callable[[], Objective]] = {
+        "classifier": lambda: _classification(patches, class_weights, uncertain),
         "segmenter": lambda: Segmentation(patches.classes, loss=loss or "ce+dice", class_weights=class_weights),
         "vae": lambda: ELBO(beta, kl_warmup, loss or "mse"),
         "autoencoder": lambda: Reconstruction(loss or "mse"),
-    }[kind]()
-    return Task(network, objective, train, validation, test if len(test) else None)
+    }
+    return Task(network, learnt[kind](), train, validation, test if len(test) else None)
+
+
+def _classification(patches: PatchSet, class_weights: str | None, uncertain: str) -> Objective:
+    """One class an image, or several findings."""
+    if patches.card.task != "findings":
+        return Classification(patches.classes, class_weights=class_weights)
+    if class_weights is not None:
+        raise MedcoreError("class_weights: findings are not weighed, so that their probabilities can be believed")
+    return Findings(patches.classes, uncertain=uncertain)
 
 
 def _network(

@@ -273,6 +273,12 @@ def _mean_over(classes: Array, numerator: Array, denominator: Array) -> Array:
     return ratio((shares * classes).sum(-1), classes.sum(-1))
 
 
+def mean_of_defined(values: np.ndarray) -> float:
+    """The mean of the finite values, NaN without any."""
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
 def ratio(numerator: Array, denominator: Array) -> Array:
     """The quotient, NaN without a warning where it is 0 / 0."""
     with np.errstate(divide="ignore", invalid="ignore"):

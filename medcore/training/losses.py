@@ -1,4 +1,4 @@
-"""Losses as plain functions, each linear in the samples.
+"""Losses as plain functions, each linear in the samples, and the weights of classes in them.
 
 Every loss returns one number per sample; a batch's loss is their mean. Accumulating gradients over pieces or over
 processes therefore gives what one large batch would have given.
@@ -6,13 +6,52 @@ processes therefore gives what one large batch would have given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medcore.data.patchset import PatchSet
+from medcore.errors import MedcoreError
 from medcore.metrics.similarity import ssim
 
+Weights = Sequence[float] | str | None
 DISTANCES = ("mse", "l1", "ssim", "mixed")
+
+
+def class_weights(choice: Weights, counts: np.ndarray, names: Sequence[str]) -> np.ndarray | None:
+    """One weight per class, mean 1 over the training samples; ``"balanced"`` weighs by 1 / frequency.
+
+    Raises:
+        MedcoreError: Not one positive number per class, or an unknown word.
+    """
+    if choice is None:
+        return None
+    if isinstance(choice, str):
+        if choice != "balanced":
+            raise MedcoreError(f"class_weights={choice!r}: must be None, 'balanced' or one number per class")
+        weights = counts.sum() / np.maximum(counts, 1) / max((counts > 0).sum(), 1)
+        return np.where(counts > 0, weights, 1.0)
+    weights = np.asarray(choice, dtype=np.float64)
+    if weights.shape != (len(names),) or not (weights > 0).all():
+        raise MedcoreError(f"class_weights={choice!r}: needs {len(names)} numbers above 0, for {', '.join(names)}")
+    return weights * counts.sum() / max(float((weights * counts).sum()), 1e-12)
+
+
+def mask_counts(patches: PatchSet, ignore_index: int) -> np.ndarray:
+    """Pixels of each mask value. **Shape** ``(256,)`` with the ignored value left at 0.
+
+    Raises:
+        MedcoreError: The set has no masks.
+    """
+    counts = np.zeros(256, dtype=np.int64)
+    for start in range(0, len(patches), 256):
+        counts += np.bincount(patches.take_masks(slice(start, start + 256)).ravel(), minlength=256)
+    if 0 <= ignore_index < 256:
+        counts[ignore_index] = 0
+    return counts
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:

@@ -21,14 +21,12 @@ from torch import Tensor
 
 from medcore.data.patchset import PatchSet
 from medcore.errors import MedcoreError
-from medcore.metrics.confusion import accuracy, balanced_accuracy, confusion_counts, macro_f1, ratio
+from medcore.metrics.confusion import accuracy, balanced_accuracy, confusion_counts, macro_f1, mean_of_defined, ratio
 from medcore.metrics.overlap import dice, iou
 from medcore.metrics.ranking import SCORE_BINS, auroc_from_histogram, score_histogram
 from medcore.models.vae import kl_divergence
 from medcore.training import losses
 from medcore.training.batches import Batch
-
-Weights = Sequence[float] | str | None
 
 
 class Objective(ABC):
@@ -83,25 +81,6 @@ def _class_names(classes: Sequence[str] | int) -> list[str]:
     return [str(index) for index in range(classes)] if isinstance(classes, int) else [str(name) for name in classes]
 
 
-def class_weights(choice: Weights, counts: np.ndarray, names: Sequence[str]) -> np.ndarray | None:
-    """One weight per class, mean 1 over the training samples; ``"balanced"`` weighs by 1 / frequency.
-
-    Raises:
-        MedcoreError: Not one positive number per class, or an unknown word.
-    """
-    if choice is None:
-        return None
-    if isinstance(choice, str):
-        if choice != "balanced":
-            raise MedcoreError(f"class_weights={choice!r}: must be None, 'balanced' or one number per class")
-        weights = counts.sum() / np.maximum(counts, 1) / max((counts > 0).sum(), 1)
-        return np.where(counts > 0, weights, 1.0)
-    weights = np.asarray(choice, dtype=np.float64)
-    if weights.shape != (len(names),) or not (weights > 0).all():
-        raise MedcoreError(f"class_weights={choice!r}: needs {len(names)} numbers above 0, for {', '.join(names)}")
-    return weights * counts.sum() / max(float((weights * counts).sum()), 1e-12)
-
-
 @dataclass
 class Classification(Objective):
     """One label per image: cross-entropy; balanced accuracy, accuracy, macro F1 and AUROC.
@@ -113,7 +92,7 @@ class Classification(Objective):
     """
 
     classes: Sequence[str] | int
-    class_weights: Weights = None
+    class_weights: losses.Weights = None
     label_smoothing: float = 0.0
 
     task: ClassVar[str] = "classification"
@@ -137,7 +116,7 @@ class Classification(Objective):
             raise MedcoreError(f"train: {count} of {len(train)} images have no label; leave them out with select()")
         if train.labels.max() >= len(names):
             raise MedcoreError(f"train: label {train.labels.max()} is outside of the {len(names)} classes {names}")
-        weights = class_weights(self.class_weights, np.bincount(train.labels, minlength=len(names)), names)
+        weights = losses.class_weights(self.class_weights, np.bincount(train.labels, minlength=len(names)), names)
         self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
 
     def compute(self, output: Tensor, batch: Batch, epoch: float) -> dict[str, Tensor]:
@@ -329,7 +308,7 @@ class Segmentation(Objective):
 
     classes: Sequence[str] | int
     loss: str = "ce+dice"
-    class_weights: Weights = None
+    class_weights: losses.Weights = None
     aux_weights: Sequence[float] | None = None
     ignore_index: int = 255
     focal_gamma: float = 2.0
@@ -350,14 +329,14 @@ class Segmentation(Objective):
     def begin(self, train: PatchSet, device: torch.device) -> None:
         """Refuse a set without masks or with other classes, and weigh the classes by their pixels."""
         names = list(self.classes)  # type: ignore[arg-type]
-        counts = mask_counts(train, self.ignore_index)
+        counts = losses.mask_counts(train, self.ignore_index)
         strange = np.flatnonzero(counts[len(names) :]) + len(names)
         if len(strange):
             raise MedcoreError(
                 f"train: masks hold the value {strange[0]}, but there are {len(names)} classes ({', '.join(names)}) "
                 f"and {self.ignore_index} for ignored pixels"
             )
-        weights = class_weights(self.class_weights, counts[: len(names)], names)
+        weights = losses.class_weights(self.class_weights, counts[: len(names)], names)
         self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
 
     def compute(self, output: Tensor | list[Tensor], batch: Batch, epoch: float) -> dict[str, Tensor]:
@@ -399,8 +378,8 @@ class Segmentation(Objective):
         """Dice (mean over images, then over the classes but the background), IoU of all pixels, pixel accuracy."""
         confusion, (total, images) = sums["confusion"], sums["dice"]
         return {
-            "dice": _mean_of_defined(ratio(total, images)[1:]),
-            "iou": _mean_of_defined(iou(confusion)[1:]),
+            "dice": mean_of_defined(ratio(total, images)[1:]),
+            "iou": mean_of_defined(iou(confusion)[1:]),
             "pixel_accuracy": float(accuracy(confusion)),
         }
 
@@ -409,29 +388,10 @@ class Segmentation(Objective):
         return {"confusion": sums["confusion"].astype(np.int64)}
 
 
-def _mean_of_defined(values: np.ndarray) -> float:
-    defined = values[np.isfinite(values)]
-    return float(defined.mean()) if len(defined) else float("nan")
-
-
 def _masks_of(batch: Batch) -> Tensor:
     if batch.masks is None:
         raise MedcoreError("Segmentation needs masks; this set has none")
     return batch.masks
-
-
-def mask_counts(patches: PatchSet, ignore_index: int) -> np.ndarray:
-    """Pixels of each mask value. **Shape** ``(256,)`` with the ignored value left at 0.
-
-    Raises:
-        MedcoreError: The set has no masks.
-    """
-    counts = np.zeros(256, dtype=np.int64)
-    for start in range(0, len(patches), 256):
-        counts += np.bincount(patches.take_masks(slice(start, start + 256)).ravel(), minlength=256)
-    if 0 <= ignore_index < 256:
-        counts[ignore_index] = 0
-    return counts
 
 
 def _one_of(where: str, name: str, value: str, allowed: Sequence[str]) -> None:
