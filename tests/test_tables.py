@@ -179,7 +179,8 @@ ILL: dict[str, tuple[str, str]] = {
         lines("image,label,patient", lambda k: f"im{k:02d}.png,a,{'unknown' if k == 3 else k}"),
         r"row 5: patient is empty"),
     "a title above the header": (
-        "Study of lesions,,\n,,\n" + lines("image,label,patient", plain), r"row 1 looks like a title, and row 3 \(image"),
+        "Study of lesions,,\n,,\n" + lines("image,label,patient", plain),
+        r"row 1 looks like a title, and row 3 \(image"),
     "no header": ("\n".join(map(plain, range(ROWS))), r"row 1 names an image \('im00\.png'\): the header is missing"),
     "columns in another language": (
         lines("\u56fe\u50cf,\u7c7b\u522b", lambda k: f"im{k:02d}.png,a"), r"no column 'label'.*--column label=NAME"),

@@ -295,8 +295,8 @@ def one_label(ps: PatchSet) -> PatchSet:
     """
     if ps.card.task == "findings":
         raise MedcoreError(
-            f"set {ps.card.name!r} has several findings an image, and this study asks for one class; use `medcore train "
-            "classifier`, `evaluate` and `predict`, or read one finding as the label (--column label=NAME)"
+            f"set {ps.card.name!r} has several findings an image, and this study asks for one class; use `medcore "
+            "train classifier`, `evaluate` and `predict`, or read one finding as the label (--column label=NAME)"
         )
     return ps
 

@@ -40,7 +40,7 @@ def load(path: str | PathLike[str], which: str | int = "best", *, device: str | 
 
 
 def task_of(folder: Path) -> str:
-    """``classification``, ``findings``, ``segmentation``, ``anomaly`` or ``diagnosis``; nothing else of the folder is judged.
+    """``classification``, ``findings``, ``segmentation``, ``anomaly`` or ``diagnosis``; nothing else is judged.
 
     Raises:
         MedcoreError: The manifest is missing or damaged.
