@@ -9,8 +9,7 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 from PIL import Image
-from shapely.geometry import Point, shape
-from shapely.ops import unary_union
+from shapely.geometry import Point, Polygon, shape
 
 from medcore import Classification, TrainConfig, build_classifier, fit
 from medcore.cli import cli
@@ -26,6 +25,7 @@ from medcore.evaluation.sliding import Window, predict_image
 from medcore.models.unet import SmallUNet
 from medcore.studies.slides import predict as slide_predict
 from medcore.studies.slides.predict import TileChoices, predict_slides, tile_rows
+from medcore.studies.slides.segment import SlideLabels
 
 SIDE, MPP = 1024, 0.5
 
@@ -161,5 +161,18 @@ def test_a_segmenter_labels_a_slide_as_it_labels_an_image(drawn: Path, tmp_path:
     deep = np.asarray(Image.fromarray(found.tissue).resize(labels.shape[::-1]))  # the glass is not computed
     assert (labels[deep] == truth[deep]).mean() > 0.99
     features = json.loads((tmp_path / "P001.geojson").read_text())["features"]
-    area = unary_union([shape(f["geometry"]).buffer(0) for f in features]).area if features else 0
-    assert area == pytest.approx(4 * (labels == 1).sum(), rel=0.03, abs=200)
+    assert all(0 <= value <= SIDE for f in features for value in shape(f["geometry"]).bounds)
+
+
+def test_outlines_have_the_area_of_the_labels_in_level_0_pixels() -> None:
+    """A ring and a disc of another class; shapely measures."""
+    y, x = np.mgrid[:200, :200] + 0.5
+    coarse = ((np.hypot(x - 80, y - 90) < 60) & (np.hypot(x - 80, y - 90) > 25)).astype(np.uint8)
+    coarse[np.hypot(x - 170, y - 170) < 20] = 2
+    labels = SlideLabels(np.bincount(coarse.ravel()), coarse, (4.0, 4.0), 1)
+    ring, disc = labels.outlines(["background", "a", "b"])
+    areas = [Polygon(s.rings[0], s.rings[1:]) for s in (ring, disc)]
+    assert [s.name for s in (ring, disc)] == ["a", "b"] and all(area.is_valid for area in areas)
+    for area, number in zip(areas, (1, 2), strict=True):
+        assert area.area == pytest.approx(16 * (coarse == number).sum(), rel=0.02)
+    assert areas[0].centroid.distance(Point(320, 360)) < 2 and areas[1].centroid.distance(Point(680, 680)) < 2
