@@ -30,11 +30,21 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 @click.option("--heatmaps", type=click.Path(path_type=Path, file_okay=False), help="Folder for Grad-CAM overlays.")
 @click.option("--overwrite", is_flag=True, help="Replace results that are there; an input is never replaced.")
 @click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Slides: microns per pixel [default: as trained].")
-@click.option("--tissue", type=click.FloatRange(0, 1), default=0.25, show_default=True,
-              help="Slides: least share of a tile that is tissue.")
+@click.option(
+    "--tissue",
+    type=click.FloatRange(0, 1),
+    default=0.25,
+    show_default=True,
+    help="Slides: least share of a tile that is tissue.",
+)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Slides side by side.")
-@click.option("--engine", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True,
-              help="Slides: on this machine, or a cluster that sees the same folders.")
+@click.option(
+    "--engine",
+    type=click.Choice(["loky", "dask", "ray"]),
+    default="loky",
+    show_default=True,
+    help="Slides: on this machine, or a cluster that sees the same folders.",
+)
 @click.option(
     "--seen", type=click.Choice(["count", "refuse"]), default="count", show_default=True,
     help="Images that the model was trained on: count and mark them, or stop there.",
