@@ -317,17 +317,14 @@ class WholeSlideParameters(Parameters):
     overlap: Annotated[int, Field(ge=0)]
     tissue: Share
     model: Classifier | Timm
-    encoder: Classifier | Timm | None
-    weights: Weights | None
+    encoder: Classifier | Timm
+    weights: Weights
     epochs: Count | None
     attention_epochs: Count | None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"slides": 8, "side": 1024, "encoder": "small_cnn", "weights": "random", "epochs": 1,
-                  "attention_epochs": 5},
-        "quick": {"slides": 24, "side": 2048, "encoder": "timm:tf_efficientnet_lite0", "weights": "imagenet",
-                  "epochs": 12, "attention_epochs": 100},
-        "full": {"slides": 60, "side": 8192, "encoder": "timm:tf_efficientnet_lite0", "weights": "imagenet",
-                 "epochs": 30, "attention_epochs": 200},
+        "smoke": {"slides": 8, "side": 1024, "epochs": 1, "attention_epochs": 5},
+        "quick": {"slides": 24, "side": 2048, "epochs": 12, "attention_epochs": 100},
+        "full": {"slides": 60, "side": 8192, "epochs": 30, "attention_epochs": 200},
     }  # fmt: skip
 
 
