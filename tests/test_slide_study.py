@@ -9,7 +9,7 @@ import pytest
 from medcore import plots
 from medcore.errors import MedcoreError
 from medcore.studies.slides import study as module
-from medcore.studies.slides.study import Bags, SlideStudy
+from medcore.studies.slides.study import Bags, SlideChoices, SlideStudy
 
 SLIDES = 6
 
@@ -80,6 +80,19 @@ def test_a_slide_is_answered_by_models_that_have_not_seen_its_patient(
     assert all(not a & b for a, b in zip(learnt, asked, strict=True)) and set.union(*asked) == set(range(SLIDES))
     assert scores.score.tolist() == list(range(SLIDES)) and np.allclose(attention, 1)  # an even share everywhere
     assert study.looks_at(attention).eq(1).all() or np.allclose(study.looks_at(attention), 1)
+
+
+def test_labels_of_tiles_answer_for_a_slide_by_its_most_suspicious_ones(study: SlideStudy) -> None:
+    """Features that tell the tissue of drawn tiles: slides of tumour come first, by folds over their patients."""
+    labels = study.patches.labels
+    told = np.eye(len(study.patches.classes) + 1, dtype=np.float32)[labels]  # tiles without a label: a column of theirs
+    study = SlideStudy(study.folder, study.patches, SlideChoices(highest=1), seed=0)
+    bags = study.bags()
+    scores = study.answer_by_tiles(Bags(told, bags.owner, bags.slides, bags.truth, bags.patients))
+    tumour = study.patches.classes.index("TUM")
+    shown = np.bincount(bags.owner[labels == tumour], minlength=SLIDES)
+    assert 0 < (shown > 0).sum() < SLIDES and scores.score[shown > 0].min() > scores.score[shown == 0].max()
+    assert (scores.truth == bags.truth).all()
 
 
 def test_attention_by_tissue_is_a_mean_over_the_slides_that_are_looked_for(study: SlideStudy) -> None:

@@ -34,6 +34,7 @@ from medcore.evaluation.scores import Scores
 from medcore.models.classifier import Classifier
 from medcore.studies.choices import Choices
 from medcore.studies.classification.study import ClassificationStudy
+from medcore.studies.heads import LINEAR, fit_head
 from medcore.training.config import setting
 from medcore.training.mil import MILConfig, fit_mil, predict_mil
 
@@ -45,6 +46,7 @@ class SlideChoices(Choices):
     mil_rate: float = setting(2e-3, "Learning rate of the attention model.")
     mil_tiles: int = setting(64, "Tiles of a slide that a training step of the attention model sees.", "tiles")
     folds: int = setting(4, "Folds over patients of the slide's answer.", "folds")
+    highest: int = setting(3, "Most suspicious tiles whose mean answers for a slide, where tiles have labels.", "tiles")
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,15 @@ class SlideStudy:
 
     def heat(self, slide: str, network: Classifier, found: Tissue) -> tuple[np.ndarray, str]:
         """Probability of TUM where there is such a class, else of the rarest, for each tile; and its name."""
+        wanted = self._wanted
+        place = self.tiles.patches.classes.index(wanted)
+        return self.map_of(slide, self._answers(slide, network)[:, place], found), wanted
+
+    @property
+    def _wanted(self) -> str:
         names = self.tiles.patches.classes
         counts = np.bincount(self.tiles.patches.labels, minlength=len(names))
-        wanted = "TUM" if "TUM" in names else names[int(counts.argmin())]
-        return self.map_of(slide, self._answers(slide, network)[:, names.index(wanted)], found), wanted
+        return "TUM" if "TUM" in names else names[int(counts.argmin())]
 
     def inside_and_at_borders(self, network: Classifier) -> dict[str, str]:
         """Right answers of the test tiles whose four neighbours have their label, and of the others, as counts."""
@@ -259,6 +266,22 @@ class SlideStudy:
             score[held], weight = predict_mil(model, values, owner, len(held))
             attention[rows] = weight * np.bincount(owner)[owner]
         return self._scores(bags, score), attention
+
+    def answer_by_tiles(self, bags: Bags) -> Scores:
+        """Labels of tiles instead of slides: a linear probe on the bags' features learns from other patients' tiles.
+
+        A slide's score is the mean of its highest probabilities of the tissue that ``heat`` shows.
+        """
+        score, place = np.zeros(len(bags.slides)), self.patches.classes.index(self._wanted)
+        for train, held in self._folds(bags):
+            own = _subset(bags, train)[2]
+            known = own[self.patches.labels[own] >= 0]
+            head = fit_head(LINEAR, bags.features[known], self.patches.select(known), seed=self.seed)
+            values, owner, _ = _subset(bags, held)
+            shares = head.probabilities(values)[:, place]
+            for k, slide in enumerate(held):
+                score[slide] = np.sort(shares[owner == k])[-self.choices.highest :].mean()
+        return self._scores(bags, score)
 
     def looks_at(self, attention: np.ndarray) -> pd.Series:
         """Mean attention of each tissue on slides of the second class; 1 = an even share."""
