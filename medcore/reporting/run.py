@@ -18,7 +18,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -173,14 +173,18 @@ class Run:
         """Record metrics in order of importance; the first of a run is its headline."""
         self.results.metrics += [self._in_units_of_the_set(estimate) for estimate in estimates]
 
-    def compare(self, baseline: str, *estimates: Estimate, trivial: bool = True) -> None:
+    def compare(
+        self, baseline: str, *estimates: Estimate, differences: Iterable[Estimate] = (), trivial: bool = True
+    ) -> None:
         """Record what another method reaches on the same cases.
 
         Args:
+            differences: Of the run minus that method.
             trivial: Whether it is a baseline that any model has to beat; False for a rival, or for a way of measuring
                 that flatters.
         """
         self.results.baselines += [self._beside(estimate, baseline, trivial) for estimate in estimates]
+        self.results.differences += [self._beside(difference, baseline) for difference in differences]
 
     def result(self, comparison: Comparison, *further: Comparison) -> Comparison:
         """Record a method, its baselines and rivals, the differences to the reference and the rivals, and what to fear.
@@ -202,12 +206,8 @@ class Run:
         self.record(*comparison.metrics)
         for methods, trivial in ((comparison.baselines, True), (comparison.rivals, False)):
             for name, estimates in methods.items():
-                self.compare(name, *estimates, trivial=trivial)
-        self.results.differences += [
-            self._beside(difference, name)
-            for name in dict.fromkeys([comparison.reference, *comparison.rivals])
-            for difference in comparison.differences.get(name, [])
-        ]
+                told = comparison.differences.get(name, []) if name == comparison.reference or not trivial else []
+                self.compare(name, *estimates, differences=told, trivial=trivial)
 
     def sentence(self, comparison: Comparison, method: str = "The method") -> str:
         """A method beside its reference and its rivals, for a reader; it names the set's own unit."""

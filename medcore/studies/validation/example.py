@@ -32,7 +32,8 @@ def example_model(
         size: Side of the images, pixels.
         limit: Images of the set, at most.
     """
-    shutil.rmtree(folder / checkpoint.PUBLISHED, ignore_errors=True)  # of an earlier run
+    for earlier in (checkpoint.PUBLISHED, "checkpoints"):  # of a run of the same cells in JupyterLab
+        shutil.rmtree(folder / earlier, ignore_errors=True)
     study = ClassificationStudy.read(HOME, limit=limit, seed=seed, size=size)
     torch.manual_seed(seed)
     network = study.build("small_cnn")
