@@ -53,6 +53,11 @@ def evaluated(capsys: pytest.CaptureFixture, study: Path, data: object, *options
     return code, json.loads(out.read_text()) if out.exists() else None, lines
 
 
+def test_options_of_decoding_overrule_the_checkpoint(study: Path, capsys: pytest.CaptureFixture) -> None:
+    code, _, lines = evaluated(capsys, study, study / "set", "--max-pixels", 4)
+    assert code == 1 and "--max-pixels" in lines[-1]
+
+
 def test_the_test_side_is_what_training_left(study: Path, capsys: pytest.CaptureFixture) -> None:
     code, figures, _ = evaluated(capsys, study, study / "set")
     patches = assign_splits(read_set(study / "set"), seed=3).where(split="test")

@@ -107,6 +107,23 @@ def test_a_wrong_image_is_one_line(
     assert not out.exists()
 
 
+def test_options_of_decoding_overrule_the_checkpoint(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """What messages about files name: here the bound on pixels, and which values are black and white."""
+    code, lines = ended(capsys, "predict", checkpoint, picture(tmp_path / "a.png"), "--max-pixels", 4)
+    assert code == 1 and "--max-pixels" in lines[-1]
+    Image.fromarray(np.full((16, 16), 1000, np.uint16)).save(tmp_path / "deep.png")
+    said = {}
+    for high in (1000, 65535):
+        out = tmp_path / f"{high}.npz"
+        options = ["--value-range", 0, high, "--out", out]
+        code, lines = ended(capsys, "predict", checkpoint, tmp_path / "deep.png", *options)
+        assert code == 0 and any("value_range" in line for line in lines)
+        said[high] = np.load(out)["probabilities"]
+    assert not np.allclose(said[1000], said[65535])  # white, and nearly black
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_wrong_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture, there: bool) -> None:
     image, folder = picture(tmp_path / "a.png"), tmp_path / "run"

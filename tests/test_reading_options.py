@@ -85,6 +85,14 @@ def test_every_remedy_that_reading_names_is_an_option_of_the_command(words: str)
     assert named - {"--out", "--fix", "--data"} <= options_of(*words.split()), words
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_every_remedy_of_decoding_is_an_option_where_a_model_reads(command: str) -> None:
+    files = [Path(readers.__file__).parents[1] / "images.py"]
+    files += Path(readers.__file__).parents[1].joinpath("formats").glob("*.py")
+    named = {name for file in files for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", file.read_text("utf-8"))}
+    assert {"--bands", "--max-pixels", "--value-range"} <= named <= options_of(command)
+
+
 def test_audit_train_and_reports_read_as_told(tmp_path: Path, tmp_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, run = str(images(tmp_path / "set")), CliRunner()
     for words in (["audit", root], ["train", "classifier", "--data", root, "--out", str(tmp_path / "run")]):

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from medcore.cli.reading import decoding_options, overrule
 from medcore.errors import MedcoreError, TestDataRefused
 
 
@@ -28,12 +29,13 @@ from medcore.errors import MedcoreError, TestDataRefused
 )  # fmt: skip
 @click.option("--other-patients", is_flag=True, help="Equal patient ids are other people: compare pixels only.")
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
+@decoding_options
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write the figures as JSON.")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Write the report of 07 here instead.")
 def command(
     checkpoint: Path, data: str, split: str, seen: str, other_patients: bool, on_error: str, device: str,
-    out: Path | None, report: Path | None,
+    out: Path | None, report: Path | None, **decoding: Any,
 ) -> int:  # fmt: skip
     """Evaluate a model folder or CHECKPOINT of any task on the labelled cases of --data."""
     from medcore.data.npzfile import atomic_path
@@ -44,6 +46,7 @@ def command(
     if report is not None:
         return write_report(checkpoint, data, report, seen, device)
     model = load(checkpoint, device=str(choose_device(device)))
+    overrule(model.manifest, decoding)
     patches = model.labelled(model.read(data, on_error=on_error))
     if not len(patches):
         raise MedcoreError(f"set {patches.card.name!r} has no labelled case; medcore predict needs no labels")

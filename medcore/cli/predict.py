@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
+from medcore.cli.reading import decoding_options, given_options, overrule
 from medcore.errors import MedcoreError, TestDataRefused
 
 MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the whole set is called unlike
@@ -28,6 +30,7 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 @click.option("--overlays", is_flag=True, help="Segmenter: also write overlay pictures.")
 @click.option("--objects", is_flag=True, help="Segmenter: also write numbered objects (watershed).")
 @click.option("--heatmaps", type=click.Path(path_type=Path, file_okay=False), help="Folder for Grad-CAM overlays.")
+@decoding_options
 @click.option("--overwrite", is_flag=True, help="Replace results that are there; an input is never replaced.")
 @click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Slides: microns per pixel [default: as trained].")
 @click.option(
@@ -52,7 +55,7 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 def command(
     checkpoint: Path, images: tuple[str, ...], out: Path | None, top: int, on_error: str, batch_size: int | None,
     device: str, probabilities: bool, overlays: bool, objects: bool, heatmaps: Path | None, overwrite: bool,
-    mpp: float | None, tissue: float, jobs: int, engine: str, seen: str,
+    mpp: float | None, tissue: float, jobs: int, engine: str, seen: str, **decoding: Any,
 ) -> int:  # fmt: skip
     """Predict IMAGES (files, folders, globs, whole slides, or one PatchSet .npz) with CHECKPOINT."""
     from medcore.studies.validation.models import task_of
@@ -62,9 +65,11 @@ def command(
     if slides := slide_files(images):
         return _slides(checkpoint, task, slides, out, device, batch_size, overwrite, mpp, tissue, jobs, engine)
     if task == "segmentation":
-        return _segment(checkpoint, images, out, on_error, device, probabilities, overlays, objects, overwrite)
+        return _segment(
+            checkpoint, images, out, on_error, device, probabilities, overlays, objects, overwrite, decoding
+        )
     if task == "diagnosis":
-        return _diagnose(checkpoint, images, out, on_error, overwrite, seen)
+        return _diagnose(checkpoint, images, out, on_error, overwrite, seen, decoding)
     if out is not None and out.suffix not in (".csv", ".npz"):
         raise click.UsageError(f"--out {out}: the name must end in .csv or .npz")
     from tqdm import tqdm
@@ -81,6 +86,7 @@ def command(
         from medcore.studies.validation.models import load
 
         predictor = load(checkpoint, device=str(choose_device(device)))
+    overrule(predictor.manifest, decoding)
     source: Any = find_images(images)
     outputs = [out] if out is not None else []
     if heatmaps is not None and task == "anomaly":
@@ -108,8 +114,9 @@ def command(
 
 
 def _diagnose(
-    checkpoint: Path, images: tuple[str, ...], out: Path | None, on_error: str, overwrite: bool, seen: str
-) -> int:
+    checkpoint: Path, images: tuple[str, ...], out: Path | None, on_error: str, overwrite: bool, seen: str,
+    decoding: dict[str, Any],
+) -> int:  # fmt: skip
     """A row for every patient of one set of windows."""
     from medcore.data.npzfile import atomic_path
     from medcore.evaluation.predict import for_terminal, refuse_overwriting, safe_cell
@@ -121,6 +128,7 @@ def _diagnose(
         raise click.UsageError(f"--out {out}: the name must end in .csv")
     refuse_overwriting([out] if out is not None else [], [Path(images[0])], overwrite=overwrite)
     model: Any = load(checkpoint)
+    overrule(model.manifest, decoding)
     table = model.predict(images[0], on_error=on_error)
     known = int(table["seen_in_training"].sum())
     if known and seen == "refuse":
@@ -193,9 +201,10 @@ def _slides(
 
 def _segment(
     checkpoint: Path, images: tuple[str, ...], out: Path | None, on_error: str, device: str, probabilities: bool,
-    overlays: bool, objects: bool, overwrite: bool,
+    overlays: bool, objects: bool, overwrite: bool, decoding: dict[str, Any],
 ) -> int:  # fmt: skip
     """Label images of a segmenter, one file each."""
+    from medcore.data.options import DecodeOptions
     from medcore.evaluation.predict import for_terminal
     from medcore.evaluation.predictor import find_images
     from medcore.evaluation.segmenter import load_segmenter, segment_files
@@ -204,6 +213,8 @@ def _segment(
     if out is None or out.suffix in (".csv", ".npz"):
         raise click.UsageError("this checkpoint is a segmenter: --out must name a folder for its label images")
     segmenter = load_segmenter(checkpoint, device=str(choose_device(device)))
+    if given := given_options(decoding):
+        segmenter = replace(segmenter, decoding=replace(segmenter.decoding or DecodeOptions(), **given))
     files = find_images(images)
     skipped = segment_files(
         segmenter, files, out, probabilities=probabilities, overlays=overlays, objects=objects, on_error=on_error,

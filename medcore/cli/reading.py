@@ -29,12 +29,7 @@ def _numbers(_: click.Context, option: click.Parameter, value: str | None) -> tu
     return tuple(int(part) for part in parts) or None
 
 
-_OPTIONS = [
-    click.option("--size", type=click.IntRange(8, 4096), help="Side length in pixels [default: as the images are]."),
-    click.option("--policy", type=click.Choice(["resize", "fit", "crop", "pad", "tile"]), default="resize",
-                 show_default=True),
-    click.option("--channels", type=click.Choice(["1", "3"]), help="1 grey, 3 colour [default: as the images are]."),
-    click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True),
+_DECODING = [
     click.option("--window", type=float, nargs=2, metavar="CENTRE WIDTH",
                  help="DICOM window, in Hounsfield units for CT."),
     click.option("--value-range", type=float, nargs=2, metavar="LOW HIGH",
@@ -42,6 +37,14 @@ _OPTIONS = [
     click.option("--max-pixels", type=click.IntRange(1), help="Refuse images with more pixels."),
     click.option("--bands", callback=_numbers, metavar="N[,N,N]",
                  help="Which channels of a file, counted from 0, become grey (one) or red, green, blue (three)."),
+]  # fmt: skip
+_OPTIONS = [
+    click.option("--size", type=click.IntRange(8, 4096), help="Side length in pixels [default: as the images are]."),
+    click.option("--policy", type=click.Choice(["resize", "fit", "crop", "pad", "tile"]), default="resize",
+                 show_default=True),
+    click.option("--channels", type=click.Choice(["1", "3"]), help="1 grey, 3 colour [default: as the images are]."),
+    click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True),
+    *_DECODING,
     click.option("--slices", help="DICOM and pages: all, middle, or n for every n-th."),
     click.option("--keep-ids", is_flag=True, help="Let patient identifiers and file names of DICOM reach the set."),
     click.option("--no-cache", is_flag=True, help="Prepare anew what was prepared before."),
@@ -75,6 +78,21 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def decoding_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that overrule how the files of a model's training became pixels."""
+    for option in reversed(_DECODING):
+        command = option(command)
+    return command
+
+
+def overrule(manifest: dict[str, Any], values: dict[str, Any]) -> None:
+    """Let the options of decoding that were given stand in a loaded model's manifest, and say so."""
+    given = given_options(values)
+    if given:
+        manifest["preprocessing"] = {**manifest["preprocessing"], **given}
+        click.echo(f"files are read otherwise than in training: {', '.join(sorted(given))}", err=True)
 
 
 def given_options(values: dict[str, Any]) -> dict[str, Any]:

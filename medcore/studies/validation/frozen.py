@@ -222,8 +222,8 @@ class FrozenSegmenter(Frozen):
         return self.segmenter.classes
 
     def read(self, source: str, *, on_error: str = "raise") -> PatchSet:
-        """A cohort at its own size: images of several sizes are padded, nothing is scaled."""
-        return read_set(source, on_error=on_error)
+        """A cohort at its own size, decoded as in training: images of several sizes are padded, nothing is scaled."""
+        return read_set(source, on_error=on_error, **decode_options(self.manifest["preprocessing"]).to_dict())
 
     def labelled(self, patches: PatchSet) -> PatchSet:
         """See ``Frozen``."""
