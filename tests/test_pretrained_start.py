@@ -63,6 +63,8 @@ def test_cross_prediction_takes_the_probe_along(start: PretrainedStart) -> None:
     crossed = study.cross_predict("small_cnn", None, CONFIG, k=2, epochs=1, limit=60, further=start.methods())
     assert list(crossed.scores) == ["small_cnn", start.name, study.histogram]
     _, folds, _ = study.results(start.name, study.judge(start.network), crossed)
+    kept = np.isin(crossed.scores[start.name].split, ["train", "test"])
+    assert 0 < folds.metrics[0].n == kept.sum() < len(kept), "validation images chose the network"
     assert list(folds.rivals) == ["small_cnn"] and list(folds.baselines) == [study.histogram]
 
 

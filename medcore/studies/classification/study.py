@@ -259,12 +259,13 @@ class ClassificationStudy:
         return cross_predict(pool, methods, patient_folds(pool, k, seed=config.seed))
 
     def results(self, method: str, compared: Comparison, crossed: CrossPrediction | None) -> list[Comparison]:
-        """What is reported, the leading figure first: the test part's, or the cross-validated one where it is small."""
+        """The leading figure first: the test part's, or that of folds where it is small, without images that chose."""
         if not crossed:
             return [compared]
-        metrics = [name for name in self.choices.metrics if name != "auroc"]
-        settings: dict[str, Any] = {"metrics": metrics, "trivial": [self.histogram]}
-        folds = [crossed.compare(method, *sides, **settings) for sides in ((), ("test",))]
+        unused = ("train", "test") if len(crossed.scores) > 2 else ()
+        settings: dict[str, Any] = {"metrics": [name for name in self.choices.metrics if name != "auroc"]}
+        settings["trivial"] = [self.histogram]
+        folds = [crossed.compare(method, *sides, **settings) for sides in (unused, ("test",))]
         return [folds[0], compared, folds[1]] if self.test_is_small else [compared, *folds]
 
     def repeat(self, model: str, weights: str | None, config: TrainConfig, repeats: int) -> Estimate:
