@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medcore.cli.reading import given_options, reading_options
+from medcore.cli.reading import beside_each_other, given_options, reading_options
 
 if TYPE_CHECKING:
     from medcore.data.card import Card
@@ -55,14 +55,7 @@ def _fetch(name: str) -> None:
 @reading_options
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PatchSet here.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, say what was understood, write nothing.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Whole slides cut side by side.")
-@click.option(
-    "--engine",
-    type=click.Choice(["loky", "dask", "ray"]),
-    default="loky",
-    show_default=True,
-    help="Where: this machine, or a cluster that sees the same folders.",
-)
+@beside_each_other("Whole slides")
 def _prepare(source: str, out: Path | None, dry_run: bool, jobs: int, engine: str, **options: Any) -> int:
     """Read SOURCE (name, folder, table or .npz) into one PatchSet file; say what was understood, and its card.
 

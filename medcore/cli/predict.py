@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from medcore.cli.reading import decoding_options, given_options, overrule
+from medcore.cli.reading import beside_each_other, decoding_options, given_options, overrule
 from medcore.errors import MedcoreError, TestDataRefused
 
 MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the whole set is called unlike
@@ -40,14 +40,7 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
     show_default=True,
     help="Slides: least share of a tile that is tissue.",
 )
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Slides side by side.")
-@click.option(
-    "--engine",
-    type=click.Choice(["loky", "dask", "ray"]),
-    default="loky",
-    show_default=True,
-    help="Slides: on this machine, or a cluster that sees the same folders.",
-)
+@beside_each_other("Whole slides")
 @click.option(
     "--seen", type=click.Choice(["count", "refuse"]), default="count", show_default=True,
     help="Images that the model was trained on: count and mark them, or stop there.",

@@ -73,6 +73,19 @@ _OPTIONS = [
 ]  # fmt: skip
 
 
+def beside_each_other(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add ``--jobs`` and ``--engine``: how many of ``what`` at once, and where."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        engine = click.option("--engine", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True,
+                              help=f"{what}: on this machine, or a cluster that sees the same folders.")  # fmt: skip
+        jobs = click.option("--jobs", type=click.IntRange(1), default=1, show_default=True,
+                            help=f"{what}: so many side by side.")  # fmt: skip
+        return jobs(engine(command))
+
+    return add
+
+
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of reading to a command; it gets them as keyword arguments."""
     for option in reversed(_OPTIONS):
