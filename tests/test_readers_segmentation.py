@@ -153,6 +153,19 @@ def test_images_without_foreground_are_named_and_one_class_is_refused(tmp_path: 
         read_set(folders(tmp_path / "none", HALF * 0), progress=False)
 
 
+def test_masks_that_look_inverted_are_said_and_the_way_out_turns_them(tmp_path: Path, tmp_data: Path) -> None:
+    """The object is black on white paper; the map may name the background last."""
+    inverted = np.full((10, 12), 255, np.uint8)
+    inverted[3:6, 4:9] = 0
+    root = folders(tmp_path, inverted)
+    assert any("all around the border" in text for text in read_set(root, progress=False).card.warnings)
+    turned = read_set(root, progress=False, mask_map={0: "gland", 255: "background"})
+    assert turned.classes == ["background", "gland"] and np.array_equal(turned.take_masks([0])[0], inverted == 0)
+    assert not any("border" in text for text in turned.card.warnings)
+    straight = read_set(folders(tmp_path / "other", 255 - inverted), progress=False)
+    assert not any("border" in text for text in straight.card.warnings)
+
+
 def test_unknown_mask_values(tmp_path: Path, tmp_data: Path) -> None:
     root = folders(tmp_path, (np.indices((10, 12)).sum(0) * 11).astype(np.uint8))
     with pytest.raises(MedcoreError, match=r"masks hold the values 0, 11, 22.*mask_map"):

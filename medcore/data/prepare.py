@@ -318,6 +318,7 @@ class _Notes:
     def __init__(self) -> None:
         self.constant: list[str] = []
         self.bare: list[str] = []
+        self.masks = self.framed = 0  # masks, and those whose whole border is foreground around some background
         self.highest: list[float] = []
         self.classes: set[int] = set()
 
@@ -329,8 +330,10 @@ class _Notes:
             self.highest.append(decoded.highest)
         seen = {int(value) for _, mask, _ in parts if mask is not None for value in np.unique(mask)} - {sizes.IGNORE}
         self.classes |= seen
-        if parts and parts[0][1] is not None and not seen - {0}:
-            self.bare.append(source)
+        if parts and (mask := parts[0][1]) is not None:
+            self.bare += [source] * (not seen - {0})
+            border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+            self.masks, self.framed = self.masks + 1, self.framed + bool(border.all() and not mask.all())
 
     def add_to(self, listing: Listing, masked: bool) -> None:
         problems = listing.problems
@@ -343,6 +346,11 @@ class _Notes:
             )
         if self.bare:
             problems.warn(f"{len(self.bare)} images have no foreground in their mask ({listed(self.bare)})")
+        if len(self.classes) == 2 and self.framed > 0.9 * self.masks:
+            problems.warn(
+                f"in {self.framed} of {self.masks} masks the foreground is all around the border and the background "
+                "inside: if that is the wrong way round, say so with --mask-map 0=foreground,255=background"
+            )
         if masked and len(self.classes) < 2:
             raise MedcoreError(
                 f"'{listing.root}': all masks together hold only one class; nothing can be learnt. Check that "

@@ -93,7 +93,9 @@ def rule_from_options(
     if not mask_map:
         return MaskRule("auto" if mask_rule is None else "index", tuple(classes or ()))
     named = [name for name in mask_map.values() if name != "ignore"]
-    names = tuple(classes) if classes else tuple(dict.fromkeys(named))
+    # class 0 is what all metrics leave out: the background, wherever the map names it
+    first = sorted(dict.fromkeys(named), key=lambda name: name.casefold() != "background")
+    names = tuple(classes) if classes else tuple(first)
     unknown = sorted(set(named) - set(names))
     if unknown:
         raise MedcoreError(f"mask_map names {unknown[0]!r}, which is not among the classes {', '.join(names)}")
