@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,7 +61,7 @@ class Judgement:
     predicted: list[np.ndarray] = field(default_factory=list)
 
 
-class Frozen:
+class Frozen(ABC):
     """What all tasks share; see the subclasses.
 
     Attributes:
@@ -83,21 +84,21 @@ class Frozen:
         """A cohort whose files become pixels as those of the training did."""
         return read_as_trained(self.manifest, source, on_error=on_error)
 
+    @abstractmethod
     def labelled(self, patches: PatchSet) -> PatchSet:
         """The images of a cohort whose truth is known, perhaps none.
 
         Raises:
             MedcoreError: Its classes are not those of the model.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, patches: PatchSet) -> Judgement:
         """The model on the labelled images of a cohort; nothing is chosen on them.
 
         Raises:
             MedcoreError: Nothing is labelled, or the classes differ.
         """
-        raise NotImplementedError
 
     def _checked(self, patches: PatchSet) -> PatchSet:
         known = self.labelled(patches)
