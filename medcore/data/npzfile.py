@@ -199,6 +199,7 @@ REQUIRED_COLUMNS = ("label", "patient", "split", "source")
 TEXT_COLUMNS = ("patient", "split", "source")  # a patient called 7 is a name, not a number
 SPLITS = ("train", "val", "test", "")
 FINDING = (1, 0, -1, -2)  # present, absent, uncertain, not stated
+TARGET = "measured"  # the column of what is measured in a set of the task ``regression``
 Columns = dict[str, np.ndarray]
 
 
@@ -269,7 +270,10 @@ def check_columns(columns: Columns, count: int, card: Card, where: str) -> None:
     for name in [finding_column(k) for k in range(len(card.classes))] if card.task == "findings" else []:
         if name not in columns or columns[name].dtype.kind != "i" or not np.isin(columns[name], FINDING).all():
             raise MedcoreError(f"{where}: column {name!r} must hold 1, 0, -1 (uncertain) or -2 (not stated)")
-    strange = sorted(set(np.unique(columns["split"])) - set(SPLITS))
+    if card.task == "regression" and (TARGET not in columns or columns[TARGET].dtype.kind != "f"):
+        raise MedcoreError(f"{where}: column {TARGET!r} must hold the values that are measured, NaN where unknown")
+    sides = columns["split"]  # np.unique would import numpy.ma, which takes longer than everything else here
+    strange = sorted(set(sides[np.logical_and.reduce([sides != side for side in SPLITS])].tolist()))
     if strange:
         raise MedcoreError(f"{where}: column 'split' holds {strange}; allowed are train, val, test or nothing")
 
