@@ -124,7 +124,7 @@ def test_the_optimisers_step_is_torchs_own() -> None:
 def test_opening_a_set_again_imports_nothing_for_it(tmp_path: Path) -> None:
     path = tmp_path / "toy.npz"
     make = "import numpy as np; from medcore.data.card import Card; from medcore.data.patchset import PatchSet; "
-    made = f"PatchSet.from_arrays(np.zeros((2, 8, 8, 1), np.uint8), {{'label': [0, 1]}}, Card('t', classes=['a', 'b']))"
+    made = "PatchSet.from_arrays(np.zeros((2, 8, 8, 1), np.uint8), {'label': [0, 1]}, Card('t', classes=['a', 'b']))"
     opened = f"from medcore.data.patchset import PatchSet; PatchSet.open({str(path)!r})"
     subprocess.run([sys.executable, "-c", f"{make}{made}.save({str(path)!r})"], check=True, cwd=ROOT)
     assert loaded(opened, {"numpy.ma", "pandas", "scipy"}) == set()
