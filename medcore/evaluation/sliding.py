@@ -38,6 +38,7 @@ from medcore.models.unet import SegmentationModel
 DIHEDRAL = 8  # flips and quarter turns of a square
 CERTAIN = 20.0  # logit of the background where a tile is white
 FLOOR = 1e-3  # smallest weight of a pixel, per side
+ROWS = 64  # finished rows that are handed on at a time
 
 
 @dataclass(frozen=True)
@@ -170,21 +171,19 @@ def blended_strips(
         tile_starts(round_up(side, stride), tile, min(step, tile)) for side, tile in ((width, wide), (height, tall))
     )
     size = window.batch_size or max(1, PIXELS_PER_BATCH["cpu"] // (tall * wide * window.turns))
-    total, mass = np.zeros((classes, tall, columns[-1] + wide)), np.zeros((tall, columns[-1] + wide))
-    for top, below in zip(tops, [*tops[1:], None], strict=True):
+    across, down = shared_weights(columns, wide, window), shared_weights(tops, tall, window)
+    total = np.zeros((classes, tall, columns[-1] + wide), np.float32)
+    for top, below, rows in zip(tops, [*tops[1:], None], down, strict=True):
         sequence = list(order(len(columns)))
-        rows = edge_weights(tall, window, first=top == 0, last=below is None)
         for numbers in (sequence[first : first + size] for first in range(0, len(sequence), size)):
             tiles = np.stack([cut(pixels, top, columns[n], tall, wide) for n in numbers])
             for n, answer in zip(numbers, function(tiles), strict=True):
-                weight = np.outer(rows, edge_weights(wide, window, first=n == 0, last=n == len(columns) - 1))
-                total[:, :, columns[n] : columns[n] + wide] += answer * weight
-                mass[:, columns[n] : columns[n] + wide] += weight
+                total[:, :, columns[n] : columns[n] + wide] += answer * np.outer(rows, across[n])
         done = (height if below is None else below) - top
-        yield (total[:, :done, :width] / mass[:done, :width]).astype(np.float32)
-        for sums in (total, mass):  # the rows that the next tiles share move up
-            sums[..., : tall - done, :] = sums[..., done:, :].copy()
-            sums[..., max(0, tall - done) :, :] = 0
+        for first in range(0, done, ROWS):
+            yield total[:, first : min(first + ROWS, done), :width].copy()
+        total[:, : tall - done] = total[:, done:].copy()  # the rows that the next tiles share move up
+        total[:, max(0, tall - done) :] = 0
 
 
 def cut(pixels: np.ndarray, top: int, left: int, tall: int, wide: int) -> np.ndarray:
@@ -204,8 +203,11 @@ def logits_function(model: SegmentationModel, window: Window) -> Callable[[np.nd
     place = place_model(model, window.device, window.precision)
 
     def answer(images: Tensor) -> Tensor:
+        if window.turns == 1:
+            return model(images).float()  # type: ignore[union-attr]
         variants = range(window.turns) if window.turns != 2 else (0, 4)
-        found = [turn_back(model(turn(images, n).contiguous()).float(), n) for n in variants]  # type: ignore[union-attr]
+        turned = (place.precision.arrange(turn(images, n)) for n in variants)
+        found = [turn_back(model(part).float(), n) for part, n in zip(turned, variants, strict=True)]  # type: ignore[union-attr]
         return torch.stack(found).mean(0)
 
     return lambda tiles: place.run(answer, tiles)
@@ -290,6 +292,28 @@ def edge_weights(length: int, window: Window, *, first: bool = True, last: bool 
     if window.margin and not last:
         weights[-window.margin :] = 0
     return weights
+
+
+def shared_weights(starts: list[int], length: int, window: Window) -> list[np.ndarray]:
+    """Weights along one side of every tile, as shares: at each place those of all tiles there sum to 1.
+
+    Args:
+        starts: Where tiles begin.
+        length: Length of a tile, pixels.
+
+    Returns:
+        One float32 array per tile. Each of **Shape** ``(length,)``.
+    """
+    own = [
+        edge_weights(length, window, first=n == 0, last=n == len(starts) - 1).astype(np.float64)
+        for n in range(len(starts))
+    ]
+    mass = np.zeros(starts[-1] + length)
+    for start, weights in zip(starts, own, strict=True):
+        mass[start : start + length] += weights
+    return [
+        (weights / mass[start : start + length]).astype(np.float32) for start, weights in zip(starts, own, strict=True)
+    ]
 
 
 def check_image(pixels: np.ndarray, model: SegmentationModel) -> None:
