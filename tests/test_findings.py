@@ -21,6 +21,7 @@ from medcore.data.card import Card
 from medcore.data.load import read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import assign_splits, patient_folds
+from medcore.data.targets import strata
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.scores import finding_scores
 from medcore.metrics.ranking import auroc_from_histogram, score_histogram
@@ -67,7 +68,7 @@ def test_splits_and_folds_keep_patients_whole_and_balance_the_rarest_finding() -
     folds = patient_folds(patches, 3)
     assert np.ptp([(patches.findings[fold.validation, 2] == 1).mean() for fold in folds]) < 0.06
     first = (patches.findings == 1).any(axis=1)
-    assert (patches.strata[~first] == -1).all() and (patches.findings[first, patches.strata[first]] == 1).all()
+    assert (strata(patches)[~first] == -1).all() and (patches.findings[first, strata(patches)[first]] == 1).all()
 
 
 def test_loss_and_epoch_metric_count_known_findings_only() -> None:

@@ -51,6 +51,8 @@ _OPTIONS = [
     click.option("--layout", metavar="LEVELS", help="What folders are, as split/class, patient/class or */class."),
     click.option("--findings", callback=_names, metavar="A,B,...",
                  help="Several findings an image: columns of 1, 0, -1 or nothing, or names in label separated by |."),
+    click.option("--grade", metavar="COLUMN", help="A column of grades: ordered classes, as isup (--classes: order)."),
+    click.option("--value", metavar="COLUMN", help="A column of a measured value, as age."),
     click.option("--classes", callback=_names, metavar="A,B,...", help="Class names, in order."),
     click.option("--patient-pattern", metavar="REGEX", help="Finds the patient in a path: one group, as '(P[0-9]+)_'."),
     click.option("--encoding", help="Encoding of the table, as cp1252."),

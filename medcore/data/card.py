@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from medcore.errors import MedcoreError
 
-Task = Literal["classification", "findings", "segmentation", "anomaly", "diagnosis"]
+Task = Literal["classification", "findings", "ordinal", "regression", "segmentation", "anomaly", "diagnosis"]
 Group = Literal["patient", "lesion", "image"]
 Case = Literal["image", "patch", "window"]
 
@@ -22,7 +22,8 @@ class Card:
         name: Short name, as in ``phantom-crc``; also names the prepared file.
         title: One line for people.
         classes: Class names; a label is an index into this list. With the task ``findings`` an image may show
-            several of them, or none: ``PatchSet.findings``.
+            several of them, or none: ``PatchSet.findings``. With ``ordinal`` they are grades, lowest first; with
+            ``regression`` the one name says what is measured: ``PatchSet.values``.
         abnormal: The classes that count as abnormal (the positives of an anomaly detector).
         task: What the set is made for.
         licence: SPDX name or a sentence.

@@ -29,10 +29,11 @@ from medcore.data.prepare import write_set
 from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.listing import ArrayRows, Listing, Problems
 from medcore.data.source import data_home, find_source, is_phantom
+from medcore.data.targets import Asked, strata
 from medcore.errors import MedcoreError
 
 _DECODING = ("value_range", "window", "max_pixels", "fast_jpeg", "bands", "slices")
-_CODE = ("images", "options", "prepare", "sizes")
+_CODE = ("images", "options", "prepare", "sizes", "targets")
 _CARD_FIELDS = ("title", "licence", "citation", "homepage", "pixel_size_um", "abnormal", "task")
 
 
@@ -66,7 +67,7 @@ def read_set(
         keep_ids: Let patient identifiers and file names of DICOM reach the set; else hashes stand in their place.
         cache: Reuse what was prepared before from the same contents; False makes it anew.
         **options: Decoding (the fields of ``medcore.data.options.DecodeOptions``), or options of the reader or
-            the phantom (``encoding``, ``classes``, ``patient_pattern``, ``mask_map``, ``patients``, ...).
+            the phantom (``encoding``, ``classes``, ``mask_map``, ``patients``, …; ``grade`` or ``value``, as in ``Asked``).
 
     Returns:
         The set, memory-mapped. Its card lists conversions, exclusions and warnings.
@@ -78,13 +79,13 @@ def read_set(
     sizes.parse_size(size) if size is not None else None
     _check_choice("policy", policy, sizes.POLICIES)
     _check_choice("channels", channels, (None, 1, 3))
-    problems = Problems(on_error, keep_ids=keep_ids)
+    problems, asked = Problems(on_error, keep_ids=keep_ids), Asked.pop(options)
     if is_phantom(source):
-        return _load_phantom(str(source), size, seed, options, cache)
+        return _asked_copy(_load_phantom(str(source), size, seed, options, cache), asked)
     path = find_source(source)
     if path.suffix.lower() == ".npz" and path.is_file() and is_patchset(path):
-        return _open_own(path, size, policy, options)
-    listing, decoding = _list_with_card(path, problems, options, card)
+        return _asked_copy(_open_own(path, size, policy, options), asked)
+    listing, decoding = _list_with_card(path, problems, options, card, asked)
     how: dict[str, Any] = {"policy": policy, "size": size, "channels": channels, "overlap": overlap}
     settings = how | {"decoding": vars(decoding), "on_error": on_error, "options": options, "card": card,
                       "keep_ids": keep_ids}  # fmt: skip
@@ -123,17 +124,19 @@ def report_reading(
     path = None if is_phantom(source) else find_source(source)
     if path is None or (path.suffix.lower() == ".npz" and is_patchset(path)):
         raise MedcoreError(f"'{source}' is not read from files: there is nothing to try")
-    listing, decoding = _list_with_card(path, Problems(on_error, keep_ids=keep_ids), options, None)
+    asked = Asked.pop(options)
+    listing, decoding = _list_with_card(path, Problems(on_error, keep_ids=keep_ids), options, None, asked)
     return write_set(listing, None, policy=policy, size=size, channels=channels, overlap=overlap, decoding=decoding,
                      progress=True)  # fmt: skip
 
 
 def _list_with_card(
-    path: Path, problems: Problems, options: dict[str, Any], facts: dict[str, Any] | None
+    path: Path, problems: Problems, options: dict[str, Any], facts: dict[str, Any] | None, asked: Asked | None
 ) -> tuple[Listing, DecodeOptions]:
     """The images of a source, and how to decode them; takes the options of decoding out of ``options``."""
     decoding = DecodeOptions(**{name: options.pop(name) for name in _DECODING if name in options})
-    listing = readers.list_images(path, problems, options)
+    listing = readers.list_images(path, problems, options, None if asked is None else asked.column)
+    listing = listing if asked is None else asked.of_listing(listing)
     if listing.rows is not None and decoding != DecodeOptions():
         raise MedcoreError(f"'{path}' holds arrays, not image files: {', '.join(_DECODING)} have no meaning for it")
     given: dict[str, Any] = {
@@ -156,6 +159,16 @@ def _open_own(path: Path, size: Any, policy: str, options: dict[str, Any]) -> Pa
         raise MedcoreError(f"option {next(iter(options))!r} has no meaning for the prepared set {path}")
     goal = patches.shape[:2] if size is None else sizes.parse_size(size)
     return patches if goal == patches.shape[:2] else _scaled_copy(patches, path, goal, policy)
+
+
+def _asked_copy(patches: PatchSet, asked: Asked | None) -> PatchSet:
+    """A made set with its grade or value in place of classes, in a file of its own."""
+    if asked is None:
+        return patches
+    name = f"{_safe(patches.card.name)}-{_digest([patches.fingerprint, asked, _code_hash('readers')])}.npz"
+    target = data_home() / "prepared" / name
+    with _alone(target):
+        return _cached(target) or asked.of_set(patches).save(target)
 
 
 def _scaled_copy(patches: PatchSet, path: Path, goal: tuple[int, int], policy: str) -> PatchSet:
@@ -291,12 +304,14 @@ def one_label(ps: PatchSet) -> PatchSet:
     """The set itself: for studies of one class an image.
 
     Raises:
-        MedcoreError: Its images have several findings.
+        MedcoreError: Its images have several findings, a grade or a measured value.
     """
-    if ps.card.task == "findings":
+    other = {"findings": "several findings", "ordinal": "a grade", "regression": "a measured value"}.get(ps.card.task)
+    if other:
         raise MedcoreError(
-            f"set {ps.card.name!r} has several findings an image, and this study asks for one class; use `medcore "
-            "train classifier`, `evaluate` and `predict`, or read one finding as the label (--column label=NAME)"
+            f"set {ps.card.name!r} has {other} an image, and this study asks for one of several classes: notebook 09 "
+            "is made for it (medcore reports 09 --data …). To ask for classes here, read a column of classes as the "
+            "label (--column label=NAME)"
         )
     return ps
 
@@ -316,7 +331,7 @@ def limit_images(patches: PatchSet, limit: int | None, *, seed: int = 0) -> Patc
     if limit is None or len(patches) <= limit:
         return patches
     rng = np.random.default_rng(seed)
-    keys = pd.DataFrame({"split": patches.splits, "label": patches.labels, "patient": patches.patients})
+    keys = pd.DataFrame({"split": patches.splits, "label": strata(patches), "patient": patches.patients})
     order = rng.permutation(len(patches))
     # Within each cell of the table the k-th drawn image gets the rank k / size: cutting at one rank cuts all alike.
     cells = keys.iloc[order].groupby(["split", "label"], sort=False)

@@ -24,6 +24,7 @@ from medcore.data import npzfile
 from medcore.data.card import Card
 from medcore.data.npzfile import (
     SPLITS,
+    TARGET,
     Columns,
     PatchSetWriter,
     check_columns,
@@ -148,13 +149,29 @@ class PatchSet:
         return np.stack([self.column(finding_column(k)) for k in range(len(self.classes))], axis=1)
 
     @property
-    def strata(self) -> np.ndarray:
-        """What splits are balanced by: the label, or the rarest finding that is present. **Shape** ``(N,)``."""
-        if self.card.task != "findings":
-            return self.labels
-        present = self.findings == 1
-        rarest = np.argsort(present.sum(axis=0), kind="stable")
-        return np.where(present.any(axis=1), rarest[present[:, rarest].argmax(axis=1)], -1)
+    def values(self) -> np.ndarray:
+        """What is measured in each image, NaN where it is not known. **Shape** ``(N,)`` float64.
+
+        Raises:
+            MedcoreError: The set has no measured value.
+        """
+        if self.card.task != "regression":
+            raise MedcoreError(f"set {self.card.name!r} has no measured value")
+        return self.column(TARGET)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What a network learns: labels ``(N,)``, findings ``(N, K)`` or float values ``(N,)``, by the set's task."""
+        task = self.card.task
+        return self.findings if task == "findings" else self.values if task == "regression" else self.labels
+
+    @property
+    def shown(self) -> np.ndarray:
+        """Which classes or findings an image has, or that it has a value. **Shape** ``(N, K)`` bool."""
+        if self.card.task == "regression":
+            return np.isfinite(self.values)[:, None]
+        several = self.card.task == "findings"
+        return self.findings == 1 if several else self.labels[:, None] == np.arange(len(self.classes))
 
     @property
     def label_names(self) -> np.ndarray:
@@ -360,9 +377,8 @@ class PatchSet:
         height, width, channels = self.shape
         card = self.card
         unit = card.group if card.patients_known else "image (no patients known)"
-        several = card.task == "findings"
-        shown = self.findings == 1 if several else self.labels[:, None] == np.arange(len(self.classes))
-        counts = ", ".join(f"{name} {count}" for name, count in zip(self.classes, shown.sum(axis=0), strict=True))
+        kind = {"findings": "findings", "ordinal": "grades", "regression": "values"}.get(card.task, "classes")
+        counts = ", ".join(f"{name} {count}" for name, count in zip(self.classes, self.shown.sum(axis=0), strict=True))
         if self.has_masks and (self.labels < 0).all():
             counts = f"{', '.join(self.classes)} (of pixels)"
         sides = ", ".join(
@@ -374,7 +390,7 @@ class PatchSet:
             f"PatchSet {card.name!r}: {card.title}" + ("  [synthetic phantom]" if card.synthetic else ""),
             f"  {len(self):,} images, {height}×{width}×{channels} uint8, {len(np.unique(self.patients)):,} × {unit}",
         ]
-        lines += [f"  {'findings' if several else 'classes'}: {counts}"] if counts else []
+        lines += [f"  {kind}: {counts}"] if counts else []
         lines += [f"  splits: {sides}"] if sides else []
         lines += [f"  licence: {card.licence}"]
         lines += [f"  excluded: {len(card.excluded)}"] if card.excluded else []

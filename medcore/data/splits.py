@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medcore.data.patchset import PatchSet
+from medcore.data.targets import strata
 from medcore.errors import MedcoreError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def assign_splits(
     """
 
     def draw(rows: np.ndarray, groups: np.ndarray, parts: np.ndarray) -> np.ndarray:
-        return split_groups(ps.strata[rows], groups[rows], fractions=parts, seed=seed)
+        return split_groups(strata(ps)[rows], groups[rows], fractions=parts, seed=seed)
 
     return _with_sides(ps, draw, _checked_fractions(fractions), seed, honour)
 
@@ -255,7 +256,7 @@ def patient_folds(ps: PatchSet, k: int = 5, *, seed: int = 0) -> list[Fold]:
         raise MedcoreError(
             f"patient_folds: k = {k}, but it must lie between 2 and the number of {unit_of(ps)}s, {found}."
         )
-    numbers = _fold_numbers(ps.strata, groups, k, seed)
+    numbers = _fold_numbers(strata(ps), groups, k, seed)
     return [Fold(np.flatnonzero(numbers != fold), np.flatnonzero(numbers == fold)) for fold in range(k)]
 
 
@@ -268,13 +269,13 @@ def split_table(ps: PatchSet) -> pd.DataFrame:
     """
     import pandas as pd
 
-    frame = pd.DataFrame({"side": ps.splits, "group": group_names(ps), "label": ps.labels})
+    frame = pd.DataFrame({"side": ps.splits, "group": group_names(ps)})
     frame["side"] = frame["side"].replace("", "unassigned")
     rows = [side for side in (*SPLITS, "unassigned") if (frame["side"] == side).any()]
     counts = {}
     for side in [*rows, "all"]:
         part = frame if side == "all" else frame[frame["side"] == side]
-        per_class = [int((part["label"] == number).sum()) for number in range(len(ps.classes))]
+        per_class = ps.shown[part.index].sum(axis=0).tolist()
         counts[side] = [len(part), part["group"].nunique(), *per_class]
     columns = ["images", f"{unit_of(ps)}s" if unit_of(ps) != "image" else "source images", *ps.classes]
     return pd.DataFrame.from_dict(counts, orient="index", columns=columns).rename_axis("split")
@@ -366,8 +367,7 @@ def _common_classes(labels: np.ndarray, k: int) -> np.ndarray:
 
 def _cautions(ps: PatchSet, sides: np.ndarray, groups: np.ndarray) -> list[str]:
     """What a reader must know about this split."""
-    notes = []
-    unit = unit_of(ps)
+    notes, unit = list[str](), unit_of(ps)
     if not ps.card.patients_known and not any("NO PATIENT INFORMATION" in text for text in ps.card.warnings):
         notes.append("No patients are known: each source image was treated as one, so results may flatter.")
     torn = sum(count > 1 for count in Counter(group for group, _ in set(zip(groups, sides, strict=True))).values())

@@ -116,11 +116,12 @@ def _the_table(tree: Folder, tables: list[Path], problems: Problems) -> Path:
     return tables[0]
 
 
-def list_images(source: Path, problems: Problems, options: dict[str, Any]) -> Listing:
+def list_images(source: Path, problems: Problems, options: dict[str, Any], target: str | None = None) -> Listing:
     """List the images of a file or folder.
 
     Args:
         options: Options of the reader; one that it does not take is an error.
+        target: The column of a grade or value, which a table may have in place of labels.
 
     Raises:
         MedcoreError: The source is not readable, or an option does not belong to its reader.
@@ -135,4 +136,4 @@ def list_images(source: Path, problems: Problems, options: dict[str, Any]) -> Li
                 f"option {name!r} does not belong to reading '{source}' ({reader.__name__}); it takes "
                 f"{', '.join(allowed) or 'no options'}"
             )
-    return reader(path, problems, **options)
+    return reader(path, problems, **options, **({"target": target} if target and "target" in allowed else {}))

@@ -29,12 +29,13 @@ def is_patchset(path: Path) -> bool:
         return {"meta.json", "images.npy"} <= set(archive.namelist())
 
 
-def read_npz(path: Path, problems: Problems, *, classes: list[str] | None = None) -> Listing:
+def read_npz(path: Path, problems: Problems, *, classes: list[str] | None = None, target: str | None = None) -> Listing:
     """List the images of a ``.npz`` in MedMNIST's layout, or with plain ``images`` and ``labels``.
 
     Args:
         path: The file; compressed members are streamed, so its size does not matter.
         classes: Class names; None for those of the MedMNIST set that the file is named after, else numbers.
+        target: An array of a grade or value an image, which may stand in place of labels.
 
     Raises:
         MedcoreError: Not a zip, Python objects inside, images without labels, or shapes that do not fit.
@@ -44,7 +45,7 @@ def read_npz(path: Path, problems: Problems, *, classes: list[str] | None = None
     if parts:
         listing = _medmnist(path, members, parts, problems, classes)
     elif "images" in members:
-        listing = _plain(path, members, problems, classes)
+        listing = _plain(path, members, problems, classes, target)
     else:
         raise MedcoreError(
             f"{path} holds {', '.join(sorted(members)) or 'nothing'}; expected 'images' and 'labels', or MedMNIST's "
@@ -117,7 +118,9 @@ def _medmnist(
     return Listing(path, card, rows=rows, problems=problems)
 
 
-def _plain(path: Path, members: dict[str, tuple[int, ...]], problems: Problems, classes: list[str] | None) -> Listing:
+def _plain(
+    path: Path, members: dict[str, tuple[int, ...]], problems: Problems, classes: list[str] | None, target: str | None
+) -> Listing:
     count = members["images"][0]
     columns: dict[str, np.ndarray] = {}
     masks = None
@@ -129,7 +132,7 @@ def _plain(path: Path, members: dict[str, tuple[int, ...]], problems: Problems, 
             masks = _masks(path, name)
         elif name != "images" and len(shape) == 1 and shape[0] == count:
             columns[column] = _whole(path, name, MOST_ROW_BYTES * count + 4096)
-    if "label" not in columns and masks is None:
+    if "label" not in columns and masks is None and target not in columns:
         raise MedcoreError(f"{path} has 'images' but no 'labels'; add whole numbers, one an image (-1 = unlabelled)")
     columns.setdefault("label", np.full(count, -1, dtype=np.int64))
     columns["source"] = np.array([f"{row:06d}" for row in range(count)], dtype=str)

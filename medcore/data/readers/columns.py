@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medcore.data.npzfile import finding_column
+from medcore.data.npzfile import TARGET, finding_column
 from medcore.data.readers.listing import Problems, listed
 from medcore.data.readers.names import UNKNOWN, look_alikes, merge_spellings, spelling_key, split_name
 from medcore.data.readers.tables import Table, is_missing, typed
@@ -41,6 +41,7 @@ _DATE = re.compile(
 )
 _ROUNDED = re.compile(r"^-?\d\.\d+E\+\d+$", re.IGNORECASE)  # a long number that a spreadsheet has shortened
 _CODES = frozenset({9, 99, 999, 9999, -9, -99, -999})  # for "missing" in questionnaires
+_RESERVED = {"source": "metadata_source", "height": "metadata_height", "width": "metadata_width"}
 _SIDE_COLUMN = re.compile(r"^(is|in|for)?(train|training|test|testing|val|valid|validation|holdout)(set)?$")
 
 
@@ -71,7 +72,8 @@ def find_columns(
         raise MedcoreError(f"columns: {unknown[0]!r} is none of {', '.join(ROLES)}")
     header = list(table.header)
     for role in ROLES:
-        name = asked.get(role) or _chosen(table, role, header, is_image, is_mask)
+        other = role == "label" and TARGET in header  # a grade or value is asked for
+        name = asked.get(role) or (None if other else _chosen(table, role, header, is_image, is_mask))
         if name is None:
             continue
         if name not in header:
@@ -138,6 +140,17 @@ def say_unread_split(table: Table, problems: Problems) -> None:
             f"{table.path.name}: column {odd[0]!r} may say the split: not read; write train, val, test into a column "
             "'split'"
         )
+
+
+def extra_columns(table: Table, segmented: bool) -> dict[str, np.ndarray]:
+    """All columns that have no meaning of their own here, as numbers where they are numbers."""
+    extra = {_RESERVED.get(name, name): typed(table.column(name)) for name in table.header if name not in ROLES}
+    for name in ("x", "y"):
+        if name in extra and extra[name].dtype.kind == "U":
+            raise MedcoreError(f"{table.path}: column {name!r} must hold numbers (pixels)")
+    if segmented and "label" in table.header:
+        extra["image_label"] = np.array(table.column("label"), dtype=str)
+    return extra
 
 
 def spread_columns(table: Table) -> list[str]:
@@ -329,7 +342,8 @@ def _refuse_no_classes(table: Table, labels: list[str]) -> None:
         if not whole or (len(names) > MOST_NUMBERS and not steps):
             raise MedcoreError(
                 f"{where} holds {len(names)} different numbers from {numbers.min():g} to {numbers.max():g}, which look "
-                f"measured, not like classes; write classes (such as 'below 50', '50 and more'), or {way}"
+                f"measured, not like classes; read them as a number with --value NAME (grades: --grade NAME), "
+                f"write classes (such as 'below 50', '50 and more'), or {way}"
             )
         left = sorted(set(numbers.tolist()) - _CODES) if whole else []
         codes = sorted(set(numbers.tolist()) & _CODES)

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
-
 from medcore.data.card import Card
 from medcore.data.formats import SUFFIXES
+from medcore.data.npzfile import TARGET
 from medcore.data.readers.columns import (
     ROLES,
     Ambiguous,
     clean_labels,
     clean_patients,
+    extra_columns,
     find_columns,
     one_hot_labels,
     say_unread_split,
@@ -30,11 +30,10 @@ from medcore.data.readers.listing import NO_PATIENTS, ImageRow, Listing, Problem
 from medcore.data.readers.masks import rule_from_options
 from medcore.data.readers.names import role_of, split_name
 from medcore.data.readers.series import fill_dicom_patients
-from medcore.data.readers.tables import Table, is_missing, read_table, require, typed
+from medcore.data.readers.tables import Table, is_missing, read_table, require
 from medcore.errors import MedcoreError
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.tab")
-_RESERVED = {"source": "metadata_source", "height": "metadata_height", "width": "metadata_width"}
 
 
 class Finder:
@@ -76,15 +75,13 @@ class Finder:
 
     def _nearest(self, files: list[Path], parts: list[str], what: str, cell: str) -> Path | None:
         """The file that shares most of the path's end; masks are no images, and images no masks."""
-        wanted = "masks" if what == "mask" else ""
-        fit = [file for file in files if (_folder_role(file, self.root) == "masks") == (wanted == "masks")] or files
+        fit = [file for file in files if _among_masks(file, self.root) == (what == "mask")] or files
         shared = {file: _shared_end(_plain(file.as_posix()).split("/"), parts) for file in fit}
         best = [file for file in fit if shared[file] == max(shared.values())]
         if len(best) > 1:
             raise Ambiguous(
                 f"{what} '{cell}' may be '{best[0].relative_to(self.root)}' or '{best[1].relative_to(self.root)}'; "
-                f"write "
-                "its path"
+                "write its path"
             )
         return best[0] if best else None
 
@@ -147,8 +144,8 @@ def _shared_end(one: list[str], other: list[str]) -> int:
     return count
 
 
-def _folder_role(file: Path, root: Path) -> str:
-    return "masks" if any(role_of(part) == "masks" for part in file.relative_to(root).parent.parts) else ""
+def _among_masks(file: Path, root: Path) -> bool:
+    return any(role_of(part) == "masks" for part in file.relative_to(root).parent.parts)
 
 
 def _outside(file: Path, root: Path) -> bool:
@@ -167,6 +164,7 @@ def read_metadata(
     mask_threshold: float | None = None,
     mask_rule: str | None = None,
     findings: list[str] | None = None,
+    target: str | None = None,
 ) -> Listing:
     """List the images of a ``metadata.csv``.
 
@@ -178,17 +176,17 @@ def read_metadata(
         abnormal: Classes that count as abnormal.
         mask_map, mask_threshold, mask_rule: As in ``masks.rule_from_options``, when there is a ``mask`` column.
         findings: Names of several findings an image, as in ``columns.with_findings``.
+        target: The column of a grade or value: the set's column ``measured``.
 
     Raises:
         MedcoreError: Missing columns or files, unknown labels or splits, repeated images: with row and remedy.
     """
-    table, finder = _understood(path, encoding, columns or {}, problems, findings)
+    table, finder = _understood(path, encoding, columns or {}, problems, findings, target)
     segmented = "mask" in table.header
-    require(
-        table, ["image"] if segmented or findings else ["image", "label"], "; say which one it is: --column {0}=NAME"
-    )
+    classed = not (segmented or findings or target)
+    require(table, ["image", "label"] if classed else ["image"], "; say which one it is: --column {0}=NAME")
     rule = rule_from_options(classes, mask_map, mask_threshold, mask_rule) if segmented else None
-    labels, names = ([""] * len(table.rows), []) if segmented or findings else clean_labels(table, classes, problems)
+    labels, names = clean_labels(table, classes, problems) if classed else ([""] * len(table.rows), [])
     patients = clean_patients(table, problems) if "patient" in table.header else []
     if patients and not any(patients):
         problems.warn(f"{path.name}: column 'patient' is empty in every row")
@@ -198,15 +196,14 @@ def read_metadata(
     known = bool(patients) or fill_dicom_patients(items, problems)
     if not known:
         problems.warn(NO_PATIENTS)
-    if not segmented and not findings:
+    if classed:
         _check_classes(path, names, items, problems)
         say_one_sided([(item.columns["label"], item.columns["split"]) for item in items], names, problems)
     _say_found(finder, path, items, problems, segmented)
-    root = path.parent
     lesions = any("lesion" in line and "'patient'" in line for line in problems.warnings)
     card = Card(
-        name=root.resolve().name or "metadata",
-        title=f"Images of {root.resolve().name}/{path.name}",
+        name=path.parent.resolve().name or "metadata",
+        title=f"Images of {path.parent.resolve().name}/{path.name}",
         classes=list(findings or names),
         abnormal=list(abnormal or []),
         task="findings" if findings else "segmentation" if segmented else "classification",
@@ -214,7 +211,7 @@ def read_metadata(
         patients_known=known,
         recipe={"reader": "metadata", "table": path.name, "delimiter": table.delimiter},
     )
-    return Listing(root, card, items, mask_rule=rule, problems=problems, also=[path])
+    return Listing(path.parent, card, items, mask_rule=rule, problems=problems, also=[path])
 
 
 def _say_columns(table: Table, count: int, problems: Problems) -> None:
@@ -242,8 +239,9 @@ def names_images(path: Path) -> bool:
 
 
 def _understood(
-    path: Path, encoding: str | None, asked: dict[str, str], problems: Problems, findings: list[str] | None = None
-) -> tuple[Table, Finder]:
+    path: Path, encoding: str | None, asked: dict[str, str], problems: Problems, findings: list[str] | None,
+    target: str | None,
+) -> tuple[Table, Finder]:  # fmt: skip
     """The table with its columns named by role, and what finds its files."""
     table = read_table(path, encoding=encoding)
     for note in table.notes:
@@ -255,9 +253,15 @@ def _understood(
     headless = [name for name in table.header if name.lower().endswith(tuple(SUFFIXES)) and look.find(name, "image")]
     if headless:
         raise MedcoreError(f"{path}, row 1 names an image ({headless[0]!r}): the header is missing; write image,label")
+    if target in table.header:  # whatever it is called, it plays no other part
+        table.header[table.header.index(target)] = TARGET
     table = find_columns(
         table, asked, problems, lambda cell: bool(look.find(cell, "image")), lambda cell: bool(look.find(cell, "mask"))
     )
+    if target:
+        if TARGET not in table.header:
+            raise MedcoreError(f"{path}: there is no column {target!r}; it has {', '.join(table.header)}")
+        return table, finder
     if findings:
         if "mask" in table.header:
             raise MedcoreError(f"{path}: findings and masks are two questions; read one of them (--masks none)")
@@ -275,7 +279,7 @@ def _understood(
 def _items(
     table: Table, finder: Finder, problems: Problems, names: list[str], labels: list[str], patients: list[str]
 ) -> list[ImageRow]:
-    extra = _extra_columns(table, "mask" in table.header)
+    extra = extra_columns(table, "mask" in table.header)
     first_seen: dict[Path, ImageRow] = {}
     items: list[ImageRow] = []
     contradicted: dict[Path, ImageRow] = {}
@@ -322,6 +326,7 @@ def _item(
     columns = {
         "label": names.index(label) if label else -1,
         "patient": values["patient"] if known else source, "split": split, "source": source, "image": file.name,
+        **{name: cell for name, cell in values.items() if name == TARGET or name.startswith("finding_")},
     }  # fmt: skip
     mask = _found(finder, values["mask"], place, "mask") if segmented else None
     return ImageRow(file, columns, mask, place)
@@ -338,16 +343,16 @@ def _found(finder: Finder, cell: str, place: str, what: str) -> Path:
         root = finder.root
         raise MedcoreError(
             f"{place}: {what} '{cell}' does not exist (looked in {root}, {root / (what + 's')} and for its name "
-            f"below); "
-            "correct the path"
+            "below); correct the path"
         )
     return file
 
 
 def _says_the_same(item: ImageRow, other: ImageRow) -> bool:
-    """Whether two rows of one image agree in label, split, mask, and patient where one is given."""
-    roles = ["label", "split"] + ["patient"] * (item.columns["patient"] != item.columns["source"])
-    return item.mask == other.mask and all(item.columns[role] == other.columns[role] for role in roles)
+    """Whether two rows of one image agree in what is asked of it, split, mask, and patient where one is given."""
+    no_role = {"source", "image"} | ({"patient"} if item.columns["patient"] == item.columns["source"] else set())
+    same = (item.columns[name] == other.columns[name] for name in item.columns.keys() - no_role)
+    return item.mask == other.mask and all(same)
 
 
 def _refuse_again(item: ImageRow, earlier: ImageRow, *, same: bool) -> None:
@@ -374,17 +379,6 @@ def _say_found(finder: Finder, path: Path, items: list[ImageRow], problems: Prob
     masks = [name for name in beside if role_of(name) == "masks"]
     if masks:
         problems.warn(f"{path.name} has no column 'mask': the folder {listed(masks)} is not read")
-
-
-def _extra_columns(table: Table, segmented: bool) -> dict[str, np.ndarray]:
-    """All columns that have no meaning of their own here, as numbers where they are numbers."""
-    extra = {_RESERVED.get(name, name): typed(table.column(name)) for name in table.header if name not in ROLES}
-    for name in ("x", "y"):
-        if name in extra and extra[name].dtype.kind == "U":
-            raise MedcoreError(f"{table.path}: column {name!r} must hold numbers (pixels)")
-    if segmented and "label" in table.header:
-        extra["image_label"] = np.array(table.column("label"), dtype=str)
-    return extra
 
 
 def _check_classes(path: Path, names: list[str], items: list[ImageRow], problems: Problems) -> None:
