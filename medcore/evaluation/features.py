@@ -4,6 +4,7 @@
     store.values                    # (N, D) float32, memory-mapped, in the set's order; again: out of the store at once
 
 - A store is known by the set, the encoder, its weights and the precision; what was cut off goes on where it stopped.
+- A hash of it stands beside it; a store that does not match (a flipped bit, another file) is computed anew, and said.
 - ``Familiarity`` is the distance to the nearest class centre, in units of the spread within classes, so that two
   classes far apart do not make everything between them look usual. Pixel statistics (colour, contrast, sharpness)
   catch what a network has learnt to ignore.
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,14 +31,17 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from medcore.data.integrity import content_hashes
+from medcore.data.npzfile import read_npy_header
 from medcore.data.patchset import PatchSet
 from medcore.data.source import data_home
 from medcore.errors import MedcoreError
 from medcore.evaluation.predict import ahead, auto_batch_size, place_model, stream
 from medcore.evaluation.scores import refuse_test_data
 from medcore.models.classifier import Classifier
-from medcore.models.sealed import jsonable
+from medcore.models.sealed import jsonable, read_regular
 
+MOST_NOTE = 1 << 24  # bytes of what stands beside a store
 AT_ONCE = 4096  # images between two notes of how far a store is
 
 
@@ -76,6 +82,9 @@ def features(
 
     Raises:
         MedcoreError: There are no images, or a disk that cannot be written.
+
+    Warns:
+        UserWarning: A store was not what had been written there, and was computed anew.
     """
     if not len(patches):
         raise MedcoreError(f"set {patches.card.name!r}: there are no images to encode; check the selection")
@@ -96,9 +105,8 @@ def features(
     try:
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            whole = path.is_file()
             reused = len(patches)
-            if not whole:
+            if not _is_whole(path, facts):
                 reused = _fill(path, facts, patches, place, encoder.features, batch_size, progress)
     except OSError as error:
         raise MedcoreError(f"{path} cannot be written ({error.strerror}); make room, what is done is kept") from error
@@ -117,7 +125,9 @@ def _fill(
     """Compute what is missing; returns how many rows were there."""
     part, note = path.with_suffix(".part"), path.with_suffix(".json")
     shape = (len(patches), facts["width"])
-    done = _rows_done(part, note, facts)
+    done = _rows_done(part, note, facts, shape)
+    if not done:
+        part.unlink(missing_ok=True)  # a link is not written through
     values = np.lib.format.open_memmap(part, "r+" if done else "w+", np.float32, shape)
     size = batch_size or auto_batch_size(patches.shape, place.device)
     starts = range(done, len(patches), size)
@@ -134,24 +144,54 @@ def _fill(
     values.flush()
     del values
     os.replace(part, path)
-    _write_note(note, facts, len(patches))
+    _write_note(note, facts, len(patches), content_hashes(path.parent, [path])[0])
     return done
 
 
-def _rows_done(part: Path, note: Path, facts: dict[str, Any]) -> int:
-    """Rows of an unfinished store that are certain to be on the disk."""
-    if not part.is_file() or not note.is_file():
-        return 0
+def _is_whole(path: Path, facts: dict[str, Any]) -> bool:
+    """Whether a store is there, of the right shape, and of the content that it was written with."""
+    if not os.path.lexists(path):
+        return False
+    known = _read_note(path.with_suffix(".json"), facts)
+    whole = (
+        _has_shape(path, (facts["images"], facts["width"]))
+        and known.get("hash", "") == content_hashes(path.parent, [path])[0]
+    )
+    if not whole:
+        warnings.warn(f"{path} is not what was written there, and is computed anew", stacklevel=4)
+    return whole
+
+
+def _has_shape(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether a regular file is a ``.npy`` array of this shape and float32."""
     try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError:
-        return 0
-    return int(known["done"]) if known.get("facts") == facts else 0
+        if path.is_symlink() or not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            found = read_npy_header(file, str(path))
+            return found == (shape, False, np.float32) and path.stat().st_size == file.tell() + 4 * math.prod(shape)
+    except MedcoreError:
+        return False
 
 
-def _write_note(note: Path, facts: dict[str, Any], done: int) -> None:
+def _rows_done(part: Path, note: Path, facts: dict[str, Any], shape: tuple[int, int]) -> int:
+    """Rows of an unfinished store that are certain to be on the disk."""
+    done = _read_note(note, facts).get("done") if _has_shape(part, shape) else 0
+    return done if isinstance(done, int) and 0 <= done <= shape[0] else 0
+
+
+def _read_note(note: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What stands beside a store of these facts; empty for any other."""
+    try:
+        known = json.loads(read_regular(note, MOST_NOTE))
+    except (MedcoreError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) and known.get("facts") == facts else {}
+
+
+def _write_note(note: Path, facts: dict[str, Any], done: int, content: str = "") -> None:
     temporary = note.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"facts": facts, "done": done}, indent=1), encoding="utf-8")
+    temporary.write_text(json.dumps({"facts": facts, "done": done, "hash": content}, indent=1), encoding="utf-8")
     os.replace(temporary, note)
 
 

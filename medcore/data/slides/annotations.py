@@ -27,7 +27,10 @@ from medcore.errors import MedcoreError
 
 ENDINGS = (".geojson", ".json", ".xml")
 IGNORED = "*"  # what classes that count nowhere end in
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 28  # read as objects it takes some eight times as much
+FARTHEST = 1e9  # level-0 pixels: no slide is wider
+MOST_CLASSES = 253  # what a pixel of a mask can say, beside "nothing drawn here" and "counts nowhere"
+CROSSINGS = 1 << 22  # of edges and rows of a grid that are worked on at once
 GRID = 64  # points a side at which the share of a shape in a tile is taken
 
 
@@ -82,13 +85,27 @@ def rasterise(rings: list[np.ndarray], region: Region, size: tuple[int, int]) ->
     first = np.clip(np.ceil(np.minimum(y0, y1)), 0, tall).astype(int)  # rows whose centre an edge crosses
     last = np.clip(np.ceil(np.maximum(y0, y1)), 0, tall).astype(int)
     times = last - first
-    edge = np.repeat(np.arange(len(times)), times)
-    row = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times) + first[edge]
-    slope = (x1 - x0)[edge] / (y1 - y0)[edge]
-    column = np.clip(np.ceil(x0[edge] + (row - y0[edge]) * slope), 0, wide).astype(int)
     crossings = np.zeros((tall, wide + 1), np.int32)
-    np.add.at(crossings, (row, column), 1)
+    step = max(1, CROSSINGS // tall)
+    crossing = np.flatnonzero(times)
+    for some in (crossing[begin : begin + step] for begin in range(0, len(crossing), step)):
+        often = times[some]
+        edge = np.repeat(some, often)
+        row = np.arange(often.sum()) - np.repeat(np.cumsum(often) - often, often) + first[edge]
+        slope = (x1 - x0)[edge] / (y1 - y0)[edge]
+        column = np.clip(np.ceil(x0[edge] + (row - y0[edge]) * slope), 0, wide).astype(int)
+        np.add.at(crossings, (row, column), 1)
     return np.cumsum(crossings, axis=1)[:, :wide] % 2 == 1
+
+
+def contains(ring: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Which points lie inside of a ring (even-odd). **Shape** ``(n, 2)`` and ``(m, 2)`` -> ``(m,)`` bool."""
+    inside = np.zeros(len(points), bool)
+    x, y = points.T
+    for (x0, y0), (x1, y1) in zip(ring.tolist(), np.roll(ring, -1, axis=0).tolist(), strict=True):
+        if y0 != y1:
+            inside ^= ((y0 <= y) != (y1 <= y)) & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
+    return inside
 
 
 @dataclass(frozen=True)
@@ -100,7 +117,13 @@ class Drawing:
 
     @classmethod
     def of(cls, shapes: Iterable[Shape], classes: list[str]) -> Drawing:
-        """Order the shapes so that smaller ones are on top."""
+        """Order the shapes so that smaller ones are on top.
+
+        Raises:
+            MedcoreError: There are more classes than a mask can hold.
+        """
+        if len(classes) > MOST_CLASSES:
+            raise MedcoreError(f"drawings of {len(classes)} classes; at most {MOST_CLASSES} are told apart")
         ordered = sorted(shapes, key=lambda shape: -shape.extent)
         return cls(ordered, [255 if s.name.endswith(IGNORED) else classes.index(s.name) for s in ordered])
 
@@ -136,8 +159,10 @@ def read_drawing(path: Path) -> tuple[list[Shape], list[str]]:
     Raises:
         MedcoreError: The file is broken, or neither GeoJSON nor ASAP nor Aperio XML.
     """
+    if not path.is_file():
+        raise MedcoreError(f"annotations '{path}' are no regular file")  # a pipe would wait for ever
     if path.stat().st_size > MOST_BYTES:
-        raise MedcoreError(f"annotations '{path}' are larger than {MOST_BYTES >> 30} GB; split the file")
+        raise MedcoreError(f"annotations '{path}' are larger than {MOST_BYTES >> 20} MB; split the file")
     try:
         if path.suffix.lower() == ".xml":
             shapes, passed = _from_xml(path)
@@ -148,8 +173,10 @@ def read_drawing(path: Path) -> tuple[list[Shape], list[str]]:
     except Exception as error:  # JSON, XML, numbers, missing keys
         raise MedcoreError(f"annotations '{path}' cannot be read ({type(error).__name__}: {error})") from error
     for shape in shapes:
-        if not all(np.isfinite(ring).all() for ring in shape.rings):
-            raise MedcoreError(f"annotations '{path}': a corner of a shape {shape.name!r} is no finite number")
+        if not all((np.abs(ring) <= FARTHEST).all() for ring in shape.rings):
+            raise MedcoreError(
+                f"annotations '{path}': a corner of {shape.name[:100]!r} is no finite number or beyond every slide"
+            )
     return shapes, [f"{count} × {what} passed over" for what, count in sorted(passed.items())]
 
 
@@ -176,7 +203,12 @@ def _class_of(facts: dict[str, Any]) -> str | None:
     if isinstance(given, dict):
         names = given.get("names")
         given = given.get("name") or (": ".join(map(str, names)) if names else None)
-    return str(given) if given else (str(facts["name"]) if facts.get("name") else None)
+    return _shown(given or facts.get("name") or "") or None
+
+
+def _shown(name: object) -> str:
+    """A name as one line of characters that can be shown and written."""
+    return " ".join("".join(c for c in str(name) if c.isprintable() or c.isspace()).split())
 
 
 def _ring(corners: Any) -> np.ndarray:
@@ -202,7 +234,7 @@ def _from_asap(root: Any) -> tuple[list[Shape], Counter[str]]:
     shapes, passed = [], Counter[str]()
     for node in root.iter("Annotation"):
         corners = [(float(c.get("X")), float(c.get("Y"))) for c in _in_order(node.iter("Coordinate"))]
-        kind, name = node.get("Type", ""), node.get("PartOfGroup", "")
+        kind, name = node.get("Type", ""), _shown(node.get("PartOfGroup", ""))
         if kind == "Rectangle" or (kind in ("Polygon", "Spline") and len(corners) >= 3):
             if name in ("", "None"):
                 passed["annotation without a group"] += 1
@@ -221,8 +253,11 @@ def _from_aperio(root: Any) -> tuple[list[Shape], Counter[str]]:
     """Aperio ImageScope: regions of a layer; those with ``NegativeROA`` are holes in the others of the layer."""
     shapes, passed = [], Counter[str]()
     for layer in root.iter("Annotation"):
-        name = layer.get("Name") or next(
-            (a.get("Value") or a.get("Name") for a in layer.iter("Attribute") if a.get("Name") == "Description"), ""
+        name = _shown(
+            layer.get("Name")
+            or next(
+                (a.get("Value") or a.get("Name") for a in layer.iter("Attribute") if a.get("Name") == "Description"), ""
+            )
         )
         areas: list[tuple[str, np.ndarray]] = []
         holes: list[np.ndarray] = []
@@ -236,20 +271,15 @@ def _from_aperio(root: Any) -> tuple[list[Shape], Counter[str]]:
             if region.get("NegativeROA") == "1":
                 holes.append(ring)
             else:
-                areas.append((name or region.get("Text", ""), ring))
+                areas.append((name or _shown(region.get("Text", "")), ring))
+        starts = np.array([hole[0] for hole in holes]).reshape(-1, 2)
         for own, ring in areas:
             if not own:
                 passed["region without a name"] += 1
                 continue
-            inner = [hole for hole in holes if rasterise([ring], _about(hole), (1, 1))[0, 0]]
+            inner = [holes[n] for n in np.flatnonzero(contains(ring, starts))]
             shapes.append(Shape(own, [ring, *inner]))
     return shapes, passed
-
-
-def _about(ring: np.ndarray) -> Region:
-    """A small region about the first corner of a ring."""
-    x, y = ring[0]
-    return (x - 0.5, y - 0.5, 1, 1)  # type: ignore[return-value]
 
 
 def _box(corners: list[tuple[float, float]]) -> np.ndarray:
