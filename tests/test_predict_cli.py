@@ -18,11 +18,15 @@ from PIL import Image
 from training_toys import ended, toy_set
 
 import medcore
+from medcore.cli.train import make_config
 from medcore.data.load import read_set
 from medcore.data.splits import assign_splits
 from medcore.data.stain import typical_staining
+from medcore.evaluation.features import features
+from medcore.evaluation.predict import predict
 from medcore.evaluation.predictor import equip
 from medcore.models.classifier import build_classifier
+from medcore.studies.heads import FINE_TUNING, fit_head
 from medcore.training.checkpoint import load_checkpoint
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
@@ -238,3 +242,32 @@ def test_a_model_of_timm_and_a_staining_go_from_train_to_predict_and_evaluate(
     assert ended(capsys, "evaluate", out, *data)[0] == 0
     code, lines = ended(capsys, "train", "autoencoder", *data, "--out", tmp_path / "s", "--normal", "a", *arguments)
     assert code == 1 and "leave it out" in "".join(lines)
+
+
+def test_a_classifier_is_fine_tuned_from_a_linear_probe(
+    tmp_path: Path, tmp_data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        for number in range(30):
+            picture(tmp_path / "set" / name / f"{name}{'x' * number}{number}.png", side=32)
+    foreign = build_classifier("timm:resnet10t", 2)
+    torch.save(foreign.backbone.net.state_dict(), tmp_path / "resnet10t.pth")
+    out, data = tmp_path / "run", ("--data", tmp_path / "set", "--model", "timm:resnet10t", "--device", "cpu")
+    weights = f"{tmp_path / 'resnet10t.pth'}+probe"
+    still = ("--weights", weights, "--profile", "smoke", "--learning-rate", "1e-12")
+    code, lines = ended(capsys, "train", "classifier", *data, "--out", out, *still)
+    assert code == 0, lines
+    loaded = load_checkpoint(out)
+    args = loaded.manifest["architecture"]["args"]
+    assert args["levels"] and args["side"] == 112 and args["frozen_batch_norm"]
+    train = assign_splits(read_set(tmp_path / "set")).where(split="train")
+    values = features(train, loaded.model).values
+    peer = fit_head("linear probe", values, train, balanced=False).probabilities(values)
+    np.testing.assert_allclose(predict(loaded.model, train), peer, atol=1e-3)  # at a rate of nothing: the probe itself
+    assert make_config("classifier", "quick", {}, probed=True).learning_rate == FINE_TUNING["learning_rate"]
+    assert make_config("classifier", "quick", {"epochs": "7"}, probed=True).epochs == 7
+    for wrong in (("--weights", "+probe"), ("--weights", "random+probe")):
+        code, lines = ended(capsys, "train", "classifier", *data, "--out", tmp_path / "wrong", *wrong)
+        assert code == 1 and "pretrained weights" in "".join(lines)
+    code, lines = ended(capsys, "train", "classifier", *data, "--out", tmp_path / "wrong", *still, "--folds", "2")
+    assert code == 2 and "folds hold out" in "".join(lines)

@@ -1,11 +1,14 @@
 """06 from a pretrained encoder: features once, heads from training images, the probe as a network and a checkpoint."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from test_classification import CONFIG, two_cues
 
 from medcore.evaluation.predict import predict
+from medcore.models.backbone import batch_norms
 from medcore.studies.classification import ClassificationChoices, ClassificationStudy, PretrainedStart
 from medcore.studies.classification.pretrained import rows_of_few
 from medcore.studies.heads import LINEAR, SETTINGS
@@ -74,6 +77,34 @@ def test_a_kept_probe_is_an_ordinary_checkpoint(start: PretrainedStart, tmp_path
     assert loaded.manifest["epoch"] == 1 and loaded.manifest["architecture"]["args"]["levels"]
     test = start.study.test
     np.testing.assert_allclose(predict(loaded.model, test), predict(start.network, test), atol=1e-5)
+
+
+def test_fine_tuning_starts_from_the_probe_and_changes_the_trunk(start: PretrainedStart, tmp_path) -> None:
+    study = start.study
+    before = predict(start.network, study.test)
+    ready = start._ready_to_train(study.train)
+    np.testing.assert_allclose(predict(ready, study.test), before, atol=1e-6)  # nothing is lost before the first step
+    assert all(not norm.training for norm in batch_norms(ready.train().backbone))
+    ((name, network),) = start.fine_tune("flips", tmp_path, epochs=2, learning_rate=1e-3).items()
+    assert name == "fine-tuned small_cnn" and list(start.networks) == [start.name, name]
+    trunks = [dict(one.backbone.named_parameters()) for one in (start.network, network)]
+    assert any(not torch.equal(trunks[0][key], trunks[1][key]) for key in trunks[0])
+    np.testing.assert_allclose(predict(start.network, study.test), before, atol=1e-6)  # the probe itself stays
+    folder = start.keep(tmp_path, CONFIG, name)
+    np.testing.assert_allclose(
+        predict(load_checkpoint(folder).model, study.test), predict(network, study.test), atol=1e-5
+    )
+    assert load_checkpoint(folder).manifest["config"]["epochs"] == 2
+
+
+def test_fine_tuning_lasts_so_many_images_and_takes_part_in_folds_where_it_is_best(start, tmp_path) -> None:
+    start.study.choices = replace(FEW, tuned_images=250, tuned_epochs=(1, 12))
+    (name,) = start.fine_tune("none", tmp_path)
+    assert load_checkpoint(start.keep(tmp_path, CONFIG, name)).manifest["config"]["epochs"] == 3  # of 80 images
+    assert list(start.methods()) == [start.name] and list(start.methods(start.name)) == [start.name]
+    crossed = start.study.cross_predict("small_cnn", None, CONFIG, k=2, epochs=1, limit=60, further=start.methods(name))
+    assert list(crossed.scores) == ["small_cnn", start.name, name, start.study.histogram]
+    assert np.isfinite(crossed.scores[name].score).all()
 
 
 def test_few_patients_of_each_class_are_drawn(start: PretrainedStart) -> None:

@@ -23,8 +23,11 @@ from medcore.models.classifier import CLASSIFIER_NAMES, build_classifier
 from medcore.models.encoder import PREFIX
 from medcore.models.unet import ENCODERS, SmallUNet, build_unet
 from medcore.models.vae import VAE
+from medcore.studies.heads import encoder_side, start_from_probe
+from medcore.training.device import choose_device
 from medcore.training.objectives import ELBO, Classification, Findings, Objective, Reconstruction, Segmentation
 
+PROBED = "+probe"  # behind weights: the last layer starts as a linear probe
 MODELS: dict[str, tuple[str, ...]] = {  # the first is the default: the small one for a CPU
     "classifier": ("small_cnn", *(name for name in CLASSIFIER_NAMES if name != "small_cnn")),
     "segmenter": ("small_unet", *ENCODERS),
@@ -65,6 +68,7 @@ def make_task(
     loss: str | None = None,
     beta: float = 1.0,
     kl_warmup: float = 5.0,
+    device: str = "cpu",
 ) -> Task:
     """Choose model, objective and parts for a task.
 
@@ -72,7 +76,8 @@ def make_task(
         kind: ``classifier``, ``segmenter``, ``autoencoder`` or ``vae``.
         patches: A set with a split column (``assign_splits``).
         model: One of ``MODELS[kind]``; None takes the first.
-        weights: ``imagenet``, a file, or None for random first weights.
+        weights: ``imagenet``, a file, or None for random first weights; with ``+probe`` behind it, the last layer of a
+            classifier starts as a linear probe on the training images.
         codes: Bottleneck of an autoencoder, latent size of a VAE.
         normal: Classes that an autoencoder or VAE learns; none named takes all that the card does not call abnormal.
         class_weights: ``balanced`` or None (classifier, segmenter).
@@ -81,28 +86,24 @@ def make_task(
         loss: As for the task's objective; None takes ``mse``, of a segmenter ``ce+dice``.
         beta: Weight of a VAE's KL term.
         kl_warmup: Epochs over which beta rises from 0.
+        device: Where a probe's features are computed.
 
     Raises:
         MedcoreError: Something is unknown or does not fit the set.
     """
-    if kind not in MODELS:
-        raise MedcoreError(f"task {kind!r} is unknown; choose one of {', '.join(MODELS)}")
-    model = model or MODELS[kind][0]
-    if model not in MODELS[kind] and not (kind == "classifier" and model.startswith(PREFIX)):
-        raise MedcoreError(f"model={model!r}: unknown for a {kind}; choose one of {', '.join(MODELS[kind])}")
+    model = model or MODELS.get(kind, ("",))[0]
+    _refuse_what_does_not_fit(kind, model, weights, loss, stain)
     generative = kind in ("autoencoder", "vae")
-    if weights is not None and generative:
-        raise MedcoreError(f"weights={weights!r}: there are no pretrained weights for a {kind}; leave it out")
-    if loss is not None and kind == "classifier":
-        raise MedcoreError(f"loss={loss!r}: a classifier always learns by cross-entropy; leave it out")
     used = normal_only(patches, normal) if generative else labelled(patches, kind)
     train, validation, test = (used.where(split=side) for side in ("train", "val", "test"))
     if not len(train) or not len(validation):
         raise MedcoreError(f"set {patches.card.name!r}: {len(train)} images to train on, {len(validation)} to validate")
-    if stain is not None and kind != "classifier":
-        raise MedcoreError(f"stain={stain!r}: a {kind} takes images as they are; leave it out")
     torch.manual_seed(seed)
-    network = _network(kind, model, patches, weights, codes, typical_staining(train).as_list() if stain else None)
+    if (weights or "").endswith(PROBED):
+        network = _from_probe(kind, model, patches, train, weights or "", stain, class_weights, seed, device)
+    else:
+        staining = typical_staining(train).as_list() if stain else None
+        network = _network(kind, model, patches, weights, codes, staining)
     learnt: dict[str, Callable[[], Objective]] = {
         "classifier": lambda: _classification(patches, class_weights, uncertain),
         "segmenter": lambda: Segmentation(patches.classes, loss=loss or "ce+dice", class_weights=class_weights),
@@ -112,6 +113,19 @@ def make_task(
     return Task(network, learnt[kind](), train, validation, test if len(test) else None)
 
 
+def _refuse_what_does_not_fit(kind: str, model: str, weights: str | None, loss: str | None, stain: str | None) -> None:
+    if kind not in MODELS:
+        raise MedcoreError(f"task {kind!r} is unknown; choose one of {', '.join(MODELS)}")
+    if model not in MODELS[kind] and not (kind == "classifier" and model.startswith(PREFIX)):
+        raise MedcoreError(f"model={model!r}: unknown for a {kind}; choose one of {', '.join(MODELS[kind])}")
+    if weights is not None and kind in ("autoencoder", "vae"):
+        raise MedcoreError(f"weights={weights!r}: there are no pretrained weights for a {kind}; leave it out")
+    if loss is not None and kind == "classifier":
+        raise MedcoreError(f"loss={loss!r}: a classifier always learns by cross-entropy; leave it out")
+    if stain is not None and kind != "classifier":
+        raise MedcoreError(f"stain={stain!r}: a {kind} takes images as they are; leave it out")
+
+
 def _classification(patches: PatchSet, class_weights: str | None, uncertain: str) -> Objective:
     """One class an image, or several findings."""
     if patches.card.task != "findings":
@@ -119,6 +133,26 @@ def _classification(patches: PatchSet, class_weights: str | None, uncertain: str
     if class_weights is not None:
         raise MedcoreError("class_weights: findings are not weighed, so that their probabilities can be believed")
     return Findings(patches.classes, uncertain=uncertain)
+
+
+def _from_probe(
+    kind: str, model: str, patches: PatchSet, train: PatchSet, weights: str, stain: str | None,
+    class_weights: str | None, seed: int, device: str,
+) -> nn.Module:  # fmt: skip
+    """A classifier on all levels of a pretrained encoder, whose last layer is a linear probe on the training images."""
+    before = weights.removesuffix(PROBED)
+    if before in ("", "random") or kind != "classifier" or patches.card.task == "findings":
+        raise MedcoreError(
+            f"weights={weights!r}: a probe needs pretrained weights (as in imagenet{PROBED}), and is for a classifier "
+            "of one class an image"
+        )
+    network = build_classifier(
+        model, len(patches.classes), in_channels=patches.shape[2], weights=before, image_size=patches.shape[0],
+        side=encoder_side(patches), levels=True, stain=typical_staining(train).as_list() if stain else None,
+    )  # fmt: skip
+    balanced = class_weights == "balanced"
+    start_from_probe(network, train, balanced=balanced, seed=seed, device=choose_device(device))
+    return network
 
 
 def _network(

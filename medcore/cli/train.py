@@ -64,7 +64,8 @@ class LateOptions(click.Command):
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the run.")
 @click.option("--profile", type=click.Choice(["smoke", "quick", "full"]), help="Settings to start from [quick].")
 @click.option("--model", help="Architecture [default: the small one for a CPU].")
-@click.option("--weights", help="imagenet, or a .pth file, or a checkpoint of ours [default: random].")
+@click.option("--weights", help="imagenet, or a .pth file, or a checkpoint of ours [default: random]; with +probe "
+              "behind it, as imagenet+probe, a classifier starts from a linear probe and is fine-tuned.")  # fmt: skip
 @click.option("--codes", type=click.IntRange(1), default=120, show_default=True, help="Bottleneck or latent size.")
 @click.option("--loss", help="mse, l1, ssim or mixed; of a segmenter ce, dice, focal, joined by + [mse, ce+dice].")
 @click.option("--beta", type=click.FloatRange(0), default=1.0, show_default=True, help="Weight of a VAE's KL term.")
@@ -100,7 +101,7 @@ def command(
 
     try:
         reading, fields = parted(further)
-        config = make_config(task, profile, fields)
+        config = make_config(task, profile, fields, probed=is_probed(weights, folds))
     except MedcoreError as error:
         raise click.UsageError(str(error)) from None
     start = checkpoint_of(weights)
@@ -110,7 +111,7 @@ def command(
     options: dict[str, Any] = {
         "model": model, "weights": weights, "codes": codes, "normal": normal, "class_weights": class_weights,
         "uncertain": uncertain, "stain": stain,
-        "loss": loss, "beta": beta, "kl_warmup": kl_warmup,
+        "loss": loss, "beta": beta, "kl_warmup": kl_warmup, "device": config.device,
     }  # fmt: skip
     if folds:
         made = make_task(task, patches.where(split=["train", "val"]), seed=config.seed, **options)
@@ -139,11 +140,29 @@ def command(
     return 0
 
 
+def is_probed(weights: str | None, folds: int | None) -> bool:
+    """Whether a training starts from a linear probe.
+
+    Raises:
+        MedcoreError: It does, and is to be cross-validated.
+    """
+    from medcore.cli.tasks import PROBED
+
+    if folds and (weights or "").endswith(PROBED):
+        raise MedcoreError(
+            f"--weights {weights}: one probe would have seen the images that folds hold out; leave --folds out, or let "
+            "notebook 06 cross-validate it"
+        )
+    return (weights or "").endswith(PROBED)
+
+
 def checkpoint_of(weights: str | None) -> dict[str, Any] | None:
     """The manifest of the checkpoint that a training starts from; None for random or foreign weights."""
+    from medcore.cli.tasks import PROBED
     from medcore.training import checkpoint
 
-    if weights is None or not (Path(weights).is_dir() or Path(weights).name == checkpoint.MODEL):
+    weights = (weights or "").removesuffix(PROBED)
+    if not weights or not (Path(weights).is_dir() or Path(weights).name == checkpoint.MODEL):
         return None
     return checkpoint.read_manifest(checkpoint.find(weights))
 
@@ -189,8 +208,11 @@ def equip_classifier(out: Path, made: Any) -> None:
     click.echo(f"temperature {fitted.value:.2f}, from {len(made.validation)} validation images")
 
 
-def make_config(task: str, profile: str | None, fields: dict[str, str | None]) -> Any:
+def make_config(task: str, profile: str | None, fields: dict[str, str | None], *, probed: bool = False) -> Any:
     """The profile's ``TrainConfig`` with the given fields on top.
+
+    Args:
+        probed: The training starts from a linear probe, and so with the settings of fine-tuning.
 
     Raises:
         MedcoreError: A value has the wrong type or range.
@@ -202,4 +224,9 @@ def make_config(task: str, profile: str | None, fields: dict[str, str | None]) -
     name = profile or os.environ.get(PROFILE_VARIABLE) or "quick"
     if name not in PROFILES:
         raise MedcoreError(f"{PROFILE_VARIABLE}={name!r}: a profile is one of {', '.join(PROFILES)}")
-    return TrainConfig.from_dict(PROFILES[name][task] | given)
+    start = PROFILES[name][task]
+    if probed and name != "smoke":
+        from medcore.studies.heads import FINE_TUNING
+
+        start = {key: value for key, value in start.items() if key == "threads"} | FINE_TUNING
+    return TrainConfig.from_dict(start | given)

@@ -3,6 +3,7 @@
     head = fit_head("linear probe", features, train)     # its setting is chosen in folds over the training patients
     head.probabilities(others)                           # (N, K), as if every class were equally common
     head.put_into(network)                               # a linear probe is a network's own last layer
+    start_from_probe(network, train)                     # and so a start for fine-tuning the whole network
 
 Features are scaled by the training images' mean and spread. Every method is scikit-learn's.
 """
@@ -21,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import patient_folds
 from medcore.errors import MedcoreError
+from medcore.evaluation.features import features as features_of
 from medcore.evaluation.scores import refuse_test_data
 from medcore.models.classifier import Classifier
 from medcore.studies.experiments import without_prior
@@ -32,6 +34,10 @@ SETTINGS: dict[str, tuple[float, ...]] = {
     PERCEPTRON: (1e-2, 1.0),  # L2 penalty of 64 hidden units
 }
 INNER = 3  # folds over training patients in which a setting is chosen
+FINE_TUNING: dict[str, Any] = {  # settings of TrainConfig for training on from a probe
+    "epochs": 4, "batch_size": 32, "learning_rate": 3e-4, "warmup_epochs": 0.3,
+}  # fmt: skip
+SIDES = (112, 224)  # pixels: an encoder sees images at their own side, but within these limits
 LEAST = 1e-6  # a probability of zero would cost infinitely much
 
 
@@ -80,6 +86,39 @@ class Head:
         offset[model.classes_] = offsets - (slopes / scale.scale_) @ scale.mean_
         network.head.weight.data = torch.from_numpy(weight).to(network.head.weight)
         network.head.bias.data = torch.from_numpy(offset).to(network.head.bias)
+
+
+def encoder_side(patches: PatchSet, limits: tuple[int, int] = SIDES) -> int:
+    """Pixels that a pretrained encoder sees a set's images at: their own shorter side, but within limits."""
+    return int(np.clip(min(patches.shape[:2]), *limits))
+
+
+def start_from_probe(
+    network: Classifier, train: PatchSet, values: np.ndarray | None = None, *, balanced: bool = True, seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Head:  # fmt: skip
+    """Make a linear probe on a pretrained network's own features its last layer: a start for fine-tuning.
+
+    A network whose last layer starts at random distorts its features in the first steps; one that starts from the
+    probe has little left to correct. Batch norm stays at its stored statistics, on which the probe was fitted.
+
+    Args:
+        network: Is changed in place; train it on with a low learning rate, see ``FINE_TUNING``.
+        values: Its features of the training images, where they are known. **Shape** ``(N, D)``.
+        device: Where features are computed otherwise.
+
+    Raises:
+        TestDataRefused: A training image is marked ``test``.
+        MedcoreError: There are fewer than two classes.
+
+    **Reference** Kumar et al. 2022, arXiv:2202.10054.
+    """
+    refuse_test_data(train, "a linear probe")
+    values = features_of(train, network, device=device).values if values is None else values
+    head = fit_head(LINEAR, values, train, balanced=balanced, seed=seed)
+    head.put_into(network)
+    network.freeze_batch_norm()
+    return head
 
 
 def fit_head(
@@ -147,7 +186,13 @@ def _fit(
     return Head(kind, setting, losses, estimator, len(train.classes), corrected)
 
 
-def _linear(setting: float, count: int, balanced: bool, seed: int) -> Any:
+def linear_probe(setting: float = 1.0, *, balanced: bool = True) -> Any:
+    """A penalised logistic regression on scaled features, not fitted: scikit-learn's pipeline.
+
+    Args:
+        setting: Inverse strength of the L2 penalty.
+        balanced: Weigh classes by their rarity.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -175,7 +220,7 @@ def _perceptron(setting: float, count: int, balanced: bool, seed: int) -> Any:
 
 
 _MAKERS: dict[str, Callable[[float, int, bool, int], Any]] = {
-    LINEAR: _linear,
+    LINEAR: lambda setting, count, balanced, seed: linear_probe(setting, balanced=balanced),
     NEIGHBOURS: _neighbours,
     PERCEPTRON: _perceptron,
 }

@@ -55,6 +55,7 @@ from medcore.studies.anomaly.latent import LatentSpace
 from medcore.studies.anomaly.pretrained import pretrained_scores
 from medcore.studies.anomaly.reconstructions import error_maps, quality_table, reconstruct_pixels
 from medcore.studies.anomaly.scores import PIXEL_MAPS
+from medcore.studies.heads import encoder_side
 from medcore.training.augment.recipe import as_augment
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Objective
@@ -240,11 +241,9 @@ class AnomalyStudy:
         chosen = self.choices
         if not chosen.peer:
             return {}
-        side = int(np.clip(min(self.patches.shape[:2]), *chosen.peer_sides))
-        encoder = build_classifier(
-            chosen.peer, 2, in_channels=self.patches.shape[2], weights=chosen.peer_weights, image_size=side, side=side,
-            levels=True,
-        ).to(chosen.device)  # fmt: skip
+        side = encoder_side(self.patches, chosen.peer_sides)
+        options: dict[str, Any] = {"image_size": side, "side": side, "levels": True, "weights": chosen.peer_weights}
+        encoder = build_classifier(chosen.peer, 2, in_channels=self.patches.shape[2], **options).to(chosen.device)
         return pretrained_scores(encoder, self.sides, chosen)
 
     def pretrained_table(self) -> pd.DataFrame:

@@ -29,6 +29,8 @@ class ClassificationChoices:
     encoder_sides: tuple[int, int] = setting(
         (112, 224), "An encoder sees images at their own side, but within these limits.", "pixels"
     )
+    tuned_images: int = setting(6000, "An encoder is fine-tuned on about so many images,", "images shown")
+    tuned_epochs: tuple[int, int] = setting((3, 12), "within these limits.", "epochs")
     few_patients: tuple[int, ...] = setting((1, 5, 10, 50), "Patients of each class that a probe learns from.")
     few_draws: int = setting(5, "How often so few are drawn.", "times")
     fewest_test_images: int = setting(50, "With fewer test images the cross-validated figure leads.", "images")

@@ -2,6 +2,7 @@
 
     start = PretrainedStart(study, "timm:tf_efficientnet_lite0", "imagenet")
     start.table()                                   # every head on validation images
+    start.fine_tune("tissue", folder)               # the whole encoder learns on from the probe
     study.judge(start.networks[start.name])         # the linear probe is a network like any other
 
 Features are computed once and kept. Every head learns from training images and chooses its setting in folds over the
@@ -10,10 +11,12 @@ training patients; validation and test images only measure.
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,11 +30,14 @@ from medcore.evaluation.intervals import interval
 from medcore.evaluation.scores import Scores
 from medcore.models.classifier import Classifier, build_classifier
 from medcore.studies.classification.study import ClassificationStudy
-from medcore.studies.experiments import TrainAndPredict
-from medcore.studies.heads import LINEAR, SETTINGS, Head, fit_head
+from medcore.studies.experiments import TrainAndPredict, network_method
+from medcore.studies.heads import FINE_TUNING, LINEAR, SETTINGS, Head, encoder_side, fit_head, start_from_probe
+from medcore.training.augment.recipe import as_augment
+from medcore.training.batches import suitable_size
 from medcore.training.config import TrainConfig
-from medcore.training.fit import keep
+from medcore.training.fit import fit, keep
 
+FINE_TUNED = "fine-tuned"
 MOST_NEIGHBOURS = 2000  # images among which the nearest one is looked for
 
 
@@ -56,9 +62,11 @@ class PretrainedStart:
     ) -> None:
         self.study, self.encoder = study, encoder
         choices, shape = study.choices, study.patches.shape
-        self.side = side or int(np.clip(min(shape[:2]), *choices.encoder_sides))
+        self.side = side or encoder_side(study.patches, choices.encoder_sides)
         self.balanced = choices.class_weights == "balanced"
         self.name = f"{LINEAR} on {encoder.removeprefix('timm:')}"
+        self.tuned: dict[str, Classifier] = {}
+        self._tuning: TrainConfig | None = None
         if encoder:
             self.network = build_classifier(
                 encoder, len(study.patches.classes), in_channels=shape[2], weights=weights, image_size=shape[0],
@@ -68,8 +76,8 @@ class PretrainedStart:
 
     @property
     def networks(self) -> dict[str, Classifier]:
-        """The encoder with the linear probe as its last layer, by name; empty without an encoder."""
-        return {self.name: self.network} if self.encoder else {}
+        """The encoder with the linear probe as its last layer, and fine-tuned, by name; empty without an encoder."""
+        return {self.name: self.network} | self.tuned if self.encoder else {}
 
     # --- features and heads
 
@@ -126,17 +134,58 @@ class PretrainedStart:
             f"of its penalty: {self.fit_seconds[LINEAR]:.0f} s. Weights: {self.network.weights_report}."
         )
 
-    def methods(self) -> dict[str, TrainAndPredict]:
-        """The linear probe for cross-prediction; its penalty is chosen anew in every fold."""
+    # --- training on
+
+    def fine_tune(
+        self, recipe: str, folder: Path, *, epochs: int | None = None, **settings: Any
+    ) -> dict[str, Classifier]:
+        """Let the whole encoder learn on from the probe with a low learning rate; the study's networks then hold it.
+
+        Args:
+            recipe: Augmentation of the training images.
+            folder: Of the study's training; this one is written to ``fine-tuned`` in it.
+            epochs: How long; None shows about ``choices.tuned_images`` images.
+            **settings: Fields of ``TrainConfig`` in the place of ``heads.FINE_TUNING``.
+
+        Returns:
+            The network by its name, with the weights of its best epoch on validation images.
+        """
+        study, out = self.study, folder / FINE_TUNED
+        count = len(study.train)
+        usual = int(np.clip(round(study.choices.tuned_images / count), *study.choices.tuned_epochs))
+        size = {"batch_size": min(FINE_TUNING["batch_size"], suitable_size(count))}
+        fixed = {"epochs": epochs or usual, "seed": study.seed, "augment": as_augment(recipe)}
+        self._tuning = TrainConfig.from_dict(FINE_TUNING | size | fixed | settings)
+        network = self._ready_to_train(study.train)
+        fit(network, study.objective, study.train, study.validation, self._tuning, out=out)
+        self.tuned = {f"{FINE_TUNED} {self.encoder.removeprefix('timm:')}": network}
+        return self.tuned
+
+    def _ready_to_train(self, train: PatchSet) -> Classifier:
+        network = copy.deepcopy(self.network)
+        start_from_probe(network, train, self.of(train), balanced=self.balanced, seed=self.study.seed)
+        return network
+
+    def methods(self, best: str = "") -> dict[str, TrainAndPredict]:
+        """The linear probe for cross-prediction, its penalty chosen anew in every fold; and what was fine-tuned.
+
+        Args:
+            best: The fine-tuned network takes part, and so is trained in every fold, only where this is its name.
+        """
 
         def train_and_predict(train: PatchSet, held_out: PatchSet) -> np.ndarray:
             head = fit_head(LINEAR, self.of(train), train, balanced=self.balanced, seed=self.study.seed)
             return head.probabilities(self.of(held_out))
 
-        return {self.name: train_and_predict} if self.encoder else {}
+        found: dict[str, TrainAndPredict] = {self.name: train_and_predict} if self.encoder else {}
+        if self._tuning is not None and best in self.tuned:
+            found[best] = network_method(self._ready_to_train, self.study.objective, self._tuning)
+        return found
 
-    def keep(self, folder: Path, config: TrainConfig) -> Path:
-        """Write the encoder with its probe as a checkpoint that predicts like any other; returns the run's folder."""
+    def keep(self, folder: Path, config: TrainConfig, name: str = "") -> Path:
+        """The run's folder of one of ``networks``; the probe (the default) is written like any other checkpoint."""
+        if name in self.tuned:
+            return folder / FINE_TUNED
         out, study = folder / "probe", self.study
         keep(self.network, study.objective, study.train, study.validation, config, out=out)
         return out

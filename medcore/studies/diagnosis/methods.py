@@ -21,6 +21,7 @@ from medcore.studies.diagnosis.choices import DEFAULT, DiagnosisChoices
 from medcore.studies.diagnosis.cohort import Cohort
 from medcore.studies.diagnosis.learner import ERRORS, WindowLearner
 from medcore.studies.diagnosis.nested import Diagnoses, LearnPatients, diagnose_patients, diagnose_windows
+from medcore.studies.heads import encoder_side, linear_probe
 
 OURS = "this method"
 RULE = "red pixels, three highest windows"
@@ -34,7 +35,7 @@ INNER = 3  # folds over training patients in which it is chosen
 
 def window_features(patches: PatchSet, choices: DiagnosisChoices) -> np.ndarray:
     """Mean and spread of every level's maps of the encoder, for each window. **Shape** ``(N, D)``."""
-    side = int(np.clip(min(patches.shape[:2]), *choices.encoder_sides))
+    side = encoder_side(patches, choices.encoder_sides)
     encoder = build_classifier(
         choices.encoder, 2, in_channels=patches.shape[2], weights=choices.encoder_weights, image_size=side, side=side,
         levels=True,
@@ -55,19 +56,15 @@ def pooled_probe(cohort: Cohort, values: np.ndarray) -> LearnPatients:
     Args:
         values: Features of the cohort's windows. **Shape** ``(N, D)``.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     bags = pooled(values[cohort.counted], cohort.owner[cohort.counted], len(cohort))
 
     def learn(excluded: np.ndarray) -> np.ndarray:
         truth = cohort.truth[~excluded]
         folds = int(min(INNER, np.bincount(truth, minlength=2).min()))
-        model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=200))
         penalties = {"logisticregression__C": PENALTIES if folds > 1 else PENALTIES[:1]}
-        search = GridSearchCV(model, penalties, cv=max(2, folds), scoring="neg_log_loss")
+        search = GridSearchCV(linear_probe(), penalties, cv=max(2, folds), scoring="neg_log_loss")
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # not converged to the last digit: the inner folds judge what came out
             return search.fit(bags[~excluded], truth).predict_proba(bags)[:, 1]
