@@ -252,3 +252,79 @@ def test_a_part_of_a_store_that_cannot_be_is_begun_anew(name: str, tmp_path: Pat
     again = features(toy_set(), encoder, home=tmp_path)
     assert again.reused == 0 and np.array_equal(again.values, expected)
     assert not (tmp_path / "thesis.txt").exists() or (tmp_path / "thesis.txt").read_bytes() == b"a thesis"
+
+
+# --- whole slides -----------------------------------------------------------------------------------------------------
+
+
+def slide(path: Path, **changed: Any) -> Path:
+    """A tiled TIFF of 1024 pixels a side whose tags were changed afterwards, as no writer would."""
+    grey = np.random.default_rng(0).integers(90, 200, (1024, 1024, 3), dtype=np.uint8)
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(grey, tile=(256, 256), photometric="rgb", compression=changed.pop("compression", "zlib"),
+                   metadata=None, resolution=(20_000, 20_000), resolutionunit=3)  # fmt: skip
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for tag, value in changed.items():
+            tiff.pages[0].tags[tag].overwrite(value)
+    return path
+
+
+LYING_SLIDES: dict[str, dict[str, Any]] = {
+    "two billion pixels wide": {"ImageWidth": 2_000_000_000},
+    "two billion pixels a side": {"ImageWidth": 2_000_000_000, "ImageLength": 2_000_000_000},
+    "a million pixels high": {"ImageLength": 1_000_000},
+    "no width": {"ImageWidth": 0},
+    "tiles of a million pixels a side": {"TileWidth": 1_000_000, "TileLength": 1_000_000},
+    "tiles of one pixel": {"TileWidth": 16, "TileLength": 16},
+    "tiles of nothing": {"TileWidth": 0},
+    "1,000 channels": {"SamplesPerPixel": 1000},
+    "an unknown compression": {"Compression": 50_000},
+    "a compression of another kind": {"Compression": 7},
+    "tiles that lie behind the end": {"TileOffsets": (1 << 31,) * 16},
+    "tiles larger than the file": {"TileByteCounts": ((1 << 32) - 1,) * 16},
+    "pixels of no size": {"XResolution": (0, 1)},
+    "pixels of an endless size": {"XResolution": (1, 0)},
+}
+CUT = """
+    from medcore.data.card import Card
+    from medcore.data.slides.tiles import SlideRow, SlideTask, TileRule, cut_slide
+    from medcore.data.slides import backends
+    if sys.argv[2:]:
+        backends.open_backend.__globals__["OpenSlideBackend"] = backends.TiffBackend
+    row = SlideRow(path, {"label": -1, "patient": "p", "split": ""}, 0.5)
+    found = cut_slide(SlideTask(row, TileRule((64, 64), 0.5, tissue=0.0), Card("s"), None))
+    if found.problem:
+        raise MedcoreError(found.problem)
+    assert found.quality["tiles"] <= 256
+"""
+
+
+@pytest.mark.parametrize("backend", ["openslide", "tifffile"])
+@pytest.mark.parametrize("name", LYING_SLIDES)
+def test_a_slide_with_lying_sizes_is_one_line(name: str, backend: str, tmp_path: Path) -> None:
+    path = slide(tmp_path / "slide.tif", **LYING_SLIDES[name])
+    code = CUT.replace("sys.argv[2:]", str(backend == "tifffile"))
+    said = told(code, path)
+    if name not in ("pixels of no size", "pixels of an endless size"):
+        assert said.startswith("REFUSED") and str(path) in said and len(said) < 700
+
+
+@pytest.mark.parametrize(
+    "name", ["empty", "a text", "a pipe", "a device", "a PDF", "PostScript", "a folder", "a page of pages"]
+)
+def test_a_slide_that_is_none_is_one_line(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    if name == "a pipe":
+        os.mkfifo(path)
+    elif name == "a device":
+        path.symlink_to("/dev/zero")
+    elif name == "a folder":
+        path.mkdir()
+    elif name == "a page of pages":  # the next page is this one
+        path.write_bytes(b"II*\0\x08\0\0\0" + struct.pack("<H", 0) + struct.pack("<I", 8))
+    else:
+        path.write_bytes(
+            {"empty": b"", "a text": b"hello", "a PDF": b"%PDF-1.4\n", "PostScript": b"%!PS\nquit\n"}[name]
+        )
+    said = told(CUT, path)
+    assert said.startswith("REFUSED") and str(path) in said and len(said) < 700

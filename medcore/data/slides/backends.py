@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import math
 from collections import OrderedDict
@@ -19,6 +20,9 @@ from medcore.errors import MedcoreError
 CACHE_BYTES = 192 << 20  # decoded tiles of the file that are kept: more than a row of them
 _JPEG, _YCBCR = 7, 6  # TIFF's numbers of a compression and of a colour space
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it says of broken files is said here, by name
+MOST_PIXELS = 1 << 36  # of a level: 262,144 a side
+MOST_TILE = 1 << 27  # values of a tile of a file
+MOST_PAGES = 10_000
 
 
 class Backend(Protocol):
@@ -44,7 +48,54 @@ def open_backend(path: Path) -> Backend:
         raise MedcoreError(f"slide '{path}' does not exist")
     if path.is_file() and path.stat().st_size == 0:
         raise MedcoreError(f"slide '{path}' is empty; copy it again")
+    if not path.is_file():
+        raise MedcoreError(f"slide '{path}' is no regular file")
     tiff = path.suffix.lower() in (".tif", ".tiff", ".svs", ".scn", ".ndpi", ".bif")
+    if tiff:
+        check_tags(path)
+    backend = _opened(path, tiff)
+    if any(min(size) < 1 or size[0] * size[1] > MOST_PIXELS for size in backend.sizes):
+        backend.close()
+        raise MedcoreError(f"slide '{path}' says that its levels have {backend.sizes[:3]} pixels, which none has")
+    return backend
+
+
+def check_tags(path: Path) -> None:
+    """Refuse a TIFF whose sizes lie: a library that believes them takes all memory, or ends the process.
+
+    Raises:
+        MedcoreError: A tile is larger than any writer makes it, or there are fewer tiles than the size asks for.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            for page in itertools.islice(file.pages, MOST_PAGES):
+                _check_page(path, page)
+    except MedcoreError:
+        raise
+    except Exception:  # who opens it names what is wrong
+        return
+
+
+def _check_page(path: Path, page: Any) -> None:
+    width, height = page.imagewidth, page.imagelength
+    if min(width, height) < 1 or width * height > MOST_PIXELS:
+        raise MedcoreError(f"slide '{path}' says that a level has {width} × {height} pixels, which none has; damaged")
+    if "TileWidth" not in page.tags:
+        return
+    wide, tall = page.tilewidth, page.tilelength
+    if min(wide, tall) < 1 or wide * tall * page.samplesperpixel > MOST_TILE:
+        raise MedcoreError(f"slide '{path}' says that its tiles have {wide} × {tall} pixels; it is damaged")
+    needed = -(-width // wide) * -(-height // tall)
+    there = page.tags["TileOffsets"].count if "TileOffsets" in page.tags else 0
+    if there < needed:
+        raise MedcoreError(
+            f"slide '{path}': {width} × {height} pixels need {needed:,} tiles, but it names {there:,}; it is damaged"
+        )
+
+
+def _opened(path: Path, tiff: bool) -> Backend:
     if tiff and path.name.lower().endswith((".ome.tif", ".ome.tiff")):
         return TiffBackend(path)
     try:
@@ -210,7 +261,10 @@ class TiffBackend:
         """A tile; JPEG that is whole in itself by Pillow, so that it needs no further package."""
         plain = page.jpegtables is None and page.photometric == _YCBCR
         if data is not None and page.compression == _JPEG and plain and data[:2] == b"\xff\xd8":
-            return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+                if picture.size != (page.tilewidth, page.tilelength):
+                    raise ValueError(f"a tile has {picture.size} pixels")
+                return np.asarray(picture.convert("RGB"))
         decoded, _, shape = page.decode(data, number, jpegtables=page.jpegtables)
         return np.full((*shape[1:3], 3), WHITE, np.uint8) if decoded is None else decoded[0]
 
