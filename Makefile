@@ -4,7 +4,8 @@ PYTHON ?= python3
 JOBS   ?= 2
 TORCH  ?=
 BIN    := .venv/bin
-UV     := $(BIN)/uv pip install --quiet --python $(BIN)/python
+UV     := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+unexport PYTHONDONTWRITEBYTECODE  # set in many containers: every process would then compile the sources of PyTorch anew
 
 .PHONY: install dev reports sample test test-slow lint lab docs lock bench clean
 

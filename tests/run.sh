@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1 MPLBACKEND=Agg MEDCORE_PROFILE=smoke
 export PYTHONHASHSEED=0 JUPYTER_PLATFORM_DIRS=1
+unset PYTHONDONTWRITEBYTECODE  # or each of some hundred processes compiles the sources of PyTorch anew
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export MEDCORE_DATA="$scratch/data" MEDCORE_REPORTS="$scratch/reports"
