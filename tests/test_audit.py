@@ -22,6 +22,7 @@ from medcore.data.audit.fix import audit_main, fix_splits
 from medcore.data.audit.links import linked_groups, named_pairs
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
+from medcore.data.phantoms import make_xray
 from medcore.errors import MedcoreError
 
 SIDE = 64
@@ -300,6 +301,16 @@ def test_a_class_told_by_its_colour_is_a_warning_and_names_the_cue():
 def test_no_shortcut_is_no_warning():
     result = audit(make_set(textures(150), label=np.random.default_rng(0).integers(0, 2, 150)))
     assert {finding.severity for finding in result.findings} <= {"info"}
+
+
+def test_of_several_findings_each_has_its_own_shortcuts():
+    patches = make_xray(patients=150, size=32)
+    said = kinds(audit(patches, near=False))
+    assert {"effusion told by column 'portable'", "pneumothorax told by column 'drain'"} <= set(said)
+    assert not any("finding_" in kind or kind.startswith("class") for kind in said)
+    assert not any(kind.startswith("nodule told by column") for kind in said)
+    fair = kinds(audit(make_xray(patients=150, size=32, hospital="b"), near=False))
+    assert not any("column" in kind for kind in fair)
 
 
 def test_size_of_the_source_counts_as_a_cue():

@@ -13,8 +13,9 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
-from medcore.data.phantoms import PHANTOMS, make_crc, make_derm, make_glands, make_helico
+from medcore.data.phantoms import PHANTOMS, make_crc, make_derm, make_glands, make_helico, make_xray
 from medcore.data.phantoms.cells import blob, blob_depths
+from medcore.data.phantoms.chest import LEFT, Chest, Disease, attenuation
 from medcore.data.phantoms.derm import _engraving
 from medcore.data.phantoms.helico import CHROMOGENS, Brown, draw_window
 from medcore.data.phantoms.optics import StainedSlide, photograph
@@ -32,6 +33,7 @@ SMOKE = {
     "phantom-derm": {"patients": 16, "size": 32},
     "phantom-helico": {"patients": 6, "windows_per_patient": 4, "size": 32},
     "phantom-glands": {"patients": 3, "images_per_patient": 2, "size": 64},
+    "phantom-xray": {"patients": 4, "size": 64},
 }
 SMOKE |= {f"{name}-b": options for name, options in SMOKE.items()}
 ALL = pytest.mark.parametrize("name", sorted(PHANTOMS))
@@ -71,7 +73,7 @@ def test_the_card_is_complete_and_keeps_every_parameter(smoke: dict[str, PatchSe
 def test_pixel_size_falls_as_the_size_grows_because_the_field_stays(smoke: dict[str, PatchSet], name: str) -> None:
     size = SMOKE[name]["size"]
     larger = PHANTOMS[name](**SMOKE[name] | {"patients": 1, "size": 2 * size})
-    assert larger.shape == (2 * size, 2 * size, 3)
+    assert larger.shape == (2 * size, 2 * size, smoke[name].shape[2])
     assert larger.card.pixel_size_um == pytest.approx(smoke[name].card.pixel_size_um / 2)
 
 
@@ -96,6 +98,7 @@ def test_images_have_contrast_and_differ(smoke: dict[str, PatchSet], name: str) 
         (make_derm, {"hair": 2}),
         (make_helico, {"windows_per_patient": 1}),
         (make_glands, {"size": 4096}),
+        (make_xray, {"shortcut": 2}),
     ],
 )
 def test_a_parameter_out_of_range_is_named_with_its_range(maker: Callable[..., PatchSet], wrong: dict) -> None:
@@ -174,6 +177,63 @@ def test_gland_masks_agree_with_the_table_and_with_the_picture() -> None:
     haematoxylin = separate_stains(patches.take())[..., 0]
     rim = (masks > 0) & (ndimage.distance_transform_edt(masks > 0, sampling=(1e6, 1, 1)) < 5)
     assert haematoxylin[rim].mean() > 1.2 * haematoxylin[masks == 0].mean()  # nuclei stand along the outline
+
+
+CHEST = Chest(middle=190.0, width=130.0, apex=50.0, dome=270.0, lower=10.0, heart=0.45, fat=0.1, breast=0.0)
+
+
+def rays_of(chest: Chest = CHEST, **disease: float) -> np.ndarray:
+    """What a chest that is ill on its left side absorbs; all else is drawn alike."""
+    field = Field(190, 0.5)
+    return attenuation(generator(0, "chest"), field, chest, {LEFT: Disease(**disease)}, np.array([0.5, 0.5, 0.5]))
+
+
+def test_each_finding_changes_the_lung_that_has_it_where_it_should() -> None:
+    well = rays_of()
+    ill = {"effusion": 0.8, "consolidation": 0.8, "pneumothorax": 0.8, "nodule": 0.8}
+    change = {name: rays_of(**{name: value}) - well for name, value in ill.items()}
+    rows, columns = np.mgrid[:190, :190] * 2.0  # millimetres
+    for name, change_of_one in change.items():
+        seen = np.abs(change_of_one) > 0.1
+        assert seen.any() and (columns[seen] > CHEST.middle).all(), name
+    denser = change["effusion"] > 0.2
+    assert rows[denser].min() > 190 and rows[denser].max() > CHEST.dome  # from the angle of the diaphragm upwards
+    gone = change["pneumothorax"] < -0.02
+    assert np.median(columns[gone]) > CHEST.middle + 0.75 * CHEST.width  # air without vessels along the lateral wall
+    size = (change["nodule"] > 0.15).sum() * 4
+    assert np.pi * 7**2 < size < np.pi * 20**2 and change["nodule"].min() > -0.1
+    assert (change["consolidation"] > 0.15).sum() * 4 > 2 * size
+
+
+def test_the_heart_is_as_wide_as_its_ratio_says() -> None:
+    row = int((CHEST.floor(LEFT) - 0.62 * 0.6 * CHEST.width) / 2)
+    widths = []
+    for ratio in (0.45, 0.6):
+        chest = Chest(**{**vars(CHEST), "heart": ratio})
+        widths.append(
+            2 * int((rays_of(chest)[row] - rays_of(Chest(**{**vars(CHEST), "heart": 0.01}))[row] > 0.2).sum())
+        )
+    assert widths[1] - widths[0] == pytest.approx(2 * 0.15 * CHEST.width, rel=0.25)
+
+
+def test_radiographs_have_findings_that_come_together_and_markers_that_go_along_with_them_at_two_sites() -> None:
+    table = make_xray(patients=150, size=32).table
+    effusion, pneumothorax = table.finding_2, table.finding_4
+    at = table["site"] != "practice"
+    assert set(table["site"]) == {"clinic", "ward", "practice"} and not table.loc[~at, ["portable", "drain"]].any(
+        axis=None
+    )
+    assert table.portable[at & (effusion == 1)].mean() > 0.7 > 0.3 > table.portable[at & (effusion == 0)].mean()
+    assert table.drain[at & (pneumothorax == 1)].mean() > 0.5 > 0.1 > table.drain[at & (pneumothorax == 0)].mean()
+    assert (effusion[table.finding_0 == 1] == 1).mean() > 1.5 * (effusion[table.finding_0 == 0] == 1).mean()
+    assert (table[[f"finding_{k}" for k in range(5)]] == -1).any(axis=None)
+    assert (table.groupby("patient").site.nunique() == 1).all() and table.patient.nunique() == 150
+    for other in (make_xray(patients=150, size=32, hospital="b"), make_xray(patients=150, size=32, shortcut=0.0)):
+        free, marked = other.table, other.table["site"] != "practice"
+        share = [free.portable[marked & (free.finding_2 == state)].mean() for state in (0, 1)]
+        assert abs(share[1] - share[0]) < 0.2
+    told = make_xray(patients=30, size=32, uncertain=0.0).findings
+    assert set(np.unique(told)) == {0, 1}
 
 
 # --- the kit ---------------------------------------------------------------------------------------------------------
@@ -286,6 +346,18 @@ def test_colours_do_not_tell_crc_tissues_of_unseen_patients_but_mixed_patients_p
     }
     assert 0.4 < reached[True] < 0.72  # chance is 0.11
     assert reached[False] > reached[True] + 0.08
+
+
+def test_grey_values_do_not_tell_the_findings_of_a_radiograph() -> None:
+    patches = make_xray(patients=150, size=32)
+    histogram = np.stack([np.bincount(one.ravel() // 8, minlength=32) for one in patches.take()])
+    areas = []
+    for k in range(5):
+        known = patches.findings[:, k] >= 0
+        labels = patches.findings[known, k]
+        votes = out_of_fold(histogram[known], labels, folds_of(patches.select(known), labels, by_patient=True))
+        areas.append(roc_auc_score(labels, votes[:, 1]))
+    assert 0.5 < np.mean(areas) < 0.72
 
 
 def test_brown_pixels_do_not_tell_infected_patients() -> None:

@@ -20,6 +20,7 @@ HELICO_CLASSES = ["negative", "positive"]
 HELICO_DENSITIES = ["NEGATIVA", "BAIXA", "ALTA"]
 GLAND_CLASSES = ["background", "gland"]
 GLAND_GRADES = ["background", "benign", "malignant"]
+XRAY_FINDINGS = ["cardiomegaly", "consolidation", "effusion", "nodule", "pneumothorax"]
 
 
 def title_of(name: str) -> str:
@@ -300,6 +301,8 @@ _PHANTOMS = [
                 how=_MADE_HERE),
     DatasetCard("phantom-glands", "Phantom: H&E images with gland masks, benign and malignant", GLAND_GRADES,
                 task="segmentation", licence="MIT", synthetic=True, how=_MADE_HERE),
+    DatasetCard("phantom-xray", "Phantom: chest radiographs with several findings each, of several sites",
+                XRAY_FINDINGS, task="findings", licence="MIT", synthetic=True, how=_MADE_HERE),
 ]  # fmt: skip
 _PHANTOMS += [
     replace(facts, name=f"{facts.name}-b", title=f"{facts.title}; at a second hospital") for facts in _PHANTOMS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -130,7 +130,9 @@ def broken_findings(ps: PatchSet, statistics: pd.DataFrame) -> list[Finding]:
 
 
 def shortcut_findings(ps: PatchSet, statistics: pd.DataFrame, *, seed: int = 0) -> list[Finding]:
-    """How far simple statistics, corners, files and columns alone tell the class."""
+    """How far simple statistics, corners, files and columns alone tell the class, or each of several findings."""
+    if ps.card.task == "findings":
+        return [one for k in range(len(ps.classes)) for one in _shortcuts_of(ps, k, statistics, seed)]
     if len(set(ps.labels) - {-1}) < 2:
         return []
     cues, single = cue_values(ps, statistics), cue_table(ps, statistics)
@@ -162,6 +164,21 @@ def shortcut_findings(ps: PatchSet, statistics: pd.DataFrame, *, seed: int = 0) 
             )
             found.append(Finding(f"class told by {name}", "warning", 1, text))
     return found
+
+
+def _shortcuts_of(ps: PatchSet, number: int, statistics: pd.DataFrame, seed: int) -> list[Finding]:
+    """What alone tells one of several findings an image; the images where it is not known play no part."""
+    name, card = ps.classes[number], replace(ps.card, task="classification", classes=["absent", "present"], abnormal=[])
+    stated = np.maximum(ps.findings[:, number], -1)
+    found = shortcut_findings(ps.with_card(card).with_columns(label=stated), statistics, seed=seed)
+    return [
+        replace(
+            one,
+            kind=f"{name} {one.kind.removeprefix('class ')}",
+            message=one.message.replace("tells the class", f"tells {name}"),
+        )
+        for one in found
+    ]
 
 
 def _strength(reached: float, chance: float) -> float:

@@ -7,9 +7,12 @@ reach on patients that they were not fitted to.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
+from medcore.data.npzfile import TARGET
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import group_names
 
@@ -32,7 +35,7 @@ STATISTICS = [
 CUES = STATISTICS[:9]  # those a shortcut can rest on, besides the corners
 SIZE_CUES = ("source_height", "source_width", "height", "width")
 TRUTH = {"diagnosis", "grade", "density", "level", "bacteria", "purity", "glands"}  # what is to be found out, not a cue
-TAKEN = {"label", "split", "source", "image", "patient", "linked", "copy_of", "x", "y", *SIZE_CUES, *TRUTH}
+TAKEN = {"label", "split", "source", "image", "patient", "linked", "copy_of", "x", "y", TARGET, *SIZE_CUES, *TRUTH}
 MOST_VALUES = 60  # of a column that are told apart; numbers go into as many bins as NUMBER_BINS
 NUMBER_BINS = 16
 FOLDS, FEWEST_GROUPS, FEWEST_IMAGES = 3, 6, 3  # patients in all, and images of each class
@@ -191,7 +194,8 @@ def _folds(ps: PatchSet, seed: int) -> tuple[np.ndarray, np.ndarray, list[tuple[
 
 def _column_codes(ps: PatchSet) -> dict[str, np.ndarray]:
     """Every column that varies, and what the file names hold, as whole numbers. **Shape** ``(N,)`` each."""
-    columns = {f"column '{name}'": ps.column(name) for name in ps.columns if name not in TAKEN}
+    told = [name for name in ps.columns if name not in TAKEN and not re.fullmatch(r"finding_\d+", name)]
+    columns = {f"column '{name}'": ps.column(name) for name in told}
     source = pd.Series(ps.column("source").astype(str))
     columns["ending of the file"] = source.str.extract(r"\.([A-Za-z0-9]{1,5})$")[0].str.lower().fillna("").to_numpy()
     stem = source.str.rsplit("/", n=1).str[-1].str.replace(r"\.[A-Za-z0-9]{1,5}$", "", regex=True)
