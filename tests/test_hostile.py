@@ -172,3 +172,27 @@ def test_a_report_is_made_by_processes_that_may_open_no_socket(tmp_path: Path) -
     for name in ("report.html", "notebook.ipynb", "results.json"):
         text = re.sub(r"data:image/[^\"]*", "", (folder / name).read_text(encoding="utf-8"))
         assert str(tmp_path) not in text and str(Path.home()) not in text and str(notebooks.parent) not in text
+
+
+ENCODED = """
+import numpy as np
+from medcore.data.card import Card
+from medcore.data.patchset import PatchSet
+from medcore.evaluation.features import features
+from medcore.models.classifier import build_classifier
+encoder = build_classifier("timm:tf_efficientnet_lite0", 2, weights="imagenet")
+images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+features(PatchSet.from_arrays(images, {"label": [0, 1, 0, 1]}, Card("t", classes=["a", "b"])), encoder)
+import huggingface_hub
+assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY
+print("DONE")
+"""
+
+
+def test_a_pretrained_encoder_asks_nobody_and_tells_nobody(tmp_path: Path) -> None:
+    """timm brings the client of a model hub: unless its weights are asked for, it opens no socket, and never reports."""
+    environment = os.environ | {"MEDCORE_DATA": str(tmp_path / "data"), "OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in environment.items() if not name.startswith("HF_")}
+    command = [sys.executable, "-c", WITHOUT_NETWORK + ENCODED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.strip().endswith("DONE") and "NETWORK" not in done.stderr, done.stderr[-2000:]

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from safetensors.torch import save_file
 from training_toys import toy_set
 
 from medcore.data.audit.fix import correct_labels
@@ -28,6 +27,7 @@ from medcore.data.slides.annotations import Drawing, Shape, read_drawing
 from medcore.errors import MedcoreError
 from medcore.evaluation.features import features
 from medcore.models.classifier import build_classifier
+from medcore.models.weights import read_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITED = """
@@ -67,8 +67,8 @@ def drawing(coordinates: Any = (SQUARE,), name: Any = "tumour", kind: str = "Pol
 
 
 def asap(corners: str, head: str = "", group: str = "tumour") -> str:
-    return (f'<?xml version="1.0"?>{head}<ASAP_Annotations><Annotations><Annotation Type="Polygon" '
-            f'PartOfGroup="{group}"><Coordinates>{corners}</Coordinates></Annotation></Annotations></ASAP_Annotations>')  # fmt: skip
+    body = f'<Annotation Type="Polygon" PartOfGroup="{group}"><Coordinates>{corners}</Coordinates></Annotation>'
+    return f'<?xml version="1.0"?>{head}<ASAP_Annotations><Annotations>{body}</Annotations></ASAP_Annotations>'
 
 
 LAUGHS = "<!DOCTYPE a [<!ENTITY a0 'ha'>" + "".join(
@@ -132,7 +132,8 @@ COMB = [[float(n // 2), float((n % 4) in (1, 2)) * 4000] for n in range(200_000)
 HEAVY_DRAWINGS: dict[str, Callable[[], tuple[str, str]]] = {
     "an outline of 200,000 corners from side to side": lambda: (".geojson", drawing([ZIGZAG])),
     "an outline that crosses every row 200,000 times": lambda: (".geojson", drawing([COMB])),
-    "2,000 areas and 2,000 holes, each in each": lambda: (".xml", "<Annotations><Annotation Name='t'><Regions>" + "".join(
+    "2,000 areas and 2,000 holes, each in each": lambda: (".xml", ''
+        "<Annotations><Annotation Name='t'><Regions>" + "".join(
         f"<Region Type='0' NegativeROA='{hole}'><Vertices>" + "".join(
             f"<Vertex X='{x}' Y='{y}'/>" for x, y in ((0, 0), (n + 9, 0), (n + 9, n + 9), (0, n + 9))
         ) + "</Vertices></Region>" for n in range(2000) for hole in (0, 1)) + "</Regions></Annotation></Annotations>"),
@@ -328,3 +329,129 @@ def test_a_slide_that_is_none_is_one_line(name: str, tmp_path: Path) -> None:
         )
     said = told(CUT, path)
     assert said.startswith("REFUSED") and str(path) in said and len(said) < 700
+
+
+# --- weights and names of encoders ------------------------------------------------------------------------------------
+
+LOAD = "from medcore.models.weights import read_weights; read_weights(str(path), 'small_cnn')"
+
+
+def bomb(path: Path) -> None:
+    """A state dict whose numbers are a gigabyte of zeros, deflated to a megabyte."""
+    torch.save({"weight": torch.zeros(4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    pickled = {name: data.replace(b"K\x04", b"J\0\0\0\x10") for name, data in members.items() if name.endswith("pkl")}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in (members | pickled).items():
+            if name.endswith("data/0"):
+                with archive.open(name, "w", force_zip64=True) as member:
+                    for _ in range(1024):
+                        member.write(bytes(1 << 20))
+            else:
+                archive.writestr(name, data)
+
+
+def tensors(head: Any, body: bytes = bytes(16)) -> bytes:
+    text = head if isinstance(head, bytes) else json.dumps(head).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+HEADERS: dict[str, bytes] = {
+    "a header of an exabyte": struct.pack("<Q", 1 << 60) + b"{}",
+    "a header of 90 MB": struct.pack("<Q", 90 << 20) + b"{}",
+    "no header": b"\0" * 4,
+    "a list": tensors([1]),
+    "nested without end": tensors(b"[" * 100_000),
+    "no type": tensors({"a": {"shape": [4], "data_offsets": [0, 16]}}),
+    "an unknown type": tensors({"a": {"dtype": "PICKLE", "shape": [4], "data_offsets": [0, 16]}}),
+    "more numbers than bytes": tensors({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 16]}}),
+    "a shape that overflows": tensors({"a": {"dtype": "F32", "shape": [1 << 62, 1 << 62], "data_offsets": [0, 16]}}),
+    "a negative shape": tensors({"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}),
+    "offsets that overlap": tensors({n: {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]} for n in "ab"}),
+    "offsets behind the end": tensors({"a": {"dtype": "F32", "shape": [4], "data_offsets": [900, 916]}}),
+    "offsets backwards": tensors({"a": {"dtype": "F32", "shape": [4], "data_offsets": [16, 0]}}),
+    "a hole between two": tensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [12, 16]}}),
+    "NaN": tensors({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, b"\0\0\xc0\x7f" * 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_of_weights_that_lies_is_one_line(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(HEADERS[name])
+    with pytest.raises(MedcoreError) as refused:
+        read_weights(str(path), "small_cnn")
+    assert len(str(refused.value)) < 560
+
+
+def test_deflated_weights_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+    bomb(tmp_path / "weights.pth")
+    assert (tmp_path / "weights.pth").stat().st_size < 4 << 20
+    said = told(LOAD, tmp_path / "weights.pth")
+    assert said.startswith("REFUSED") and "weights.pth" in said
+
+
+NAMES = [
+    "../../etc/passwd", "/etc/passwd", "hf-hub:evil/model", "hf_hub:evil/model", "local-dir:/etc",
+    "http://example.org/m", "resnet18/../../x", "resnet18.../x", "", ".", "resnet18\0", "*", "[a-",
+    "resnet18.hf-hub:evil/model", "x" * 10_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_of_an_encoder_is_never_a_path_or_an_address(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if asked is not None and listening and event in ("socket.connect", "socket.getaddrinfo"):
+            asked.append(args)
+
+    listening = True
+    sys.addaudithook(hook)
+    try:
+        with pytest.raises(MedcoreError) as refused:
+            build_classifier(f"timm:{name}", 2)
+        with pytest.raises(MedcoreError):
+            build_classifier(f"timm:{name}", 2, weights="hub")
+    finally:
+        listening = False
+    assert not asked and len(str(refused.value)) < 600
+
+
+# --- reviews of labels ------------------------------------------------------------------------------------------------
+
+HEAD = "row,label,correct\n"
+REVIEWS: dict[str, bytes] = {
+    "a row that is not there": f"{HEAD}99999,a,b\n".encode(),
+    "a row before the start": f"{HEAD}-1,a,b\n".encode(),
+    "a row twice": f"{HEAD}0,a,b\n0,a,b\n".encode(),
+    "a row of another spelling": f"{HEAD}00,a,b\n".encode(),
+    "a row in other digits": f"{HEAD}٠,a,b\n".encode(),
+    "a row that is a share": f"{HEAD}0.0,a,b\n".encode(),
+    "a row without end": f"{HEAD}{'9' * 10_000},a,b\n".encode(),
+    "a formula": f"{HEAD}=0,a,b\n".encode(),
+    "a class that is none": f"{HEAD}0,a,tumour\n".encode(),
+    "a class with a blank": f"{HEAD}0,a,B\n".encode(),
+    "a label that it never had": f"{HEAD}0,b,a\n".encode(),
+    "no label": f"{HEAD}0,,b\n".encode(),
+    "no column": b"row,label\n0,a\n",
+    "no rows of a table": b"",
+    "NUL": f"{HEAD}0,a,b\0\n".encode(),
+    "too many cells": f"{HEAD}0,a,b,a,b\n".encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REVIEWS)
+def test_a_review_that_does_not_fit_changes_nothing(name: str, tmp_path: Path) -> None:
+    patches = toy_set()
+    patches = patches.with_columns(label=np.zeros(len(patches), np.int64))
+    review = tmp_path / "review.csv"
+    review.write_bytes(
+        REVIEWS[name]
+        .replace(b",a", f",{patches.classes[0]}".encode())
+        .replace(b",b", f",{patches.classes[1]}".encode())
+    )  # noqa: E501
+    with pytest.raises(MedcoreError, match=r"review\.csv") as refused:
+        correct_labels(patches, review)
+    assert len(str(refused.value)) < 700

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -222,9 +223,12 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
+        _refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except MedcoreError:
+        raise
     except Exception as error:  # torch and safetensors raise many types for damaged files
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise MedcoreError(
             f"{path}: cannot be read as weights ({reason}). Only plain tensors are read, never pickled code; "
             "save it again with torch.save(model.state_dict(), path)"
@@ -235,6 +239,19 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise MedcoreError(f"{path}: holds no state dict (names and tensors); save model.state_dict()")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _refuse_packed(path: Path) -> None:
+    """PyTorch stores numbers as they are; a packed archive can unpack to a thousand times its size.
+
+    Raises:
+        MedcoreError: A member of the archive is compressed.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise MedcoreError(f"{path}: {len(packed)} members are compressed, which no torch.save writes; not read")
 
 
 def _to_float(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

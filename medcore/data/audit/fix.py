@@ -88,15 +88,17 @@ def correct_labels(ps: PatchSet, review: Path) -> PatchSet:
     for n, (row, label, correct) in enumerate(zip(*map(table.column, ("row", "label", "correct")), strict=True)):
         at = place.get(row)
         if at is None or at in seen:
-            raise MedcoreError(f"{table.place(n)}: row {row!r} {'stands twice' if at in seen else 'is not in the set'}")
+            raise MedcoreError(
+                f"{table.place(n)}: row {row[:60]!r} {'stands twice' if at in seen else 'is not in the set'}"
+            )
         seen.add(at)
         if codes.get(label) != ps.labels[at]:
             raise MedcoreError(
-                f"{table.place(n)}: the label is {label!r}, but {ps.label_names[at]!r} in set {ps.card.name!r}: "
+                f"{table.place(n)}: the label is {label[:60]!r}, but {ps.label_names[at]!r} in set {ps.card.name!r}: "
                 "the review is of another state of the set"
             )
         if correct and correct not in codes:
-            raise MedcoreError(f"{table.place(n)}: correct={correct!r} must be empty or one of {', '.join(codes)}")
+            raise MedcoreError(f"{table.place(n)}: correct={correct[:60]!r} must be empty or one of {', '.join(codes)}")
         if correct and codes[correct] != ps.labels[at]:
             labels[at] = codes[correct]
             changes.append(f"{label} to {correct}")
