@@ -17,15 +17,19 @@ import importlib
 import os
 import sys
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
 from medcore.models.backbone import batch_norms
+from medcore.models.normalise import IMAGENET_MEAN, IMAGENET_STD
 
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when timm imports the hub's package
 PREFIX = "timm:"
 MOST_LEVELS = 5
 # name -> package, file, sha256: ImageNet weights that come as a package. The network was converted from TensorFlow, so
@@ -36,6 +40,34 @@ _LITE0 = (
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 )
 PACKAGED = {"tf_efficientnet_lite0": _LITE0, "efficientnet_lite0": _LITE0}
+
+
+@dataclass(frozen=True)
+class KnownEncoder:
+    """A foundation model, as its authors published it.
+
+    Attributes:
+        architecture: timm's name of it.
+        about: What it was trained on, and where that is written.
+        licence: Of its weights.
+        repository: Where its weights are on the model hub; ``file`` in it.
+        gated: The hub asks for an account that accepted the licence.
+        options: What differs from timm's architecture.
+        mean: That its weights expect, in units of [0, 1]; ``std`` alike.
+    """
+
+    architecture: str
+    about: str
+    licence: str
+    repository: str
+    file: str = "model.safetensors"
+    gated: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+_SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "init_values": 1e-5}
 KNOWN = {
     "vit_small_patch14_dinov2": "DINOv2, self-supervised on 142 million photographs (arXiv:2304.07193)",
     "vit_small_patch16_dinov3": "DINOv3, self-supervised on photographs (arXiv:2508.10104); gated",
@@ -66,7 +98,8 @@ def configuration(name: str) -> Any:
 
 def statistics_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation that a model's pretrained weights expect, in units of [0, 1]."""
-    if name.removeprefix(PREFIX) in PACKAGED:
+    bare = name.removeprefix(PREFIX)
+    if bare in PACKAGED:
         return (0.5,) * 3, (0.5,) * 3
     found = configuration(name)
     return tuple(found.mean), tuple(found.std)
@@ -186,17 +219,35 @@ def hub_file(name: str) -> Path:
     found = configuration(name)
     if not found.hf_hub_id:
         raise MedcoreError(f"weights='hub': timm names no weights for {name!r}; pass a local file")
-    repository = found.hf_hub_id if "/" in found.hf_hub_id else f"timm/{found.hf_hub_id}"
+    repository = known.repository if known else found.hf_hub_id if "/" in found.hf_hub_id else f"timm/{found.hf_hub_id}"
     if repository == "timm/":
         repository += f"{found.architecture}.{found.tag}" if found.tag else str(found.architecture)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     download = importlib.import_module("huggingface_hub").hf_hub_download
     try:
-        name_there = found.hf_hub_filename or "model.safetensors"
+        name_there = known.file if known else found.hf_hub_filename or "model.safetensors"
         return Path(download(repository, name_there, endpoint=os.environ.get("HF_ENDPOINT")))
     except Exception as error:  # a dozen types: offline, gated, no such repository, full disk
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MedcoreError(
-            f"weights of {name} ({repository}) cannot be downloaded ({reason}); pass a local .safetensors or .pth file "
-            "(weights='path/to/model.safetensors'), for gated models one that your account downloaded"
+        if "embeddings.cls_token" in state:
+            state = _from_transformers(state)
+            f"weights of {name} ({repository}) cannot be downloaded ({reason}); {gate if known and known.gated else ''}"
+            "pass a local .safetensors, .pth or .bin file (weights='path/to/model.safetensors')"
         ) from error
+def _from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A DINOv2 as the library transformers stores it, under timm's names; its token of masked patches is left out."""
+    named: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if ".attention.attention." in key or key == "embeddings.mask_token":
+            continue
+        for theirs, ours in _OF_TRANSFORMERS:
+            key = key.replace(theirs, ours)
+        named[key] = value
+    for key in [key for key in state if ".attention.attention.query." in key]:
+        parts = [state[key.replace(".query.", f".{part}.")] for part in ("query", "key", "value")]
+        block = key.replace("encoder.layer.", "blocks.").replace(".attention.attention.query.", ".attn.qkv.")
+        named[block] = torch.cat(parts)
+    return named
+
+
+        gate = f"accept its licence on the hub with your account, download {name_there} with it once, and "
