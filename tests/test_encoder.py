@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import re
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
 
+from medcore.cli import train
 from medcore.errors import MedcoreError
 from medcore.models import build
 from medcore.models.backbone import fold_batch_norm
@@ -186,4 +190,76 @@ def test_a_hub_that_is_not_there_says_how_to_pass_a_file(monkeypatch: pytest.Mon
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(MedcoreError, match="timm has no such model"):
         build_classifier("timm:resnet_of_dreams", 5)
-    assert all(" " in text for text in KNOWN.values())
+    with pytest.raises(MedcoreError, match="not these weights.*timm:uni,"):
+        build_classifier("timm:vit_large_patch16_224.uni", 5)  # timm's own weights would be others
+    with pytest.raises(MedcoreError, match="timm has no such model.*timm:uni,"):
+        build_classifier("timm:uni3", 5)
+
+
+PUBLISHED = {  # width of the features, millions of weights, and the mean over channels that pixels are shifted by
+    "dinov2": (384, 22, 0.449), "dinov3": (384, 22, 0.449), "uni": (1024, 303, 0.449), "uni2": (1536, 681, 0.449),
+    "virchow2": (1280, 631, 0.449), "phikon_v2": (1024, 303, 0.449), "h_optimus_0": (1536, 1135, 0.663),
+    "biomedclip": (768, 86, 0.449),
+}  # fmt: skip
+
+
+def test_known_encoders_have_the_published_sizes() -> None:
+    assert set(PUBLISHED) == set(KNOWN)
+    for name, (width, millions, mean) in PUBLISHED.items():
+        with torch.device("meta"):  # names and shapes without numbers
+            model = build_classifier(f"timm:{name}", 2, side=224)
+        count = sum(weight.numel() for weight in model.backbone.parameters())
+        assert (model.backbone.width, round(count / 1e6)) == (width, millions), name
+        assert sum(model.spec["args"]["mean"]) / 3 == pytest.approx(mean, abs=2e-3)
+        assert KNOWN[name].licence in " ".join(model.backbone.origin())
+
+
+def test_the_readme_and_the_help_name_every_known_encoder() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    lines = CliRunner().invoke(train.command, ["--help"]).output
+    for name, known in KNOWN.items():
+        row = next(line for line in readme.splitlines() if line.startswith("| `timm:") and f"`timm:{name}`" in line)
+        assert ("gated" in row) == known.gated or name == "dinov2", row
+        assert re.search(rf"\b{name}\b", lines), name
+
+
+def test_a_gated_encoder_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, asked = pytest.importorskip("huggingface_hub"), []
+
+    def refused(repository: str, file: str, **_: object) -> None:
+        asked.append((repository, file))
+        raise OSError("401 gated")
+
+    monkeypatch.setattr(hub, "hf_hub_download", refused)
+    with pytest.raises(MedcoreError, match="401 gated.*accept its licence.*pytorch_model.bin"), torch.device("meta"):
+        build_classifier("timm:uni", 2, weights="hub")
+    assert asked == [("MahmoodLab/UNI", "pytorch_model.bin")]
+
+
+def test_a_file_of_the_library_transformers_is_read_like_timms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phikon-v2 is published so; here with two small blocks."""
+    small = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+    monkeypatch.setitem(KNOWN, "phikon_v2", replace(KNOWN["phikon_v2"], options={"init_values": 1.0} | small))
+    torch.manual_seed(0)
+    peer = timm.create_model("vit_large_patch16_224", num_classes=0, img_size=32, init_values=1.0, **small).eval()
+    for weight in peer.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    theirs = {"embeddings.mask_token": torch.zeros(1, 48)}
+    for key, value in peer.state_dict().items():
+        block = key.replace("blocks.", "encoder.layer.")
+        if ".qkv." in key:
+            for part, chunk in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                theirs[block.replace("attn.qkv", f"attention.attention.{part}")] = chunk.clone()
+            continue
+        for ours, name in (("attn.proj", "attention.output.dense"), ("ls1.gamma", "layer_scale1.lambda1"),
+                           ("ls2.gamma", "layer_scale2.lambda1")):  # fmt: skip
+            block = block.replace(ours, name)
+        top = {"cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings"}
+        block = block.replace("patch_embed.proj", "embeddings.patch_embeddings.projection")
+        theirs[top.get(block, "layernorm." + block[5:] if block.startswith("norm.") else block)] = value.clone()
+    save_file(theirs, tmp_path / "model.safetensors")
+    model = build_classifier("timm:phikon_v2", 2, weights=tmp_path / "model.safetensors", image_size=32).eval()
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = peer(model.normalise(images))
+        torch.testing.assert_close(model.features(images), expected, atol=1e-5, rtol=1e-4)

@@ -259,7 +259,7 @@ def test_a_classifier_is_fine_tuned_from_a_linear_probe(
     assert code == 0, lines
     loaded = load_checkpoint(out)
     args = loaded.manifest["architecture"]["args"]
-    assert args["levels"] and args["side"] == 112 and args["frozen_batch_norm"]
+    assert args["levels"] and args["side"] == 64 and args["frozen_batch_norm"]
     train = assign_splits(read_set(tmp_path / "set")).where(split="train")
     values = features(train, loaded.model).values
     peer = fit_head("linear probe", values, train, balanced=False).probabilities(values)

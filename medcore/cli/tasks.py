@@ -23,7 +23,7 @@ from medcore.models.classifier import CLASSIFIER_NAMES, build_classifier
 from medcore.models.encoder import PREFIX
 from medcore.models.unet import ENCODERS, SmallUNet, build_unet
 from medcore.models.vae import VAE
-from medcore.studies.heads import encoder_side, start_from_probe
+from medcore.studies.heads import TUNED_SIDES, encoder_side, start_from_probe
 from medcore.training.device import choose_device
 from medcore.training.objectives import ELBO, Classification, Findings, Objective, Reconstruction, Segmentation
 
@@ -148,7 +148,8 @@ def _from_probe(
         )
     network = build_classifier(
         model, len(patches.classes), in_channels=patches.shape[2], weights=before, image_size=patches.shape[0],
-        side=encoder_side(patches), levels=True, stain=typical_staining(train).as_list() if stain else None,
+        side=encoder_side(patches, TUNED_SIDES), levels=True,
+        stain=typical_staining(train).as_list() if stain else None,
     )  # fmt: skip
     balanced = class_weights == "balanced"
     start_from_probe(network, train, balanced=balanced, seed=seed, device=choose_device(device))

@@ -63,7 +63,8 @@ class LateOptions(click.Command):
 @click.option("--data", required=True, help="A set's name, a folder, a metadata.csv or a .npz.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the run.")
 @click.option("--profile", type=click.Choice(["smoke", "quick", "full"]), help="Settings to start from [quick].")
-@click.option("--model", help="Architecture [default: the small one for a CPU].")
+@click.option("--model", help="Architecture [default: the small one for a CPU]; timm:NAME is any image model of timm, "
+              "or one of timm:dinov2, dinov3, uni, uni2, virchow2, phikon_v2, h_optimus_0, biomedclip.")  # fmt: skip
 @click.option("--weights", help="imagenet, or a .pth file, or a checkpoint of ours [default: random]; with +probe "
               "behind it, as imagenet+probe, a classifier starts from a linear probe and is fine-tuned.")  # fmt: skip
 @click.option("--codes", type=click.IntRange(1), default=120, show_default=True, help="Bottleneck or latent size.")

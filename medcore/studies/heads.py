@@ -35,9 +35,10 @@ SETTINGS: dict[str, tuple[float, ...]] = {
 }
 INNER = 3  # folds over training patients in which a setting is chosen
 FINE_TUNING: dict[str, Any] = {  # settings of TrainConfig for training on from a probe
-    "epochs": 4, "batch_size": 32, "learning_rate": 3e-4, "warmup_epochs": 0.3,
+    "epochs": 3, "batch_size": 32, "learning_rate": 5e-4, "warmup_epochs": 0.3,
 }  # fmt: skip
 SIDES = (112, 224)  # pixels: an encoder sees images at their own side, but within these limits
+TUNED_SIDES = (64, 224)  # in fine-tuning, which costs ten times as much for each image
 LEAST = 1e-6  # a probability of zero would cost infinitely much
 
 
