@@ -174,6 +174,8 @@ def test_gland_masks_agree_with_the_table_and_with_the_picture() -> None:
         assert (mask == 2).any() == (grade == "malignant")
     counted = [ndimage.label(mask > 0)[1] for mask in masks]
     assert np.corrcoef(counted, patches.column("glands"))[0, 1] > 0.9
+    worst = patches.column("architecture")
+    assert ((worst >= 2) == (grades == "malignant")).all() and set(worst) <= {0, 1, 2, 3}
     haematoxylin = separate_stains(patches.take())[..., 0]
     rim = (masks > 0) & (ndimage.distance_transform_edt(masks > 0, sampling=(1e6, 1, 1)) < 5)
     assert haematoxylin[rim].mean() > 1.2 * haematoxylin[masks == 0].mean()  # nuclei stand along the outline
@@ -234,6 +236,15 @@ def test_radiographs_have_findings_that_come_together_and_markers_that_go_along_
         assert abs(share[1] - share[0]) < 0.2
     told = make_xray(patients=30, size=32, uncertain=0.0).findings
     assert set(np.unique(told)) == {0, 1}
+
+
+def test_solid_glands_have_less_open_lumen_than_those_with_wide_ones() -> None:
+    patches = make_glands(patients=16, images_per_patient=3, size=128)
+    worst, masks = patches.column("architecture"), patches.take_masks()
+    assert set(worst) == {0, 1, 2, 3}
+    light = patches.take().min(axis=3)
+    pale = {k: np.mean(light[worst == k][masks[worst == k] == 2] > 190) for k in (2, 3)}
+    assert pale[3] < pale[2]
 
 
 # --- the kit ---------------------------------------------------------------------------------------------------------

@@ -34,7 +34,16 @@ STATISTICS = [
 ]
 CUES = STATISTICS[:9]  # those a shortcut can rest on, besides the corners
 SIZE_CUES = ("source_height", "source_width", "height", "width")
-TRUTH = {"diagnosis", "grade", "density", "level", "bacteria", "purity", "glands"}  # what is to be found out, not a cue
+TRUTH = {
+    "diagnosis",
+    "grade",
+    "density",
+    "level",
+    "bacteria",
+    "purity",
+    "glands",
+    "architecture",
+}  # what is to be found out, not a cue
 TAKEN = {"label", "split", "source", "image", "patient", "linked", "copy_of", "x", "y", TARGET, *SIZE_CUES, *TRUTH}
 MOST_VALUES = 60  # of a column that are told apart; numbers go into as many bins as NUMBER_BINS
 NUMBER_BINS = 16

@@ -61,7 +61,9 @@ def make_glands(
         hospital: ``a``, or ``b``: other stain, scanner and blur.
 
     Returns:
-        The set in memory, with masks. ``label`` and ``grade`` are the patient's; ``glands`` is the number of glands.
+        The set in memory, with masks. ``label`` and ``grade`` are the patient's; ``glands`` is their number, and
+        ``architecture`` what the worst of them look like: 0 normal, 1 crowded as in an adenoma, 2 malignant with wide
+        lumina, 3 malignant, nearly solid or sieve-like.
 
     Raises:
         MedcoreError: A parameter is out of its range.
@@ -78,12 +80,12 @@ def make_glands(
         slide, habit = scanned_at(_slide(rng, stain_spread), place), _habit(rng, patient)
         for index in range(images_per_patient):
             own = generator(seed, "glands", patient, index)
-            maps, mask, count = _section(own, field, **habit)
+            maps, mask, facts = _section(own, field, **habit)
             images.append(photograph(own, list(maps), slide, field, size))
             masks.append(mask)
             unit = f"{place.prefix}G{patient + 1:03d}"
-            grade = {"label": habit["grade"], "grade": GLAND_GRADES[habit["grade"]], "glands": count}
-            rows.append({**names(unit, f"{unit}-{index:02d}"), **grade})
+            grade = {"label": habit["grade"], "grade": GLAND_GRADES[habit["grade"]]}
+            rows.append({**names(unit, f"{unit}-{index:02d}"), **grade, **facts})
     card = phantom_card(named_at("phantom-glands", hospital), pixel_size_um=FIELD_UM / size, recipe=recipe)
     return PatchSet.from_arrays(np.stack(images), pd.DataFrame(rows), card, masks=np.stack(masks))
 
@@ -105,8 +107,8 @@ def _habit(rng: np.random.Generator, patient: int) -> dict[str, Any]:
 
 def _section(
     rng: np.random.Generator, field: Field, *, grade: int, crowded: float, cell: float, inflamed: float
-) -> tuple[Maps, np.ndarray, int]:
-    """Haematoxylin and eosin, the mask ``(P, P)`` uint8 and the number of glands of one image."""
+) -> tuple[Maps, np.ndarray, dict[str, int]]:
+    """Haematoxylin and eosin, the mask ``(P, P)`` uint8, and what the table says of the glands of one image."""
     rings, malignant = _layout(rng, field, grade, crowded)
     depth, owner = blob_depths(field, rings)
     septum = _septum(owner, depth)
@@ -114,13 +116,14 @@ def _section(
     inside = (depth < 1) & ~septum
     mask[inside] = np.where(malignant, MALIGNANT, BENIGN)[owner[inside]]
     haematoxylin, eosin = _stroma(rng, field, depth, inflamed)
-    for kind, drawn in (
+    architecture = 0
+    for kind, (h, e, level) in (
         (BENIGN, _benign(rng, field, [r for r, m in zip(rings, malignant, strict=True) if not m], cell, crowded)),
         (MALIGNANT, _malignant(rng, field, [r for r, m in zip(rings, malignant, strict=True) if m], cell)),
     ):
-        haematoxylin = np.where(mask == kind, drawn[0], haematoxylin)
-        eosin = np.where(mask == kind, drawn[1], eosin)
-    return (haematoxylin, eosin), mask, len(np.unique(owner[inside]))
+        haematoxylin, eosin = np.where(mask == kind, h, haematoxylin), np.where(mask == kind, e, eosin)
+        architecture = level if (mask == kind).any() else architecture
+    return (haematoxylin, eosin), mask, {"glands": len(np.unique(owner[inside])), "architecture": architecture}
 
 
 def _layout(rng: np.random.Generator, field: Field, grade: int, crowded: float) -> tuple[list[Blob], np.ndarray]:
@@ -169,28 +172,27 @@ def _stroma(rng: np.random.Generator, field: Field, depth: np.ndarray, inflamed:
     return haematoxylin * (1 - 0.95 * open_glass), eosin * (1 - 0.97 * open_glass)
 
 
-def _benign(rng: np.random.Generator, field: Field, rings: list[Blob], cell: float, crowded: float) -> Maps:
+def _benign(
+    rng: np.random.Generator, field: Field, rings: list[Blob], cell: float, crowded: float
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Crypts with goblet cells; in patients with crowded glands half of the images look like an adenoma."""
-    if crowded > 0.5 and rng.random() < 0.5:
+    adenoma = crowded > 0.5 and rng.random() < 0.5
+    if adenoma:
         h, e, _ = tumour_epithelium(
             rng, field, rings, cell=cell, lumen=rng.uniform(0.3, 0.5), atypia=0.1, vesicular=0.1, ragged=0.03
         )
     else:
         h, e, _ = normal_epithelium(rng, field, rings, cell=cell, goblets=rng.uniform(0.5, 1.0))
-    return h, e
+    return h, e, int(adenoma)
 
 
-def _malignant(rng: np.random.Generator, field: Field, rings: list[Blob], cell: float) -> Maps:
+def _malignant(
+    rng: np.random.Generator, field: Field, rings: list[Blob], cell: float
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Piled-up uneven nuclei, ragged and often several lumina."""
+    lumen, vesicular, density = rng.uniform(0.1, 0.55), rng.uniform(0, 0.7), rng.uniform(0.85, 1.15)
+    holes = rng.choice([0.0, 0.1, 0.25])
     h, e, _ = tumour_epithelium(
-        rng,
-        field,
-        rings,
-        cell=1.15 * cell,
-        lumen=rng.uniform(0.1, 0.55),
-        atypia=0.25,
-        vesicular=rng.uniform(0, 0.7),
-        density=rng.uniform(0.85, 1.15),
-        holes=rng.choice([0.0, 0.1, 0.25]),
+        rng, field, rings, cell=1.15 * cell, lumen=lumen, atypia=0.25, vesicular=vesicular, density=density, holes=holes
     )
-    return h, e
+    return h, e, 3 if lumen < 0.25 or holes == 0.25 else 2
