@@ -214,7 +214,7 @@ class Temperature:
     """Logits divided by ``value`` give better probabilities; the order of cases and classes stays.
 
     Attributes:
-        value: Above 1 = the model was too sure.
+        value: Above 1: the model was overconfident.
         chosen_on: Side(s) of the cases it was fitted on.
         n: How many cases.
         before: Negative log-likelihood per case on them without it.

@@ -1,13 +1,13 @@
-"""Autoencoders: a picture is squeezed through a few numbers and painted again.
+"""Autoencoders: an image is squeezed through a few numbers and reconstructed from them.
 
     model = ConvAutoencoder(image_size=64, bottleneck=64)
     reconstruction = model(images)      # (B, C, H, W) in [0, 1] -> the same shape
     codes = model.encode(images)        # (B, Z)
 
-- No skip connections: they would carry the picture past the bottleneck, and the network would then paint tumours
-  that it has never seen as well as anything else. What it *cannot* paint is the signal here.
+- No skip connections: they would carry the image past the bottleneck, and the network would then reconstruct tumours
+  that it has never seen as well as anything else. What it *cannot* reconstruct is the signal here.
 - Sizes 28 to 256: each stage halves (rounding up), and the decoder returns through the very same sizes.
-- The last stage paints by sub-pixel shuffling: full resolution is where a decoder spends most of its time.
+- The last stage doubles by sub-pixel shuffling: full resolution is where a decoder spends most of its time.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ConvAutoencoder(nn.Module):
     Args:
         image_size: side in pixels, or (height, width); 16 to 512.
         in_channels: 1 or 3 (any number works).
-        bottleneck: numbers Z that describe a picture; the smaller, the more it refuses to paint.
+        bottleneck: numbers Z that describe an image; the smaller, the less of an unusual image is reconstructed.
         widths: maps per halving; None chooses from AE_WIDTHS so that about 4x4 maps remain.
 
     **Shape**: (B, C, H, W) in [0, 1] -> (B, C, H, W) in [0, 1].

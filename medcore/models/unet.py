@@ -127,7 +127,7 @@ class UNet(SegmentationModel, OnBackbone):
 
 
 class SmallUNet(SegmentationModel):
-    """A U-Net of about a million weights that works at half resolution and paints at full.
+    """A U-Net of about a million weights that works at half resolution and answers at full.
 
     Full resolution is where a CPU spends its time: the first convolution halves the picture, and the last one makes
     four sub-pixels of each (pixel shuffle).
