@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 from PIL import Image
+from scipy.stats import linregress
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    mean_absolute_error,
+    mean_squared_error,
+    r2_score,
+)
 
+from medcore.cli.evaluate import command as evaluate
+from medcore.cli.predict import command as predict_images
+from medcore.cli.train import command as train
 from medcore.data.card import Card
 from medcore.data.load import one_label, read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import assign_splits, patient_folds, split_table
 from medcore.data.targets import bands, strata
 from medcore.errors import MedcoreError
+from medcore.evaluation.baselines import run_baselines
+from medcore.evaluation.intervals import interval, paired_difference
+from medcore.evaluation.scores import Values
+from medcore.metrics.confusion import confusion_matrix, median_grade, within_one
+from medcore.metrics.measured import MEASURED, moments
+from medcore.models.classifier import grade_probabilities
+from medcore.studies.targets.questions import question_of
+from medcore.studies.validation.models import load
+from medcore.training.losses import corn
+from medcore.training.objectives import Ordinal, Regression
 
 
 def measured(count: int = 200, seed: int = 0) -> PatchSet:
@@ -117,3 +142,163 @@ def test_studies_of_classes_point_to_the_notebook_that_takes_such_sets() -> None
     for patches in (measured(), graded()):
         with pytest.raises(MedcoreError, match="notebook 09"):
             one_label(patches)
+
+
+def test_the_ordinal_loss_is_that_of_a_hand_worked_case() -> None:
+    """Three grades, so two questions; grade 0 answers the first only, the others both."""
+    logits = torch.tensor([[0.0, 5.0], [1.0, -1.0], [2.0, 0.5]])
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    by_hand = [
+        -np.log(1 - sigmoid(0.0)) / 2,
+        (-np.log(sigmoid(1.0)) - np.log(1 - sigmoid(-1.0))) / 2,
+        (-np.log(sigmoid(2.0)) - np.log(sigmoid(0.5))) / 2,
+    ]
+    assert corn(logits, torch.tensor([0, 1, 2])).tolist() == pytest.approx(by_hand)
+    stated = grade_probabilities(logits).numpy()
+    first, second = sigmoid(1.0), sigmoid(1.0) * sigmoid(-1.0)
+    assert stated[1] == pytest.approx([1 - first, first - second, second]) and np.allclose(stated.sum(1), 1)
+
+
+def test_the_median_grade_is_the_first_at_which_half_of_the_probability_is_reached() -> None:
+    stated = np.array([[0.4, 0.3, 0.3], [0.51, 0.0, 0.49], [0.2, 0.2, 0.6], [0.1, 0.4, 0.5]])
+    assert median_grade(stated).tolist() == [1, 0, 2, 1]
+    assert median_grade(torch.from_numpy(stated)).tolist() == [1, 0, 2, 1]
+
+
+def test_grades_equal_scikit_learn() -> None:
+    patches = graded(300)
+    patches = patches.select(patches.labels >= 0)
+    patches = patches.with_split(["test"] * len(patches))
+    rng = np.random.default_rng(1)
+    stated = rng.dirichlet(np.ones(4), len(patches)) + 2 * np.eye(4)[patches.labels] * rng.random((len(patches), 1))
+    stated /= stated.sum(1, keepdims=True)
+    question = question_of(patches)
+    found = {one.name: one for one in question.estimates(question.cases(patches, stated), {})}
+    called = median_grade(stated)
+    assert found["quadratic_kappa"].value == pytest.approx(
+        cohen_kappa_score(patches.labels, called, weights="quadratic")
+    )
+    assert found["accuracy"].value == pytest.approx(accuracy_score(patches.labels, called))
+    assert found["within_one"].value == pytest.approx((abs(called - patches.labels) <= 1).mean())
+    assert found["mae in grades"].value == pytest.approx(mean_absolute_error(patches.labels, called))
+    assert all(one.low < one.value < one.high for one in found.values())
+    assert within_one(confusion_matrix(patches.labels, called, 4)) == pytest.approx(found["within_one"].value)
+
+
+def stated_of(count: int = 400, seed: int = 0, offset: float = 0.0) -> Values:
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(count // 2), 2)
+    truth = rng.normal(50, 10, count) + offset
+    answer = 0.8 * (truth - offset) + 12 + offset + rng.normal(0, 4, count) + rng.normal(0, 3, count // 2)[patient]
+    return Values(truth, answer, patient.astype(str), np.array(["test"] * count), ("age",))
+
+
+@pytest.mark.parametrize("offset", [0.0, 9e5])
+def test_values_equal_scikit_learn_and_scipy(offset: float) -> None:
+    one = stated_of(offset=offset)
+    found = {name: interval(one, name) for name in MEASURED}
+    error = one.score - one.truth
+    expected = {
+        "mae": mean_absolute_error(one.truth, one.score),
+        "rmse": mean_squared_error(one.truth, one.score) ** 0.5,
+        "r2": r2_score(one.truth, one.score),
+        "bias": error.mean(),
+        "lower_limit_of_agreement": error.mean() - 1.96 * error.std(ddof=1),
+        "upper_limit_of_agreement": error.mean() + 1.96 * error.std(ddof=1),
+        "calibration_slope": linregress(one.score, one.truth).slope,
+    }
+    for name, value in expected.items():
+        assert found[name].value == pytest.approx(value, rel=1e-6), name
+        assert found[name].low < value < found[name].high
+    sums = moments(torch.from_numpy(one.truth), torch.from_numpy(one.score)).sum(0)
+    assert float(MEASURED["mae"](sums)) == pytest.approx(expected["mae"])
+
+
+def test_the_interval_of_an_error_covers_the_truth_for_patients_with_several_images() -> None:
+    truth = np.mean([interval(stated_of(20_000, seed), "mae").value for seed in (1, 2)])
+    held = [found.low <= truth <= found.high for found in (interval(stated_of(80, s), "mae") for s in range(10, 210))]
+    assert 0.9 <= np.mean(held) <= 0.99
+
+
+def test_a_paired_difference_of_errors_is_the_mean_of_the_differences() -> None:
+    one = stated_of()
+    other = Values(one.truth, np.full(len(one), one.truth.mean()), one.patient, one.split, one.classes)
+    gap = paired_difference(one, other, "mae")
+    each = np.abs(one.error) - np.abs(other.error)
+    assert gap.value == pytest.approx(each.mean()) and gap.high < 0
+    assert interval(other, "r2").value == pytest.approx(0, abs=1e-9)
+    assert interval(other, "calibration_slope").value is None  # a constant answer has no line
+
+
+def test_trivial_methods_state_the_median_and_what_brightness_tells() -> None:
+    patches = assign_splits(measured(300), seed=0)
+    learnt, held = patches.where(split="train"), patches.where(split="val")
+    said = run_baselines(learnt, held)
+    known = learnt.values[np.isfinite(learnt.values)]
+    assert np.allclose(said["median"], np.median(known)) and np.allclose(said["mean"], known.mean())
+    rows = np.isfinite(held.values)
+    assert r2_score(held.values[rows], said["mean colour"][rows, 0]) > 0.9
+    said = run_baselines(*(graded(300).with_split(patches.splits).where(split=side) for side in ("train", "val")))
+    assert said["median"].shape == (len(held), 4) and "majority" not in said
+
+
+def done(command, *arguments: object) -> None:
+    result = CliRunner().invoke(command, list(map(str, arguments)), standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+
+
+SHORT = ("--profile", "smoke", "--epochs", "6", "--learning-rate", "0.01")
+
+
+def test_a_value_is_trained_predicted_and_judged_in_its_unit(tmp_path: Path) -> None:
+    patches = assign_splits(measured(240), seed=0)
+    data, run = patches.save(tmp_path / "set.npz").path, tmp_path / "run"
+    done(train, "classifier", "--data", data, "--out", run, *SHORT)
+    model = load(run)
+    stated = model.probabilities(patches)[:, 0]
+    known = np.isfinite(patches.values)
+    assert model.task == "regression" and np.corrcoef(stated[known], patches.values[known])[0, 1] > 0.8
+    done(predict_images, run, data, "--out", tmp_path / "p.csv")
+    rows = list(csv.DictReader(open(tmp_path / "p.csv", encoding="utf-8")))
+    assert [float(row["age"]) for row in rows] == pytest.approx(stated, rel=1e-4)
+    done(evaluate, run, "--data", data, "--out", tmp_path / "e.json")
+    told = {one["name"]: one for one in json.loads((tmp_path / "e.json").read_text())["metrics"]}
+    test = patches.where(split="test")
+    test = test.select(np.isfinite(test.values))
+    assert told["mae"]["value"] == pytest.approx(mean_absolute_error(test.values, model.probabilities(test)[:, 0]))
+    assert told["mae"]["low"] < told["mae"]["value"] < told["mae"]["high"]
+
+
+def test_grades_are_trained_predicted_and_judged_from_a_column_of_a_table(tmp_path: Path, tmp_data: Path) -> None:
+    patches, folder = graded(160), tmp_path / "images"
+    folder.mkdir()
+    for n, image in enumerate(patches.take()):
+        Image.fromarray(image).save(folder / f"{n}.png")
+    names = np.array(["1+", "2+", "3+", "4+", ""])[patches.labels]
+    lines = [f"{n}.png,{patches.patients[n]},{name}" for n, name in enumerate(names)]
+    (folder / "metadata.csv").write_text("image,patient,score\n" + "\n".join(lines), encoding="utf-8")
+    run, table = tmp_path / "run", folder / "metadata.csv"
+    read = ("--data", table, "--grade", "score", "--classes", "1+,2+,3+,4+")
+    done(train, "classifier", *read, "--out", run, *SHORT)
+    model = load(run)
+    assert model.task == "ordinal" and model.classes == ["1+", "2+", "3+", "4+"]
+    done(predict_images, run, folder, "--out", tmp_path / "p.csv")
+    rows = list(csv.DictReader(open(tmp_path / "p.csv", encoding="utf-8")))
+    shares = np.array([[float(row[f"p {name}"]) for name in model.classes] for row in rows])
+    assert np.allclose(shares.sum(1), 1, atol=1e-3)
+    sure = np.abs(shares.cumsum(1)[:, :-1] - 0.5).min(1) > 1e-3  # four digits tell the median
+    called = np.array([model.classes.index(row["grade"]) for row in rows])
+    assert (called[sure] == median_grade(shares[sure])).all()
+    done(evaluate, run, "--data", table, "--out", tmp_path / "e.json")  # the column is known from the checkpoint
+    told = {one["name"]: one for one in json.loads((tmp_path / "e.json").read_text())["metrics"]}
+    assert told["quadratic_kappa"]["value"] > 0.5 and told["within_one"]["value"] <= 1
+
+
+def test_objectives_refuse_what_they_cannot_learn_from() -> None:
+    with pytest.raises(MedcoreError, match="every image must have a grade"):
+        Ordinal(graded().classes).begin(graded(), torch.device("cpu"))
+    with pytest.raises(MedcoreError, match="images have no value"):
+        Regression("age", 50, 10).begin(measured(), torch.device("cpu"))
+    with pytest.raises(MedcoreError, match="spread"):
+        Regression("age", 50, 0)

@@ -15,6 +15,10 @@ import numpy as np
 from medcore.cli.reading import beside_each_other, decoding_options, given_options, overrule
 from medcore.errors import MedcoreError, TestDataRefused
 
+NO_HEATMAPS = {
+    "anomaly": "a detector has no Grad-CAM; notebooks 02 and 03 show its error maps",
+    **dict.fromkeys(("ordinal", "regression"), "Grad-CAM shows what speaks for a class, not for a grade or value"),
+}
 MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the whole set is called unlike
 
 
@@ -30,6 +34,9 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 @click.option("--overlays", is_flag=True, help="Segmenter: also write overlay pictures.")
 @click.option("--objects", is_flag=True, help="Segmenter: also write numbered objects (watershed).")
 @click.option("--heatmaps", type=click.Path(path_type=Path, file_okay=False), help="Folder for Grad-CAM overlays.")
+@click.option("--also", type=click.Path(path_type=Path), multiple=True,
+              help="Another classifier of the same classes: probabilities are averaged. A run of folds is one by itself.")
+@click.option("--tta", is_flag=True, help="Average over the flips and quarter turns of the training.")
 @decoding_options
 @click.option("--overwrite", is_flag=True, help="Replace results that are there; an input is never replaced.")
 @click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Slides: microns per pixel [default: as trained].")
@@ -48,13 +55,17 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 def command(
     checkpoint: Path, images: tuple[str, ...], out: Path | None, top: int, on_error: str, batch_size: int | None,
     device: str, probabilities: bool, overlays: bool, objects: bool, heatmaps: Path | None, overwrite: bool,
-    mpp: float | None, tissue: float, jobs: int, engine: str, seen: str, **decoding: Any,
+    mpp: float | None, tissue: float, jobs: int, engine: str, seen: str, also: tuple[Path, ...], tta: bool,
+    **decoding: Any,
 ) -> int:  # fmt: skip
     """Predict IMAGES (files, folders, globs, whole slides, or one PatchSet .npz) with CHECKPOINT."""
     from medcore.studies.validation.models import task_of
+    from medcore.evaluation.ensemble import members_of
     from medcore.training import checkpoint as checkpoints
 
-    task = task_of(checkpoints.find(checkpoint))
+    task = task_of(checkpoints.find(members_of(checkpoint)[0]))
+    if (also or tta) and task != "classification":
+        raise click.UsageError(f"--also and --tta average classifiers of one class an image; this model is of {task}")
     if slides := slide_files(images):
         return _slides(checkpoint, task, slides, out, device, batch_size, overwrite, mpp, tissue, jobs, engine)
     if task == "segmentation":
@@ -69,12 +80,14 @@ def command(
 
     from medcore.data.integrity import open_checked
     from medcore.evaluation.predict import for_terminal, refuse_overwriting
-    from medcore.evaluation.predictor import find_images, load_predictor
+    from medcore.evaluation.predictor import find_images
     from medcore.training.device import choose_device
 
     predictor: Any
     if task == "classification":  # the light way: no study is imported
-        predictor = load_predictor(checkpoint, device=str(choose_device(device)))
+        from medcore.evaluation.ensemble import load_ensemble
+
+        predictor = load_ensemble([checkpoint, *also], turned=tta, device=str(choose_device(device)))
     else:
         from medcore.studies.validation.models import load
 
@@ -82,8 +95,8 @@ def command(
     overrule(predictor.manifest, decoding)
     source: Any = find_images(images)
     outputs = [out] if out is not None else []
-    if heatmaps is not None and task == "anomaly":
-        raise click.UsageError("--heatmaps: a detector has no Grad-CAM; notebooks 02 and 03 show its error maps")
+    if heatmaps is not None and task in NO_HEATMAPS:
+        raise click.UsageError(f"--heatmaps: {NO_HEATMAPS[task]}")
     if heatmaps is not None:
         outputs += [heatmaps / heatmap_name(n, path) for n, path in enumerate(source)]
     refuse_overwriting(outputs, source, overwrite=overwrite)
@@ -278,17 +291,18 @@ def write(batches: Iterator[Any], out: Path | None, top: int, classes: list[str]
             refuse_nothing(some)
     else:
         names: list[str] = []
-        shares, seen = [], []
+        shares, seen, kind = [], [], ""
         for batch in batches:  # their pixels are let go
             names += map(utf8, batch.images)
             shares.append(batch.probabilities)
+            kind = "values" if getattr(batch, "task", "") == "regression" else "probabilities"
             seen.append(batch.seen)
         refuse_nothing(bool(names))
         with atomic_path(out) as temporary, open(temporary, "wb") as binary:
             np.savez(
                 binary,
                 images=np.array(names),
-                probabilities=np.concatenate(shares),
+                **{kind: np.concatenate(shares)},  # type: ignore[arg-type]
                 classes=np.array(classes),
                 seen_in_training=np.concatenate(seen),
             )
@@ -304,10 +318,14 @@ def header(top: int, batch: Any) -> list[str]:
     """Column names of the CSV; ``abstain`` and ``set`` where the checkpoint has rules for them."""
     if hasattr(batch, "score"):
         return ["image", "label", "score", "probability", "seen_in_training"]
-    if batch.several:
-        return ["image", "findings", *(f"p {name}" for name in batch.classes), "distance", "seen_in_training"]
+    if batch.task == "regression":
+        return ["image", batch.classes[0], "distance", "seen_in_training"]
+    if batch.task in ("findings", "ordinal"):
+        first = "findings" if batch.task == "findings" else "grade"
+        return ["image", first, *(f"p {name}" for name in batch.classes), "distance", "seen_in_training"]
     further = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("label", "confidence")]
     unsure = ["abstain"] * (batch.answered is not None) + ["set"] * (batch.plausible is not None)
+    unsure += ["disagreement"] * hasattr(batch, "disagreement")
     return ["image", "label", "confidence", *further, *unsure, "distance", "seen_in_training"]
 
 
@@ -318,9 +336,9 @@ def table_rows(batch: Any, top: int) -> Iterator[list[Any]]:
             share = f"{batch.probabilities[n, 1]:.4f}"
             yield [name, label, f"{batch.score[n]:.6g}", share, "yes" if batch.seen[n] else "no"]
         return
-    if batch.several:
+    if batch.task != "classification":
         for n, (name, label) in enumerate(zip(batch.images, batch.labels, strict=True)):
-            shares = [f"{share:.4f}" for share in batch.probabilities[n]]
+            shares = [] if batch.task == "regression" else [f"{share:.4f}" for share in batch.probabilities[n]]
             distance = "" if batch.distance is None else f"{batch.distance[n]:.3f}"
             yield [name, label, *shares, distance, "yes" if batch.seen[n] else "no"]
         return
@@ -330,6 +348,7 @@ def table_rows(batch: Any, top: int) -> Iterator[list[Any]]:
         distance = "" if batch.distance is None else f"{batch.distance[n]:.3f}"
         unsure = [] if abstains is None else ["yes" if abstains[n] else "no"]
         unsure += [] if sets is None else [" | ".join(sets[n])]
+        unsure += [f"{batch.disagreement[n]:.4f}"] if hasattr(batch, "disagreement") else []
         yield [name, *pairs, *unsure, distance, "yes" if batch.seen[n] else "no"]
 
 

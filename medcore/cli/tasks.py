@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,8 +23,9 @@ from medcore.models.encoder import PREFIX
 from medcore.models.unet import ENCODERS, SmallUNet, build_unet
 from medcore.models.vae import VAE
 from medcore.studies.heads import TUNED_SIDES, encoder_side, start_from_probe
+from medcore.studies.targets.questions import QUESTIONS
 from medcore.training.device import choose_device
-from medcore.training.objectives import ELBO, Classification, Findings, Objective, Reconstruction, Segmentation
+from medcore.training.objectives import ELBO, Classification, Objective, Reconstruction, Segmentation
 
 PROBED = "+probe"  # behind weights: the last layer starts as a linear probe
 MODELS: dict[str, tuple[str, ...]] = {  # the first is the default: the small one for a CPU
@@ -103,9 +103,9 @@ def make_task(
         network = _from_probe(kind, model, patches, train, weights or "", stain, class_weights, seed, device)
     else:
         staining = typical_staining(train).as_list() if stain else None
-        network = _network(kind, model, patches, weights, codes, staining)
+        network = _network(kind, model, train, weights, codes, staining)
     learnt: dict[str, Callable[[], Objective]] = {
-        "classifier": lambda: _classification(patches, class_weights, uncertain),
+        "classifier": lambda: _classification(train, class_weights, uncertain),
         "segmenter": lambda: Segmentation(patches.classes, loss=loss or "ce+dice", class_weights=class_weights),
         "vae": lambda: ELBO(beta, kl_warmup, loss or "mse"),
         "autoencoder": lambda: Reconstruction(loss or "mse"),
@@ -126,13 +126,14 @@ def _refuse_what_does_not_fit(kind: str, model: str, weights: str | None, loss: 
         raise MedcoreError(f"stain={stain!r}: a {kind} takes images as they are; leave it out")
 
 
-def _classification(patches: PatchSet, class_weights: str | None, uncertain: str) -> Objective:
-    """One class an image, or several findings."""
-    if patches.card.task != "findings":
-        return Classification(patches.classes, class_weights=class_weights)
+def _classification(train: PatchSet, class_weights: str | None, uncertain: str) -> Objective:
+    """One class an image, several findings, a grade, or a measured value."""
+    task = train.card.task
+    if task not in QUESTIONS:
+        return Classification(train.classes, class_weights=class_weights)
     if class_weights is not None:
-        raise MedcoreError("class_weights: findings are not weighed, so that their probabilities can be believed")
-    return Findings(patches.classes, uncertain=uncertain)
+        raise MedcoreError(f"class_weights: {task} is not weighed, so that what is stated can be believed")
+    return QUESTIONS[task].objective(train, **({"uncertain": uncertain} if task == "findings" else {}))
 
 
 def _from_probe(
@@ -141,7 +142,7 @@ def _from_probe(
 ) -> nn.Module:  # fmt: skip
     """A classifier on all levels of a pretrained encoder, whose last layer is a linear probe on the training images."""
     before = weights.removesuffix(PROBED)
-    if before in ("", "random") or kind != "classifier" or patches.card.task == "findings":
+    if before in ("", "random") or kind != "classifier" or patches.card.task in QUESTIONS:
         raise MedcoreError(
             f"weights={weights!r}: a probe needs pretrained weights (as in imagenet{PROBED}), and is for a classifier "
             "of one class an image"
@@ -165,7 +166,7 @@ def _network(
         side = (height + width) // 2
         return build_classifier(
             model, count, in_channels=channels, weights=weights, image_size=side, stain=stain,
-            several=patches.card.task == "findings",
+            **(QUESTIONS[task].head(patches) if (task := patches.card.task) in QUESTIONS else {}),
         )  # fmt: skip
     if kind == "segmenter":
         if model == "small_unet":
@@ -187,10 +188,10 @@ def labelled(patches: PatchSet, kind: str) -> PatchSet:
         if not patches.has_masks:
             raise MedcoreError(f"set {patches.card.name!r} has no masks; a segmenter needs a mask for every image")
         return patches
+    if patches.card.task in QUESTIONS:
+        return QUESTIONS[patches.card.task].labelled(patches)
     if len(patches.classes) < 2:
         raise MedcoreError(f"set {patches.card.name!r} has the classes {patches.classes}; a classifier needs two")
-    if patches.card.task == "findings":
-        return patches.select(np.asarray((patches.findings >= 0).any(axis=1)))
     return patches.select(patches.labels >= 0)
 
 

@@ -194,15 +194,15 @@ def equip_classifier(out: Path, made: Any) -> None:
     from medcore.evaluation.calibration import fit_temperature
     from medcore.evaluation.predict import predict
     from medcore.evaluation.scores import Scores
+    from medcore.studies.targets.questions import QUESTIONS
 
     probabilities = predict(made.model, made.validation)
-    if made.validation.card.task == "findings":
-        from medcore.evaluation.scores import finding_scores
-        from medcore.studies.findings import finding_thresholds
-
-        chosen = finding_thresholds(finding_scores(made.validation, probabilities))
-        predictor.equip(out, made.model, made.train, made.validation, thresholds=chosen)
-        click.echo(f"thresholds of {len(chosen)} findings, from {len(made.validation)} validation images")
+    question = QUESTIONS.get(made.validation.card.task)
+    if question is not None:
+        chosen = question.thresholds(question.cases(made.validation, probabilities))
+        predictor.equip(out, made.model, made.train, made.validation, **({"thresholds": chosen} if chosen else {}))
+        if chosen:
+            click.echo(f"thresholds of {len(chosen)} findings, from {len(made.validation)} validation images")
         return
     fitted = fit_temperature(Scores.from_set(made.validation, np.log(np.maximum(probabilities, 1e-12))))
     predictor.equip(out, made.model, made.train, made.validation, temperature=fitted.value)

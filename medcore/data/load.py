@@ -67,7 +67,7 @@ def read_set(
         keep_ids: Let patient identifiers and file names of DICOM reach the set; else hashes stand in their place.
         cache: Reuse what was prepared before from the same contents; False makes it anew.
         **options: Decoding (the fields of ``medcore.data.options.DecodeOptions``), or options of the reader or
-            the phantom (``encoding``, ``classes``, ``mask_map``, ``patients``, …; ``grade`` or ``value``, as in ``Asked``).
+            the phantom (``encoding``, ``classes``, ``mask_map``, ``patients``, …; ``grade``, ``value``: see ``Asked``).
 
     Returns:
         The set, memory-mapped. Its card lists conversions, exclusions and warnings.

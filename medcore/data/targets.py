@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ import numpy as np
 from medcore.data.card import Card
 from medcore.data.npzfile import TARGET, Columns
 from medcore.data.patchset import PatchSet
+from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.listing import Listing, listed
 from medcore.data.readers.tables import is_missing
 from medcore.errors import MedcoreError
 
 MOST_GRADES = 20  # more different ones are measured
 LARGEST = 1e6  # a checkpoint keeps mean and spread of the values, and no larger number
+TABLES = (".csv", ".tsv", ".tab", ".xlsx")
 CODES = (9, 99, 999, 9999, -1, -9, -99, -999)  # for "not known" in questionnaires
 NUMBERED = re.compile(r"(\D*?)\s*(-?\d+(?:\.\d+)?)")
 
@@ -78,7 +81,8 @@ class Asked:
             said = f"a measured value, {known.min():g} to {known.max():g}; {len(values) - len(known)} images have none"
             found = {"label": np.full(len(values), -1, dtype=np.int64), TARGET: values}
         said = f"column {self.column!r} is read as {said}"
-        facts: dict[str, Any] = {"task": self.task, "classes": names, "abnormal": []}
+        recipe = {**card.recipe, "target": self.column}
+        facts: dict[str, Any] = {"task": self.task, "classes": names, "abnormal": [], "recipe": recipe}
         return kept | found, replace(card, **facts, reading=[*card.reading, said])
 
     def of_listing(self, listing: Listing) -> Listing:
@@ -101,6 +105,24 @@ class Asked:
         """A made set that answers this question, in memory; its masks play no part."""
         columns, card = self.of({name: ps.column(name) for name in ps.columns}, ps.card)
         return PatchSet(ps.store, columns, card, index=ps.index)
+
+
+def asked_again(manifest: dict[str, Any], source: Path) -> dict[str, Any]:
+    """The options of ``read_set`` by which a cohort is asked what a model was trained on; none where it says so itself.
+
+    Args:
+        manifest: Of a checkpoint: ``task``, ``classes`` and ``preprocessing``.
+        source: As for ``read_set``.
+    """
+    task, classes = manifest.get("task"), list(manifest.get("classes", ()))
+    if task == "findings":
+        table = source.suffix.lower() in TABLES or any((source / f"metadata{ending}").is_file() for ending in TABLES)
+        return {"findings": classes} if table else {}
+    column = manifest.get("preprocessing", {}).get("target")
+    own = source.suffix == ".npz" and source.is_file() and is_patchset(source)
+    if column is None or (own and PatchSet.open(source).card.task == task):
+        return {}
+    return {"value": column} if task == "regression" else {"grade": column, "classes": classes}
 
 
 def _texts(cells: np.ndarray) -> list[str]:
@@ -151,6 +173,12 @@ def _a_number(text: str) -> bool:
         return np.isfinite(float(text.replace(",", ".")))
     except ValueError:
         return False
+
+
+def in_thirds(ps: PatchSet) -> PatchSet:
+    """A set of measured values with the classes ``low``, ``middle`` and ``high``: thirds of its values."""
+    card = replace(ps.card, task="classification", classes=["low", "middle", "high"], abnormal=[])
+    return ps.with_card(card).with_columns(label=bands(ps.values, 3))
 
 
 def bands(values: np.ndarray, count: int) -> np.ndarray:

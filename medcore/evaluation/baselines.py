@@ -58,11 +58,11 @@ def _histograms(images: np.ndarray) -> np.ndarray:
     pixels = images.reshape(count, -1, channels)
     coarse = pixels // 64 if channels == 3 else pixels // 4
     mixed = coarse[..., 0] * np.int64(16) + coarse[..., 1] * 4 + coarse[..., 2] if channels == 3 else coarse[..., 0]
-    parts = [_shares(pixels[..., channel] // (256 // BINS), BINS) for channel in range(channels)]
-    return np.concatenate([*parts, _shares(mixed, 64)], axis=1)
+    parts = [_cell_shares(pixels[..., channel] // (256 // BINS), BINS) for channel in range(channels)]
+    return np.concatenate([*parts, _cell_shares(mixed, 64)], axis=1)
 
 
-def _shares(cells: np.ndarray, many: int) -> np.ndarray:
+def _cell_shares(cells: np.ndarray, many: int) -> np.ndarray:
     """Share of the pixels in each cell. **Shape** ``(N, P)`` to ``(N, many)``."""
     flat = (np.arange(len(cells))[:, None] * many + cells).ravel()
     return np.bincount(flat, minlength=len(cells) * many).reshape(len(cells), many) / cells.shape[1]
@@ -75,14 +75,19 @@ def _brightness(images: np.ndarray) -> np.ndarray:
 
 BASELINES: dict[str, Features | None] = {
     "majority": None,
+    "prevalence": None,
+    "median": None,
+    "mean": None,
     "mean colour": mean_colour,
     "mean grey level": mean_colour,
     "size and brightness": size_and_brightness,
     "colour histogram": colour_histogram,
     "grey-level histogram": colour_histogram,
 }
+SIMPLE = ("mean colour", "mean grey level")  # a straight line on them
 OF_COLOUR = ("mean colour", "colour histogram")
 OF_GREY = ("mean grey level", "grey-level histogram")
+CONSTANT = {"findings": ("prevalence",), "ordinal": ("median",), "regression": ("median", "mean")}
 LOOKED_AT = 64  # images that tell whether a set is grey
 
 
@@ -95,9 +100,9 @@ def is_grey(ps: PatchSet) -> bool:
 
 
 def baseline_names(ps: PatchSet) -> tuple[str, ...]:
-    """The baselines that fit a set, weakest first: of grey images there is no colour."""
-    unfit = OF_COLOUR if is_grey(ps) else OF_GREY
-    return tuple(name for name in BASELINES if name not in unfit)
+    """The baselines that fit a set and its task, weakest first: of grey images there is no colour."""
+    unfit, constant = OF_COLOUR if is_grey(ps) else OF_GREY, CONSTANT.get(ps.card.task, ("majority",))
+    return tuple(name for name, see in BASELINES.items() if name not in unfit and (see or name in constant))
 
 
 def run_baselines(
@@ -111,7 +116,8 @@ def run_baselines(
         seed: Draws the sample of a large set; the methods themselves are deterministic.
 
     Returns:
-        Name to class probabilities of the held-out images. Each **Shape** ``(N, K)``.
+        Name to class probabilities of the held-out images, of findings each by itself, or to values. Each **Shape**
+        ``(N, K)``.
 
     Raises:
         TestDataRefused: A training image is marked ``test``.
@@ -122,8 +128,9 @@ def run_baselines(
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
         raise MedcoreError(f"baseline {unknown[0]!r} is none of {', '.join(BASELINES)}")
-    train = train.select(train.labels >= 0)
-    if len(np.unique(train.labels)) < 2:
+    several = train.card.task == "findings"
+    train = train if several else train.select(np.asarray(train.shown.any(axis=1)))
+    if not several and len(np.unique(train.targets)) < 2:
         raise MedcoreError(f"baselines: the {len(train)} training images are of one class; two are needed")
     if len(train) > MOST_TRAINING_IMAGES:
         rows = np.random.default_rng(seed).choice(len(train), MOST_TRAINING_IMAGES, replace=False)
@@ -132,25 +139,54 @@ def run_baselines(
 
 
 def _predict(name: str, train: PatchSet, held_out: PatchSet) -> np.ndarray:
+    see = BASELINES[name]
+    if not len(held_out):
+        return np.zeros((0, len(train.classes)))
+    known, asked = (np.zeros((len(ps), 1)) if see is None else see(ps) for ps in (train, held_out))
+    with threadpool_limits(1):  # trees of few images: several threads were up to 20 times slower on a busy machine
+        if train.card.task == "regression":
+            return _value(name, known, train.values, asked)
+        if train.card.task != "findings":
+            return _shares(name, known, train.labels, asked, len(train.classes))
+        stated = [row >= 0 for row in train.findings.T]
+        parts = zip(stated, train.findings.T, strict=True)
+        return np.stack([_shares(name, known[rows], row[rows], asked, 2)[:, 1] for rows, row in parts], axis=1)
+
+
+def _shares(name: str, known: np.ndarray, labels: np.ndarray, asked: np.ndarray, classes: int) -> np.ndarray:
+    """Class probabilities from features, or the classes' shares. **Shape** ``(n, K)``."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    classes = len(train.classes)
-    features = BASELINES[name]
-    if not len(held_out):
-        return np.zeros((0, classes))
-    if features is None:
-        shares = np.bincount(train.labels, minlength=classes) / len(train)
-        return np.tile(shares, (len(held_out), 1))
-    if name in ("mean colour", "mean grey level"):
+    if BASELINES[name] is None or len(np.unique(labels)) < 2:
+        return np.tile(np.bincount(labels, minlength=classes) / max(1, len(labels)), (len(asked), 1))
+    if name in SIMPLE:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     else:
-        smallest_leaf = int(np.clip(len(train) // 20, 2, 20))  # few images would otherwise make one leaf
-        model = HistGradientBoostingClassifier(min_samples_leaf=smallest_leaf, random_state=0)
-    with threadpool_limits(1):  # trees of few images: several threads were up to 20 times slower on a busy machine
-        model.fit(features(train), train.labels)
-    probabilities = np.zeros((len(held_out), classes))
-    probabilities[:, model.classes_] = model.predict_proba(features(held_out))
+        model = HistGradientBoostingClassifier(min_samples_leaf=_leaf(known), random_state=0)
+    model.fit(known, labels)
+    probabilities = np.zeros((len(asked), classes))
+    probabilities[:, model.classes_] = model.predict_proba(asked)
     return probabilities
+
+
+def _value(name: str, known: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """A measured value from features, or its mean or median. **Shape** ``(n, 1)``."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if BASELINES[name] is None:
+        return np.full((len(asked), 1), np.median(values) if name == "median" else values.mean())
+    if name in SIMPLE:
+        model = make_pipeline(StandardScaler(), RidgeCV())
+    else:
+        model = HistGradientBoostingRegressor(min_samples_leaf=_leaf(known), random_state=0)
+    return np.asarray(model.fit(known, values).predict(asked))[:, None]
+
+
+def _leaf(known: np.ndarray) -> int:
+    return int(np.clip(len(known) // 20, 2, 20))  # few images would otherwise make one leaf

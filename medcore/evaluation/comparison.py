@@ -10,11 +10,12 @@ A reference is chosen on validation cases and given by name; without one it is t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.estimate import Estimate, gain_in_words
+from medcore.evaluation.estimate import LOWER_IS_BETTER, Estimate, gain_in_words
 from medcore.evaluation.intervals import interval, paired_difference
 from medcore.evaluation.scores import Scores
 
@@ -75,8 +76,14 @@ def judged(difference: Estimate) -> str:
 
 
 def strongest(methods: Mapping[str, Sequence[Estimate]]) -> str:
-    """The method with the highest first metric (the first of equals); empty where there are none."""
-    return max(methods, key=lambda name: -1.0 if (v := methods[name][0].value) is None else v, default="")
+    """The method that is best by its first metric (the first of equals); empty where there are none."""
+
+    def rank(name: str) -> float:
+        first = methods[name][0]
+        below = first.name.startswith(LOWER_IS_BETTER)
+        return -math.inf if first.value is None else -first.value if below else first.value
+
+    return max(methods, key=rank, default="")
 
 
 def compare_methods(

@@ -18,11 +18,12 @@ METRICS = {
     "mcc": "MCC", "iou": "IoU", "miou": "mIoU", "dice": "Dice", "mean_dice": "mean Dice", "nsd": "NSD", "hd95": "HD95",
     "hd95_um": "HD95 (µm)", "hd95_pixels": "HD95 (pixels)", "foreground_hd95_um": "foreground HD95 (µm)",
     "foreground_hd95_pixels": "foreground HD95 (pixels)", "mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR",
+    "rmse": "RMSE", "r2": "R²", "quadratic_kappa": "quadratic-weighted kappa", "within_one": "share within one grade",
     "ece": "ECE", "elbo": "ELBO", "kl": "KL", "fpr": "FPR", "tpr": "TPR", "ppv": "PPV", "npv": "NPV",
 }  # fmt: skip
 
 
-LOWER_IS_BETTER = ("hd95", "foreground_hd95", "brier", "calibration_error", "ece", "mse", "mae")
+LOWER_IS_BETTER = ("hd95", "foreground_hd95", "brier", "calibration_error", "ece", "mse", "mae", "rmse")
 
 
 def metric_name(name: str) -> str:

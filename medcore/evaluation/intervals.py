@@ -26,7 +26,7 @@ from medcore.evaluation.resampling import (
     leave_one_out_values,
     mean_statistic,
 )
-from medcore.evaluation.scores import Scores
+from medcore.evaluation.scores import Scores, Values
 from medcore.metrics.ranking import delong, delong_limits, delong_test
 
 Method = Literal["auto", "jackknife", "percentile"]
@@ -170,7 +170,7 @@ def _delong_difference(one: Measure, level: float) -> Limits | None:
 
 
 def interval(
-    scores: Scores,
+    scores: Scores | Values,
     metric: str = "auroc",
     *,
     decision: np.ndarray | None = None,
@@ -186,7 +186,8 @@ def interval(
     Args:
         scores: Cases of one side, usually ``scores.where("test")``.
         metric: ``auroc``, ``average_precision``, ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``mcc``, ``kappa``,
-            ``quadratic_kappa``; of one class ``sensitivity``, ``specificity``, ``ppv``, ``npv``, ``f1``; at a stated
+            ``quadratic_kappa``, ``within_one``; of values ``mae``, ``rmse``, ``r2``, ``bias`` and the limits of
+            agreement; of one class ``sensitivity``, ``specificity``, ``ppv``, ``npv``, ``f1``; at a stated
             prevalence ``ppv@0.05``, ``npv@0.05``.
         decision: Class index per case for metrics of decisions; default: the class with the highest score.
             **Shape** ``(N,)``.
@@ -203,8 +204,8 @@ def interval(
 
 
 def paired_difference(
-    first: Scores,
-    second: Scores,
+    first: Scores | Values,
+    second: Scores | Values,
     metric: str = "auroc",
     *,
     decisions: tuple[np.ndarray, np.ndarray] | None = None,
@@ -234,7 +235,7 @@ def paired_difference(
     return estimate(both, Construction(level, method, resamples, seed), first.unit, first.side)
 
 
-def group_gap(scores: Scores, inside: np.ndarray, metric: str, *, level: float = 0.95) -> Estimate:
+def group_gap(scores: Scores | Values, inside: np.ndarray, metric: str, *, level: float = 0.95) -> Estimate:
     """A metric in a group minus the same metric in all other cases, patients resampled together.
 
     A patient may have cases on both sides. A class that one side lacks leaves the gap without value.
@@ -246,7 +247,8 @@ def group_gap(scores: Scores, inside: np.ndarray, metric: str, *, level: float =
     sides = [np.asarray(inside, dtype=bool), ~np.asarray(inside, dtype=bool)]
     name, unit, split = f"{metric}_gap", scores.unit, scores.side
     for side in sides:
-        lacking = [kind for k, kind in enumerate(scores.classes) if not (scores.truth[side] == k).any()]
+        kinds = scores.classes if isinstance(scores, Scores) else ()
+        lacking = [kind for k, kind in enumerate(kinds) if not (scores.truth[side] == k).any()]
         if lacking or not side.any():
             why = f"one side has no case of {lacking[0]}" if side.any() else "there are no other cases"
             return not_estimable(name, why, n=len(scores), unit=unit, split=split, level=level)
@@ -255,7 +257,7 @@ def group_gap(scores: Scores, inside: np.ndarray, metric: str, *, level: float =
 
 
 def over_parts(
-    parts: Sequence[Scores], metric: str, combine: Callable[..., Any], *, name: str, level: float = 0.95,
+    parts: Sequence[Scores | Values], metric: str, combine: Callable[..., Any], *, name: str, level: float = 0.95,
     bounds: tuple[float, float] | None = (0.0, 1.0),
 ) -> Estimate:  # fmt: skip
     """A metric of several sets of cases made into one value, patients resampled together.

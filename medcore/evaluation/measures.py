@@ -12,9 +12,16 @@ from scipy.special import ndtri, stdtrit
 from medcore.errors import MedcoreError
 from medcore.evaluation.proportions import clustered_difference, clustered_limits, effective_cases, tables_of_patients
 from medcore.evaluation.resampling import confusion_statistic, group_index
-from medcore.evaluation.scores import Scores
+from medcore.evaluation.scores import Scores, Values
 from medcore.metrics import confusion
-from medcore.metrics.ranking import Statistic, auroc_statistic, auroc_within_folds, average_precision_statistic
+from medcore.metrics.measured import MEASURED, moments
+from medcore.metrics.ranking import (
+    Statistic,
+    auroc_statistic,
+    auroc_within_folds,
+    average_precision_statistic,
+    like,
+)
 
 RANKED = ("auroc", "average_precision")
 SHARED_TRAINING = "folds share training cases, which the interval does not count"
@@ -70,17 +77,22 @@ class Measure:
         return {name: np.bincount(self.group[part], minlength=self.patients) > 0 for name, part in self.parts.items()}
 
 
-def measure(scores: Scores, metric: str, decision: np.ndarray | None = None, positive: str | None = None) -> Measure:
+def measure(
+    scores: Scores | Values, metric: str, decision: np.ndarray | None = None, positive: str | None = None
+) -> Measure:
     """Prepare a metric for resampling.
 
     Args:
-        metric: ``auroc``, ``average_precision``, or any of ``confusion.metric_function``.
+        metric: ``auroc``, ``average_precision``, or any of ``confusion.metric_function``; of values any of
+            ``measured.MEASURED``.
         decision: Class index per case; by default the class with the highest score. **Shape** ``(N,)``.
         positive: The class that one-class metrics speak of; by default the second of two.
 
     Raises:
         MedcoreError: The metric or class does not exist, or a decision is missing.
     """
+    if isinstance(scores, Values):
+        return _measured(scores, metric)
     if metric in RANKED:
         return _ranked(scores, metric, positive)
     confusion.parse_metric(metric)
@@ -90,6 +102,19 @@ def measure(scores: Scores, metric: str, decision: np.ndarray | None = None, pos
             "validation cases and give decision=point.apply(scores)"
         )
     return _decided(scores, metric, scores.predicted if decision is None else decision, positive)
+
+
+def _measured(values: Values, metric: str) -> Measure:
+    if metric not in MEASURED:
+        raise MedcoreError(f"metric {metric!r} of a measured value is none of {', '.join(MEASURED)}")
+    group, patients = group_index(values.patient)
+    centre = values.truth.mean() if len(values) else 0.0  # errors stay; squares of large numbers lose no digits
+    each = moments(values.truth - centre, values.score - centre)
+    sums = np.stack([np.bincount(group, column, patients) for column in each.T], axis=1)
+    function, known = MEASURED[metric], {"any case": np.ones(len(values), dtype=bool)}
+    known |= {"a second value": values.truth != values.truth[:1]} if metric == "r2" else {}
+    return Measure(metric, lambda weights: function(weights @ like(sums, weights)), group, patients, None, known,
+                   len(values))  # fmt: skip
 
 
 def _ranked(scores: Scores, metric: str, positive: str | None) -> Measure:

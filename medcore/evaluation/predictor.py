@@ -33,6 +33,7 @@ from medcore.data.source import find_source, is_phantom
 from medcore.errors import MedcoreError
 from medcore.evaluation.features import Familiarity
 from medcore.evaluation.predict import FileBatch, ahead, auto_batch_size, place_model, stream_files
+from medcore.metrics.confusion import median_grade
 from medcore.models.backbone import fold_batch_norm
 from medcore.models.classifier import Classifier
 from medcore.training import checkpoint
@@ -54,6 +55,8 @@ class Predictions:
         seen: Whether the model was trained or chosen on an image or its patient. **Shape** ``(n,)`` bool.
         thresholds: Of each finding, from which probability on it is called present; None for one class an image, whose
             probabilities sum to 1. **Shape** ``(K,)``.
+        task: What is asked: ``classification``, ``findings``, ``ordinal``, or ``regression``, where ``probabilities``
+            hold the value in its unit.
     """
 
     images: list[str]
@@ -66,18 +69,19 @@ class Predictions:
     answered: Callable[[np.ndarray], np.ndarray] | None = None
     plausible: Callable[[np.ndarray], np.ndarray] | None = None
     thresholds: np.ndarray | None = None
-
-    @property
-    def several(self) -> bool:
-        """Whether each probability speaks of a finding by itself."""
-        return self.thresholds is not None
+    task: str = "classification"
 
     @property
     def labels(self) -> list[str]:
-        """The most likely class of each image; of several findings those at or above their thresholds, ``a|b``."""
+        """The likeliest class of each image; of findings those at or above their thresholds, ``a|b``; median grade."""
         if self.thresholds is not None:
             return ["|".join(itertools.compress(self.classes, row)) for row in self.probabilities >= self.thresholds]
-        return [self.classes[k] for k in self.probabilities.argmax(1)] if len(self.images) else []
+        if not len(self.images):
+            return []
+        if self.task == "regression":
+            return [f"{value:.6g}" for value in self.probabilities[:, 0]]
+        called = median_grade(self.probabilities) if self.task == "ordinal" else self.probabilities.argmax(1)
+        return [self.classes[k] for k in called]
 
     @property
     def abstains(self) -> np.ndarray | None:
@@ -251,8 +255,9 @@ class Predictor:
         seen = self.seen.contents(pixel_hashes(pixels))
         rules = abstention_rules(self.manifest)
         return Predictions(
-            names, values[:, :-1], self.classes, distance, problems, pixels, seen, *rules, thresholds=self.thresholds
-        )
+            names, values[:, :-1], self.classes, distance, problems, pixels, seen, *rules, self.thresholds,
+            str(self.manifest.get("task", "classification")),
+        )  # fmt: skip
 
     def _check_shape(self, shape: Sequence[int]) -> None:
         if tuple(shape) != self._shape:
@@ -304,15 +309,17 @@ def read_as_trained(manifest: dict[str, Any], source: str | PathLike[str], *, on
     height, width, channels = manifest["image_shape"]
     recipe = manifest["preprocessing"]
     from medcore.data.load import read_set  # with its readers and libraries, which new images do not need
+    from medcore.data.targets import asked_again
 
+    asked = asked_again(manifest, Path(source))
     if is_phantom(source):
         if height != width:
             raise MedcoreError(
                 f"{source}: phantoms are square, but the checkpoint was trained on {width}×{height} pixels"
             )
-        patches = read_set(source, size=height)
+        patches = read_set(source, size=height, **asked)
     elif str(source).endswith(".npz") and Path(source).is_file() and is_patchset(Path(source)):
-        patches = read_set(source, on_error=on_error)
+        patches = read_set(source, on_error=on_error, **asked)
     else:
         patches = read_set(
             source,
@@ -323,6 +330,7 @@ def read_as_trained(manifest: dict[str, Any], source: str | PathLike[str], *, on
             mpp=recipe.get("pixel_size_um") if find_slides(find_source(source)) else None,
             on_error=on_error,
             **decode_options(recipe).to_dict(),
+            **asked,
         )
     if patches.shape != (height, width, channels):
         raise MedcoreError(

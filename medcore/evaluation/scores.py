@@ -185,6 +185,65 @@ class Scores:
         return replace(self, truth=truth, score=score[:, columns].sum(1), classes=names, folds=None)
 
 
+@dataclass(frozen=True)
+class Values:
+    """What a model said of a measured value of N known cases; it goes where ``Scores`` go.
+
+    Attributes:
+        truth: What was measured. **Shape** ``(N,)`` float64, finite.
+        score: What the model says, in the same unit. **Shape** ``(N,)`` float64, finite.
+        patient, split, classes, ids, unit: As in ``Scores``; the one class is the name of what is measured.
+
+    Raises:
+        MedcoreError: Lengths or values do not fit together.
+    """
+
+    truth: np.ndarray
+    score: np.ndarray
+    patient: np.ndarray
+    split: np.ndarray
+    classes: tuple[str, ...]
+    ids: np.ndarray | None = None
+    unit: str = "image"
+
+    def __post_init__(self) -> None:
+        """Bring everything to one dtype and refuse what does not fit."""
+        count = len(np.atleast_1d(np.asarray(self.truth)))
+        for name, dtype in (("truth", np.float64), ("score", np.float64), ("patient", str), ("split", str)):
+            object.__setattr__(self, name, _column(name, getattr(self, name), dtype, count))
+        broken = np.flatnonzero(~(np.isfinite(self.truth) & np.isfinite(self.score)))
+        if len(broken):
+            raise MedcoreError(f"values: case {broken[0]} has the truth {self.truth[broken[0]]} and the answer "
+                               f"{self.score[broken[0]]}; leave cases without a value out")  # fmt: skip
+
+    @classmethod
+    def from_set(cls, ps: PatchSet, score: np.ndarray) -> Values:
+        """Join a model's answers, ``(N,)`` or ``(N, 1)``, with the values and patients of a set."""
+        like = Scores.from_set(
+            ps.with_columns(label=np.zeros(len(ps), dtype=np.int64)), np.ones((len(ps), len(ps.classes)))
+        )
+        stated = np.asarray(score, dtype=float).reshape(len(ps))
+        return cls(ps.values, stated, like.patient, like.split, like.classes, ids=like.ids, unit=like.unit)
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    @property
+    def error(self) -> np.ndarray:
+        """Answer minus truth. **Shape** ``(N,)``."""
+        return self.score - self.truth
+
+    @property
+    def side(self) -> str:
+        """As in ``Scores``."""
+        return "+".join(side or "unmarked" for side in np.unique(self.split)) or "none"
+
+    def select(self, rows: np.ndarray) -> Values:
+        """Some cases, by a boolean mask of length N or by position."""
+        parts = {name: getattr(self, name)[rows] for name in ("truth", "score", "patient", "split")}
+        return replace(self, **parts, ids=None if self.ids is None else self.ids[rows])
+
+
 def finding_scores(ps: PatchSet, score: np.ndarray) -> dict[str, Scores]:
     """One :class:`Scores` of two classes, ``absent`` and ``present``, for each finding of a set.
 
@@ -207,6 +266,11 @@ def finding_scores(ps: PatchSet, score: np.ndarray) -> dict[str, Scores]:
         stated = np.asarray(score, dtype=float)[known, k]
         found[name] = Scores.from_set(part, np.stack([1 - stated, stated], axis=1))
     return found
+
+
+def decided(scores: Scores, decision: np.ndarray) -> Scores:
+    """Scores that say the decision and nothing else, for metrics of decisions. **Shape** decision ``(N,)`` int64."""
+    return replace(scores, score=np.eye(len(scores.classes))[decision], folds=None)
 
 
 def _column(name: str, values: np.ndarray, dtype: type, count: int) -> np.ndarray:

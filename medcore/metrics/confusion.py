@@ -145,6 +145,22 @@ def quadratic_kappa(confusion: Array) -> Array:
     return 1 - (weights * confusion).sum(-1).sum(-1) / (weights * expected).sum(-1).sum(-1)
 
 
+def within_one(confusion: Array) -> Array:
+    """Share of the answers that are right or one class off, for ordered classes."""
+    places = np.arange(confusion.shape[-1])
+    near = _like((abs(places[:, None] - places[None, :]) <= 1) * 1.0, confusion)
+    return (near * confusion).sum(-1).sum(-1) / confusion.sum(-1).sum(-1)
+
+
+def median_grade(probabilities: Array) -> Array:
+    """The first of some ordered classes at or below which more than half of the probability lies.
+
+    It has the smallest expected distance in classes. **Shape** ``(N, K)`` to ``(N,)`` int64.
+    """
+    above = 1 - probabilities.cumsum(1)[:, :-1]
+    return (above > 0.5).sum(1)
+
+
 def sensitivity(confusion: Array, positive: int = 1) -> Array:
     """Share of the positive cases that were called positive (recall)."""
     return confusion[..., positive, positive] / confusion[..., positive, :].sum(-1)
@@ -195,6 +211,7 @@ OVERALL: dict[str, Metric] = {
     "mcc": matthews,
     "kappa": kappa,
     "quadratic_kappa": quadratic_kappa,
+    "within_one": within_one,
 }
 OF_ONE_CLASS: dict[str, Callable[[Array, int], Array]] = {
     "sensitivity": sensitivity,

@@ -41,8 +41,11 @@ class Classifier(OnBackbone):
         levels: the head sees mean and spread of every level's maps side by side, not the last level's mean alone.
         stain: staining that each image is repainted in (``data.stain.Staining.as_list``); None leaves it.
         several: an image may show several of the classes, or none: each logit speaks for itself.
+        turns: features are means over the four quarter turns of an image: of what has no up or down.
+        ordered: the classes are grades, lowest first: logit k asks whether an image is above grade k, given at least k.
+        scale: mean and spread of a measured value, which the one output is in units of; there is one class.
 
-    **Shape**: (B, in_channels, H, W) in [0, 1] -> logits (B, K).
+    **Shape**: (B, in_channels, H, W) in [0, 1] -> logits (B, K), of ordered classes (B, K - 1).
     """
 
     def __init__(
@@ -60,9 +63,12 @@ class Classifier(OnBackbone):
         levels: bool = False,
         stain: Sequence[float] | None = None,
         several: bool = False,
+        turns: bool = False,
+        ordered: bool = False,
+        scale: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        _check_arguments(name, classes, in_channels, dropout)
+        _check_arguments(name, classes, in_channels, dropout, scale)
         stem_channels = in_channels if stem_channels is None else stem_channels
         foreign = name.startswith(PREFIX)
         usual = statistics_of(name) if foreign else (IMAGENET_MEAN, IMAGENET_STD)
@@ -84,9 +90,14 @@ class Classifier(OnBackbone):
                 "levels": levels,
                 "stain": None if stain is None else list(stain),
                 "several": several,
+                "turns": turns,
+                "ordered": ordered,
+                "scale": None if scale is None else list(scale),
             },
         }
-        self.side, self.levels, self.several = side, levels, several
+        self.side, self.levels, self.several, self.ordered = side, levels, several, ordered
+        self.scale = None if scale is None else (float(scale[0]), float(scale[1]))
+        self.turns = turns
         self.repaint = nn.Identity() if stain is None else StainNormalise(stain)
         self.normalise = Normalise(mean, std, in_channels)
         self.backbone = (TimmBackbone if foreign else Backbone)(name, stem_channels, side or image_size)
@@ -94,7 +105,7 @@ class Classifier(OnBackbone):
         # ConvNeXt normalises after pooling; the others have done so inside the trunk
         self.norm = nn.LayerNorm(width, eps=1e-6) if name == "convnext_tiny" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * sum(self.backbone.widths) if levels else width, classes)
+        self.head = nn.Linear(2 * sum(self.backbone.widths) if levels else width, classes - ordered)
         self.freeze_batch_norm(frozen_batch_norm)
 
     def arranged(self, images: Tensor) -> Tensor:
@@ -122,6 +133,13 @@ class Classifier(OnBackbone):
 
     def features(self, images: Tensor) -> Tensor:
         """What the head sees, e.g. for a linear probe. **Shape**: (B, C, H, W) in [0, 1] -> (B, D)."""
+        if self.turns:
+            across = images.transpose(2, 3)
+            quarters = (images, across.flip(2), images.flip((2, 3)), across.flip(3))
+            return torch.stack([self._features(turned) for turned in quarters]).mean(0)
+        return self._features(images)
+
+    def _features(self, images: Tensor) -> Tensor:
         return self.level_statistics(images) if self.levels else self.pool(self.feature_maps(images))
 
     def classify_maps(self, maps: Tensor) -> Tensor:
@@ -139,13 +157,23 @@ class Classifier(OnBackbone):
         return self.head(self.dropout(self.features(images)))
 
     def squash(self, logits: Tensor) -> Tensor:
-        """Logits to probabilities: over all classes, or with ``several`` of each by itself. **Shape** ``(B, K)``."""
+        """Logits to answers ``(B, K)``: probabilities of all classes, with ``several`` each by itself; or the value."""
+        if self.scale is not None:
+            return logits * self.scale[1] + self.scale[0]
+        if self.ordered:
+            return grade_probabilities(logits)
         return logits.sigmoid() if self.several else logits.softmax(1)
 
     def replace_head(self, classes: int) -> None:
         """A new, random linear layer for another list of classes."""
         self.spec["args"]["classes"] = classes
-        self.head = nn.Linear(self.head.in_features, classes).to(self.head.weight)
+        self.head = nn.Linear(self.head.in_features, classes - self.ordered).to(self.head.weight)
+
+
+def grade_probabilities(logits: Tensor) -> Tensor:
+    """Conditional logits "above grade k, given at least k" to probabilities. **Shape** ``(B, K - 1)`` to ``(B, K)``."""
+    above = logits.float().sigmoid().cumprod(1)
+    return torch.cat([1 - above[:, :1], above[:, :-1] - above[:, 1:], above[:, -1:]], dim=1)
 
 
 def mean_and_spread(maps: Tensor) -> Tensor:
@@ -168,6 +196,9 @@ def build_classifier(
     levels: bool = False,
     stain: Sequence[float] | None = None,
     several: bool = False,
+    turns: bool = False,
+    ordered: bool = False,
+    scale: Sequence[float] | None = None,
 ) -> Classifier:
     """Makes a classifier, with random or pretrained weights.
 
@@ -186,6 +217,9 @@ def build_classifier(
         levels: the head sees mean and spread of every level's maps: colours and textures beside things.
         stain: staining that each image is repainted in; see ``data.stain.typical_staining``.
         several: an image may show several of the classes, or none.
+        turns: features are means over the four quarter turns of an image, at four times the cost.
+        ordered: the classes are grades, lowest first.
+        scale: mean and spread of a measured value, the one class.
 
     Returns:
         The model; ``model.weights_report`` tells what was loaded (None for random weights).
@@ -198,7 +232,7 @@ def build_classifier(
     stem_channels = 3 if grey_on_rgb else in_channels
     model = Classifier(
         name, classes, in_channels, dropout, image_size, mean, std, stem_channels, side=side, levels=levels,
-        stain=stain, several=several,
+        stain=stain, several=several, turns=turns, ordered=ordered, scale=scale,
     )  # fmt: skip
     if weights is not None:
         model.weights_report = load_weights(model, weights)
@@ -209,10 +243,12 @@ def _per_channel(rgb: Sequence[float], channels: int) -> tuple[float, ...]:
     return tuple(rgb) if channels == 3 else (sum(rgb) / 3,) * channels
 
 
-def _check_arguments(name: str, classes: int, in_channels: int, dropout: float) -> None:
+def _check_arguments(name: str, classes: int, in_channels: int, dropout: float, scale: Sequence[float] | None) -> None:
     if name not in CLASSIFIER_NAMES and not name.startswith(PREFIX):
         raise MedcoreError(f"model={name!r}: unknown; choose one of {', '.join(CLASSIFIER_NAMES)}, or {PREFIX}NAME")
-    if classes < 2:
+    if scale is not None and not (classes == 1 and len(scale) == 2 and scale[1] > 0):
+        raise MedcoreError(f"scale={scale}: mean and spread (above 0) of one measured value, not of {classes} classes")
+    if classes < 2 and scale is None:
         raise MedcoreError(f"classes={classes}: a classifier needs at least 2; check the label column")
     if in_channels < 1:
         raise MedcoreError(f"in_channels={in_channels}: must be at least 1")

@@ -35,6 +35,7 @@ FAMILIES = {
         "tiling_artefacts",
     ),
     "slides": ("slide_maps",),
+    "targets": ("stated_and_true", "truth_and_answer"),
 }  # fmt: skip
 _HOMES = {name: family for family, names in FAMILIES.items() for name in names}
 

@@ -21,18 +21,19 @@ SIDES = (*SPLITS, "unassigned")
 
 @style.styled
 def class_counts(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
-    """Images per class, split into train, val and test, with totals and shares written out.
+    """Images per class or finding, split into train, val and test, with totals and shares written out.
 
     Args:
-        ps: the set; unlabelled images are a bar of their own.
+        ps: the set; unlabelled images, or those without any finding, are a bar of their own.
     """
-    names = [*ps.classes, *(["unlabelled"] if (ps.labels < 0).any() else [])]
-    labels = np.where(ps.labels < 0, len(ps.classes), ps.labels)
+    shown, none = ps.shown, "no finding present" if ps.card.task == "findings" else "unlabelled"
+    bare = ~shown.any(axis=1, keepdims=True)
+    names, shown = [*ps.classes, *([none] if bare.any() else [])], np.concatenate([shown, bare], axis=1)
     sides = np.where(ps.splits == "", "unassigned", ps.splits)
     ax = style.new_axes(ax, height=0.75 + 0.3 * len(names))
     start = np.zeros(len(names))
     for side in SIDES:
-        counts = np.bincount(labels[sides == side], minlength=len(names))
+        counts = shown[sides == side].sum(axis=0)[: len(names)]
         if counts.any():
             ax.barh(names, counts, left=start, height=0.72, color=style.SPLIT_COLOURS[side], label=side)
             start += counts

@@ -94,7 +94,7 @@ def class_examples(ps: PatchSet, *, per_class: int = 8, seed: int = 0, ax: Axes 
     colours = style.class_colours(ps.classes)
     chosen, names = [], []
     for number, name in enumerate(ps.classes):
-        rows = np.flatnonzero(ps.labels == number)
+        rows = np.flatnonzero(ps.shown[:, number])
         if len(rows):
             chosen.append(varied_rows(rows, ps.patients[rows], per_class, rng))
             names.append((name, len(rows)))

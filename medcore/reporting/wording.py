@@ -80,7 +80,7 @@ def _uncertain(metrics: list[Estimate]) -> list[str]:
 
 def shortcut_warning(headline: Estimate, name: str, baseline: Estimate, classes: int) -> str:
     """A sentence where a baseline alone goes more than half of the way from chance to the method; else empty."""
-    chance = {"balanced_accuracy": 1 / max(1, classes), "auroc": 0.5}.get(headline.name)
+    chance = {"balanced_accuracy": 1 / max(1, classes), "auroc": 0.5, "macro_auroc": 0.5}.get(headline.name)
     if chance is None or headline.value is None or baseline.value is None:
         return ""
     if baseline.value - chance <= 0.5 * (headline.value - chance):

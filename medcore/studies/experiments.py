@@ -29,10 +29,10 @@ from medcore.data.splits import Fold, group_names, unit_of
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.baselines import run_baselines
 from medcore.evaluation.comparison import Comparison, compare_methods
-from medcore.evaluation.estimate import Estimate, not_estimable
+from medcore.evaluation.estimate import LOWER_IS_BETTER, Estimate, not_estimable
 from medcore.evaluation.intervals import FEW_PATIENTS, group_gap, interval
 from medcore.evaluation.predict import predict
-from medcore.evaluation.scores import Scores
+from medcore.evaluation.scores import Scores, Values, decided
 from medcore.training.checkpoint import load_checkpoint
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
@@ -229,18 +229,24 @@ def compare_variants(
 
 
 def subgroup_table(
-    scores: Scores, patches: PatchSet, columns: Sequence[str], *, metric: str = "balanced_accuracy"
+    scores: Scores | Values,
+    patches: PatchSet,
+    columns: Sequence[str],
+    *,
+    metric: str = "balanced_accuracy",
+    decision: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """A metric for each value of some columns of the table, with n and interval, and how far it is from the others.
 
     Args:
         scores: What the model said about the images of ``patches``, in their order.
         patches: The set, for its columns. Numbers with many values (an age) are cut into thirds.
+        decision: Class of each case at a threshold that was chosen, for the sensitivity. **Shape** ``(N,)``.
 
     Returns:
         Columns ``column, group, n``, the set's unit in the plural, ``estimate``, ``gap`` (the group minus all others,
         patients resampled together), with two classes ``sensitivity gap`` (the equal-opportunity difference) and
-        ``note``, which also marks the lowest group of each column. Groups of fewer than five patients are named only.
+        ``note``, which also marks the worst group of each column. Groups of fewer than five patients are named only.
 
     Raises:
         MedcoreError: A column does not exist, or lengths differ.
@@ -255,23 +261,29 @@ def subgroup_table(
             inside = values == group
             count = len(set(units[inside]))
             row = {"column": column, "group": group or "(unknown)", "n": int(inside.sum()), f"{unit}s": count}
-            part.append(row | _of_group(scores, inside, metric, f"{count} {unit}(s): too few to judge", count))
+            few = f"{count} {unit}(s): too few to judge"
+            part.append(row | _of_group(scores, inside, metric, few, count, decision))
         known = [row["estimate"].value for row in part if row["estimate"].value is not None]
+        worst, word = (max, "highest") if metric in LOWER_IS_BETTER else (min, "lowest")
         for row in part:
-            if len(known) > 1 and row["estimate"].value == min(known):
-                row["note"] = "; ".join(text for text in ("lowest of its column", row["note"]) if text)
+            if len(known) > 1 and row["estimate"].value == worst(known):
+                row["note"] = "; ".join(text for text in (f"{word} of its column", row["note"]) if text)
         rows += part
     return pd.DataFrame(rows)
 
 
-def _of_group(scores: Scores, inside: np.ndarray, metric: str, few: str, count: int) -> dict[str, Any]:
+def _of_group(
+    scores: Scores | Values, inside: np.ndarray, metric: str, few: str, count: int, decision: np.ndarray | None
+) -> dict[str, Any]:
     """What stands in a row of :func:`subgroup_table` on one group."""
     gaps = {"gap": metric} | ({"sensitivity gap": "sensitivity"} if len(scores.classes) == 2 else {})
     if count < FEW_PATIENTS:
         unknown = not_estimable(metric, few, n=int(inside.sum()), unit=scores.unit, split=scores.side)
         return {"estimate": unknown, **dict.fromkeys(gaps, unknown), "note": few}
     found = interval(scores.select(inside), metric)
-    return {"estimate": found, **{name: group_gap(scores, inside, of) for name, of in gaps.items()}, "note": found.note}
+    called = decided(scores, decision) if isinstance(scores, Scores) and decision is not None else scores
+    each = {name: group_gap(called if of == "sensitivity" else scores, inside, of) for name, of in gaps.items()}
+    return {"estimate": found, **each, "note": found.note}
 
 
 def _groups_of(values: np.ndarray) -> np.ndarray:

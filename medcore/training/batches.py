@@ -109,7 +109,7 @@ class Batch:
     Attributes:
         images: In [0, 1], on the device. **Shape** ``(B, C, H, W)`` float32.
         labels: Class indexes, on the device, -1 = unlabelled. **Shape** ``(B,)`` int64; of several findings an image
-            ``(B, K)``, as in ``PatchSet.findings``.
+            ``(B, K)``, as in ``PatchSet.findings``; of a measured value ``(B,)`` float32.
         masks: Class of each pixel, 255 = ignore, on the device. **Shape** ``(B, H, W)`` int64; or None.
         ids: Rows of the set's store, on the host. **Shape** ``(B,)`` int64.
         weight: Factor of the loss whose gradients, averaged over processes and summed over the pieces of a step,
@@ -217,8 +217,9 @@ class Batches:
         self.rank, self.world = rank, world
         self.ids = torch.from_numpy(patches.index.copy())
         self._sizes = own_sizes(patches)
-        labels = patches.findings if patches.card.task == "findings" else patches.labels
-        self.labels = torch.from_numpy(labels.astype(np.int64)).to(device)
+        wanted = patches.targets
+        kind = np.float32 if wanted.dtype.kind == "f" else np.int64
+        self.labels = torch.from_numpy(wanted.astype(kind)).to(device)
         needed = len(patches) * (math.prod(patches.shape) + (math.prod(patches.shape[:2]) if patches.has_masks else 0))
         fits = needed <= memory_share * free_memory(device)
         self.in_memory = loader == "memory" or (loader == "auto" and fits)

@@ -86,6 +86,21 @@ def findings_cross_entropy(logits: Tensor, findings: Tensor) -> Tensor:
     return (cost * known).mean(1)
 
 
+def corn(logits: Tensor, grades: Tensor) -> Tensor:
+    """Conditional ordinal loss per image, over the K - 1 questions "above grade k, given at least k?".
+
+    An image answers the questions up to its own grade; the sum over them is divided by K - 1, so that every image
+    weighs the same in every batch (the paper divides by the number of answers in the batch).
+
+    **Shapes** logits ``(B, K - 1)``, grades ``(B,)`` int64 -> ``(B,)``.
+
+    **Reference** Shi, Cao, Raschka 2023, doi:10.1007/s10044-023-01181-9.
+    """
+    places = torch.arange(logits.shape[1], device=grades.device)
+    asked, above = (grades[:, None] >= places).float(), (grades[:, None] > places).float()
+    return (F.binary_cross_entropy_with_logits(logits.float(), above, reduction="none") * asked).mean(1)
+
+
 def pixel_cross_entropy(
     logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None = None, gamma: float = 0.0
 ) -> Tensor:

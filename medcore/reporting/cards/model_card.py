@@ -17,11 +17,14 @@ from medcore.training import checkpoint
 
 USES = {
     "classification": "answers which class an image shows, with a probability for each class",
+    "findings": "says of each finding how probable it is that an image shows it, and whether that reaches a threshold",
+    "ordinal": "answers which of some ordered grades an image shows, with a probability for each",
+    "regression": "states a measured value for an image",
     "anomaly": "says how unlike normal images an image is, and whether that reaches a threshold",
     "segmentation": "gives every pixel of an image a class",
     "diagnosis": "says from the windows of a patient whether the patient is infected, and how densely",
 }
-FIXED = ("temperature", "threshold", "familiarity", "segmentation", "rejection", "conformal", "detection")
+FIXED = ("temperature", "threshold", "thresholds", "familiarity", "segmentation", "rejection", "conformal", "detection")
 
 
 def card_markdown(results: Results, manifest: dict[str, Any], task: str) -> str:
@@ -144,6 +147,10 @@ def _rules(results: Results, manifest: dict[str, Any], task: str) -> list[str]:
         )
     if "temperature" in extra:
         lines.append(f"- **Temperature**: {extra['temperature']:.3f}, chosen on validation images.")
+    for name, limit in (extra.get("thresholds") or {}).items():
+        lines.append(
+            f"- **Present** ({_plain(name)}): from a probability of {limit:.3f} on, chosen on validation images."
+        )
     for name, rule in extra.get("rejection", {}).items():
         lines.append(f"- **No answer** ({name}): below a probability of {rule['threshold']:.3f}.")
     if "conformal" in extra:

@@ -4,7 +4,8 @@
     export(medcore.load(folder), "model.pt2")
 
 - Input ``images``: uint8 ``(B, H, W, C)``, any B, at the size of training; a segmenter's window has its tile's size.
-- Inside: division by 255, normalisation, resizing where the network does it, temperature, softmax.
+- Inside: division by 255, normalisation, resizing where the network does it, temperature, softmax (of
+  findings the sigmoid, of grades and values what they need).
 - Output: ``probabilities`` ``(B, K)``; of a segmenter ``(B, K, H, W)`` of one window; of a detector ``score`` ``(B,)``.
 - Not inside: reading files, tiling and turns, thresholds, abstention, familiarity, what was seen. They stand in the
   folder's manifest and card.
@@ -23,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from medcore.errors import MedcoreError
+from medcore.models.classifier import Classifier
 from medcore.studies.anomaly.candidates import DISTANCE
 from medcore.studies.anomaly.scores import scores_of_output
-from medcore.studies.validation.frozen import Frozen, FrozenClassifier, FrozenDetector, FrozenSegmenter
+from medcore.studies.validation.frozen import Frozen, FrozenClassifier, FrozenDetector, FrozenSegmenter, FrozenTargets
 
 OPSET = 20
 CLOSE = 1e-4  # largest difference to PyTorch that is let through
@@ -52,7 +54,8 @@ class Served(nn.Module):
         if self.kind:
             return scores_of_output(output, pixels, self.kind)
         logits = output[0] if isinstance(output, (list, tuple)) else output
-        return (logits.float() / self.temperature).softmax(1)
+        stated = logits.float() / self.temperature
+        return self.network.squash(stated) if isinstance(self.network, Classifier) else stated.softmax(1)
 
 
 def served(model: Frozen) -> tuple[Served, tuple[int, int, int], str]:
@@ -61,9 +64,10 @@ def served(model: Frozen) -> tuple[Served, tuple[int, int, int], str]:
     Raises:
         MedcoreError: The folder is no single network.
     """
-    if isinstance(model, FrozenClassifier):
+    if isinstance(model, (FrozenClassifier, FrozenTargets)):
         height, width, channels = model.manifest["image_shape"]
-        return Served(model.model, model.temperature), (height, width, channels), "probabilities"
+        answer = "values" if model.task == "regression" else "probabilities"
+        return Served(model.model, model.temperature), (height, width, channels), answer
     if isinstance(model, FrozenSegmenter):
         side = model.segmenter.window.tile
         channels = model.segmenter.model.spec["args"]["in_channels"]

@@ -19,7 +19,7 @@ from medcore.evaluation.calibration import calibration_estimates
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.predictor import Predictor, find_images, read_as_trained
-from medcore.evaluation.scores import Scores, finding_scores
+from medcore.evaluation.scores import Scores
 from medcore.evaluation.segmenter import load_segmenter
 from medcore.evaluation.sliding import at_scale, predict_image
 from medcore.studies.anomaly.detection import detector_estimates
@@ -28,9 +28,9 @@ from medcore.studies.diagnosis.cohort import PATIENT_CLASSES
 from medcore.studies.diagnosis.model import DiagnosisModel
 from medcore.studies.diagnosis.nested import Diagnoses
 from medcore.studies.diagnosis.results import patient_estimates
-from medcore.studies.findings import findings_estimates
 from medcore.studies.segmentation.cases import IN_ONE, predict_cases, score_predictions
 from medcore.studies.segmentation.scoring import case_estimates, foreground_rows
+from medcore.studies.targets.questions import QUESTIONS
 from medcore.training import checkpoint
 from medcore.training.manifest import decode_options
 from medcore.training.seen import Seen
@@ -161,29 +161,47 @@ class FrozenClassifier(Predictor, Frozen):
         return Judgement(estimates, known, scores, scores.predicted, scores, table)
 
 
-class FrozenFindings(Predictor, Frozen):
-    """A classifier of several findings an image."""
-
-    task = "findings"
+class FrozenTargets(Predictor, Frozen):
+    """A network for several findings, a grade or a measured value an image."""
 
     def __init__(self, folder: Path, device: str | None = None) -> None:
         super().__init__(checkpoint.load_checkpoint(folder), device)
 
     def labelled(self, patches: PatchSet) -> PatchSet:
-        """See ``Frozen``; an image counts where at least one finding is stated present or absent."""
+        """See ``Frozen``; an image counts where its answer is known, of several findings at least one."""
+        if patches.card.task != self.task:
+            raise MedcoreError(f"set {patches.card.name!r} is made for {patches.card.task}, the model for {self.task}")
         same_classes(patches, self.classes)
-        return patches.select(np.asarray((patches.findings >= 0).any(axis=1)))
+        return QUESTIONS[self.task].labelled(patches)
 
     def evaluate(self, patches: PatchSet) -> Judgement:
-        """See ``Frozen``; of each finding AUROC, average precision and the decisions at its threshold."""
-        known = self._checked(patches)
+        """See ``Frozen``; the metrics of the task, of findings with the decisions at their thresholds."""
+        known, question = self._checked(patches), QUESTIONS[self.task]
         said = self.probabilities(known)
-        parts = finding_scores(known, said)
-        limits = self.thresholds
-        assert limits is not None  # the objective of findings makes networks of findings only
-        estimates = findings_estimates(parts, dict(zip(self.classes, limits.tolist(), strict=True)))
-        columns = {f"p {name}": said[:, k] for k, name in enumerate(self.classes)}
+        limits = {} if self.thresholds is None else dict(zip(self.classes, self.thresholds.tolist(), strict=True))
+        cases = question.cases(known, said)
+        estimates = [*question.estimates(cases, limits), *question.calibration(cases)]
+        columns = {f"p {name}" if question.stated else f"stated {name}": said[:, k] for k, name in
+                   enumerate(self.classes)}  # fmt: skip
         return Judgement(estimates, known, table=known.table.assign(**columns))
+
+
+class FrozenFindings(FrozenTargets):
+    """A classifier of several findings an image."""
+
+    task = "findings"
+
+
+class FrozenGrades(FrozenTargets):
+    """A classifier of ordered grades."""
+
+    task = "ordinal"
+
+
+class FrozenValues(FrozenTargets):
+    """A network that states a measured value."""
+
+    task = "regression"
 
 
 class FrozenDetector(Detector, Frozen):
@@ -330,5 +348,14 @@ class FrozenDiagnosis(Frozen):
 
 
 KINDS: dict[str, Any] = {
-    kind.task: kind for kind in (FrozenClassifier, FrozenFindings, FrozenDetector, FrozenSegmenter, FrozenDiagnosis)
+    kind.task: kind
+    for kind in (
+        FrozenClassifier,
+        FrozenFindings,
+        FrozenGrades,
+        FrozenValues,
+        FrozenDetector,
+        FrozenSegmenter,
+        FrozenDiagnosis,
+    )
 }

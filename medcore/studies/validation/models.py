@@ -40,13 +40,13 @@ def load(path: str | PathLike[str], which: str | int = "best", *, device: str | 
 
 
 def task_of(folder: Path) -> str:
-    """``classification``, ``findings``, ``segmentation``, ``anomaly`` or ``diagnosis``; nothing else is judged.
+    """``classification``, ``findings``, ``ordinal``, ``regression``, ``segmentation``, ``anomaly`` or ``diagnosis``.
 
     Raises:
         MedcoreError: The manifest is missing or damaged.
     """
     manifest = read_sealed(folder)
-    if manifest.get("task") in ("diagnosis", "findings"):
+    if manifest.get("task") in ("diagnosis", "findings", "ordinal", "regression"):
         return str(manifest["task"])
     family = str((manifest.get("architecture") or {}).get("family"))
     return "segmentation" if "unet" in family else "classification" if family == "classifier" else "anomaly"

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.estimate import Estimate, not_estimable
 from medcore.evaluation.intervals import interval, over_parts
 from medcore.evaluation.scores import Scores
 from medcore.evaluation.thresholds import choose_threshold
@@ -55,19 +55,26 @@ def findings_estimates(parts: Mapping[str, Scores], thresholds: Mapping[str, flo
         and no part in the mean, which its note says.
     """
     known, found = estimable(parts), []
-    left = [name for name in parts if name not in known]
     for metric in RANKED if known else ():
-        mean = over_parts([*known.values()], metric, lambda *each: sum(each) / len(each), name=f"macro_{metric}")
-        note = f"mean over {len(known)} of {len(parts)} findings" + (f"; not {', '.join(left)}" if left else "")
-        pooled = interval(_pooled(known), metric)
-        mean = replace(mean, note="; ".join(filter(None, [note, mean.note])))
-        found += [mean, replace(pooled, name=f"micro_{metric}")]
+        found += [macro(parts, metric), replace(interval(_pooled(known), metric), name=f"micro_{metric}")]
     for name, scores in parts.items():
         decision = (scores.positive_score >= thresholds[name]).astype(np.int64)
         each = [interval(scores, metric) for metric in RANKED]
         each += [interval(scores, metric, decision=decision) for metric in ("sensitivity", "specificity")]
         found += [replace(one, name=f"{one.name} {name}") for one in each]
     return found
+
+
+def macro(parts: Mapping[str, Scores], metric: str) -> Estimate:
+    """The mean of a metric over the findings that have both sides; patients are resampled together."""
+    known, first = estimable(parts), next(iter(parts.values()))
+    if not known:
+        why = "no finding is known to be both present and absent"
+        return not_estimable(f"macro_{metric}", why, n=len(first), unit=first.unit, split=first.side)
+    mean = over_parts([*known.values()], metric, lambda *each: sum(each) / len(each), name=f"macro_{metric}")
+    left = [name for name in parts if name not in known]
+    note = f"mean over {len(known)} of {len(parts)} findings" + (f"; not {', '.join(left)}" if left else "")
+    return replace(mean, note="; ".join(filter(None, [note, mean.note])))
 
 
 def _pooled(parts: Mapping[str, Scores]) -> Scores:
