@@ -15,9 +15,10 @@ from nbformat.v4 import new_markdown_cell, new_notebook, new_output
 from report_samples import ALT, code, display, estimate, png, sample_notebook, sample_results, stream
 
 from medcore.errors import MedcoreError
+from medcore.evaluation.estimate import Estimate
 from medcore.reporting.body import RESULTS, block_math, inline_math, markdown_fragment, settled, write_body
 from medcore.reporting.figures import figure_fragment
-from medcore.reporting.front import front
+from medcore.reporting.front import cards, front
 from medcore.reporting.report import ReportExporter, find_results, report_page
 from medcore.reporting.sanitise import Narrative, clean, column_classes, page_fragment
 from medcore.reporting.status import Verdict, verdict_of
@@ -404,3 +405,30 @@ def test_the_audit_has_the_colour_of_its_verdict(audit: dict, tone: str) -> None
     assert (
         f'<span class="badge {tone}">' in report_page(sample_notebook(), sample_results(audit=audit)) or tone == "dull"
     )
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "tone", "word"),
+    [
+        ((0.98, 0.7, 1.3), (0.1, -0.3, 0.5), "good", ""),
+        ((0.60, 0.4, 0.8), (0.1, -0.3, 0.5), "warn", "calibration slope off"),
+        ((0.98, 0.7, 1.3), (0.9, 0.2, 1.6), "warn", "calibration intercept off"),
+        ((0.98, -0.2, 2.2), (0.1, -0.3, 0.5), "warn", "too few cases"),
+        ((0.98, None, None), (0.1, -0.3, 0.5), "warn", "too few cases"),
+        ((0.98, 0.7, 1.3), None, "warn", "intercept not assessed"),
+        (None, None, "warn", "not assessed"),
+    ],
+)
+def test_the_card_of_calibration_is_judged_by_slope_and_intercept(
+    slope: tuple | None, intercept: tuple | None, tone: str, word: str
+) -> None:
+    """Logistic recalibration (Van Calster 2019): 1 and 0 are what a calibrated model has."""
+    given = {"calibration_slope": slope, "calibration_intercept": intercept, "brier": (0.09, 0.05, 0.16)}
+    rows = [
+        Estimate(name, *numbers, n=60, unit="patient", split="test", note="no interval" if None in numbers else "")
+        for name, numbers in given.items()
+        if numbers
+    ]
+    results = sample_results().model_copy(update={"metrics": rows})
+    (card,) = [card for card in cards(results) if card["title"] == "Calibration"]
+    assert card["tone"] == tone and word in card["text"]

@@ -31,6 +31,7 @@ from medcore.reporting.wording import (
 
 Facts = list[tuple[str, str]]
 CALIBRATION = ("ece", "brier", "calibration")  # how names of metrics of calibration begin
+IDEAL = {"calibration_slope": 1.0, "calibration_intercept": 0.0}
 LIMITED = re.compile(r"Only [\d,]+ of ([\d,]+) images are used \(parameter limit\)")  # as `limit_images` says it
 PARTS = {
     "train": "training: learn",
@@ -159,18 +160,36 @@ def cards(results: Results) -> list[dict[str, str]]:
     of_whom = f" of {cases_of(groups, data.unit)}" if groups and data.unit != "image" else ""
     known = data.patients_known and (groups >= FEW_GROUPS or not held)
     limits = limits_of(results)
-    calibrated = [row for row in results.metrics if row.name.split("_")[0] in CALIBRATION and row.value is not None]
-    calibration = ", ".join(f"{metric_name(row.name)} {row}" for row in calibrated[:2])
-    calibration = calibration or results.answers.get("calibration", "")
+    calibration, calibrated = calibration_of(results)
     return [
         _card("Data", f"{count} of {cases_of(data.patients, data.unit)}" if data.unit != "image" else count, "data",
               "warn" if data.synthetic else "good", "synthetic" if data.synthetic else ""),
         _card("Split", judged + of_whom, "split", "good" if known else "warn",
               "" if data.patients_known else "patients not known"),
         _card("Audit", results.audit.verdict or "not run", "audit", audit_facts(results.audit)["tone"]),
-        _card("Calibration", calibration or "not assessed", "metrics", "good" if calibration else "warn"),
+        _card("Calibration", calibration, "metrics", "good" if calibrated else "warn"),
         _card("Limitations", f"{len(limits)} stated", "s-limitations", "warn" if limits else "good"),
     ]  # fmt: skip
+
+
+def calibration_of(results: Results) -> tuple[str, bool]:
+    """What is said of calibration, and whether it passes: slope compatible with 1, not 0; intercept with 0."""
+    rows = {row.name: row for row in reversed(results.metrics) if row.value is not None}
+    asked = [(rows[name], ideal) for name, ideal in IDEAL.items() if name in rows]
+    words = [row for row, _ in asked] or [row for name, row in rows.items() if name.split("_")[0] in CALIBRATION][:2]
+    text = ", ".join(f"{metric_name(row.name)} {row}" for row in words) or results.answers.get("calibration", "")
+    if not asked:
+        return (f"{text}; slope and intercept not assessed" if text else "not assessed"), False
+    off = [metric_name(row.name) for row, ideal in asked if row.low is not None and not _holds(row, ideal)]
+    vague = [row for row, ideal in asked if row.low is None or (ideal and _holds(row, 0.0))]
+    missing = [metric_name(name) for name in IDEAL if name not in rows]
+    doubt = f"; {' and '.join(off)} off" if off else "; too few cases to tell" if vague else ""
+    doubt = doubt or (f"; {missing[0]} not assessed" if missing else "")
+    return text + doubt, not doubt
+
+
+def _holds(row: Estimate, number: float) -> bool:
+    return row.low is not None and row.high is not None and row.low <= number <= row.high
 
 
 def _card(title: str, text: str, anchor: str, tone: str, more: str = "") -> dict[str, str]:
