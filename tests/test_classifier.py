@@ -27,6 +27,20 @@ def test_every_name_trains_a_step_and_rebuilds(name):
     assert torch.equal(model(images), copy(images))
 
 
+def test_with_turns_features_are_means_over_quarter_turns():
+    torch.manual_seed(0)
+    model = build_classifier("small_cnn", 3, side=32, levels=True, turns=True).eval()
+    plain = build_classifier("small_cnn", 3, side=32, levels=True).eval()
+    plain.load_state_dict(model.state_dict())
+    images = torch.rand(2, 3, 40, 56)
+    with torch.no_grad():
+        expected = torch.stack([plain.features(torch.rot90(images, k, (2, 3))) for k in range(4)]).mean(0)
+        torch.testing.assert_close(model.features(images), expected)
+        torch.testing.assert_close(model(images.rot90(1, (2, 3))), model(images), atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(plain.features(images), expected, atol=1e-4)
+    assert build(model.spec).turns
+
+
 @pytest.mark.parametrize("name", CLASSIFIER_NAMES)
 def test_maps_pool_to_features_and_features_to_logits(name):
     model = build_classifier(name, 3).eval()

@@ -47,6 +47,13 @@ def test_features_are_those_of_the_rows_asked_for(start: PretrainedStart) -> Non
     assert "read from the store" in again.cost() and np.array_equal(again.of(part), start.of(part))
 
 
+def test_features_of_few_images_without_up_and_down_are_means_over_turns(start: PretrainedStart) -> None:
+    study = start.study
+    assert start.turns and start.network.turns and "quarter turns" in start.cost()
+    many = replace(FEW, turned_images=len(study.patches))
+    assert not PretrainedStart(ClassificationStudy(study.patches, many), "small_cnn", "random").turns
+
+
 def test_heads_learn_from_training_images_and_are_measured_on_validation_images(start: PretrainedStart) -> None:
     table = start.table()
     assert [name.removesuffix(" on small_cnn") for name in table.index] == list(SETTINGS)

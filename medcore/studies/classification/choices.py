@@ -31,6 +31,10 @@ class ClassificationChoices:
     )
     tuned_images: int = setting(6000, "An encoder is fine-tuned on about so many images,", "images shown")
     tuned_epochs: tuple[int, int] = setting((3, 12), "within these limits.", "epochs")
+    turned_images: int = setting(
+        1000, "With fewer images an encoder's features are means over quarter turns, where the augmentation turns.",
+        "images",
+    )  # fmt: skip
     few_patients: tuple[int, ...] = setting((1, 5, 10, 50), "Patients of each class that a probe learns from.")
     few_draws: int = setting(5, "How often so few are drawn.", "times")
     fewest_test_images: int = setting(50, "With fewer test images the cross-validated figure leads.", "images")

@@ -32,7 +32,7 @@ from medcore.models.classifier import Classifier, build_classifier
 from medcore.studies.classification.study import ClassificationStudy
 from medcore.studies.experiments import TrainAndPredict, network_method
 from medcore.studies.heads import FINE_TUNING, LINEAR, SETTINGS, Head, encoder_side, fit_head, start_from_probe
-from medcore.training.augment.recipe import as_augment
+from medcore.training.augment.recipe import as_augment, suitable_recipe
 from medcore.training.batches import suitable_size
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit, keep
@@ -64,13 +64,15 @@ class PretrainedStart:
         choices, shape = study.choices, study.patches.shape
         self.side = side or encoder_side(study.patches, choices.encoder_sides)
         self.balanced = choices.class_weights == "balanced"
+        recipe = as_augment(suitable_recipe(study.patches.card, shape[2]))
+        self.turns = recipe is not None and recipe.turns and len(study.patches) < choices.turned_images
         self.name = f"{LINEAR} on {encoder.removeprefix('timm:')}"
         self.tuned: dict[str, Classifier] = {}
         self._tuning: TrainConfig | None = None
         if encoder:
             self.network = build_classifier(
                 encoder, len(study.patches.classes), in_channels=shape[2], weights=weights, image_size=shape[0],
-                side=self.side, levels=True, stain=choices.staining(study.train),
+                side=self.side, levels=True, stain=choices.staining(study.train), turns=self.turns,
             ).to(device)  # fmt: skip
             self.heads[LINEAR].put_into(self.network)
 
@@ -129,9 +131,10 @@ class PretrainedStart:
             return "No pretrained encoder was asked for."
         count, dimensions = self.store.values.shape
         how = f"computed in {self.seconds:.0f} s" if self.store.reused < count else "read from the store"
+        means = ", means over four quarter turns" if self.turns else ""
         return (
-            f"{dimensions} features of {count} images at {self.side} pixels: {how}; the linear probe with the choice "
-            f"of its penalty: {self.fit_seconds[LINEAR]:.0f} s. Weights: {self.network.weights_report}."
+            f"{dimensions} features of {count} images at {self.side} pixels{means}: {how}; the linear probe with the "
+            f"choice of its penalty: {self.fit_seconds[LINEAR]:.0f} s. Weights: {self.network.weights_report}."
         )
 
     # --- training on
