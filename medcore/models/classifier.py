@@ -42,7 +42,6 @@ class Classifier(OnBackbone):
         stain: staining that each image is repainted in (``data.stain.Staining.as_list``); None leaves it.
         several: an image may show several of the classes, or none: each logit speaks for itself.
         turns: features are means over the four quarter turns of an image: of what has no up or down.
-        turns: features are means over the four quarter turns of an image: of what has no up or down.
         ordered: the classes are grades, lowest first: logit k asks whether an image is above grade k, given at least k.
         scale: mean and spread of a measured value, which the one output is in units of; there is one class.
 
@@ -64,7 +63,6 @@ class Classifier(OnBackbone):
         levels: bool = False,
         stain: Sequence[float] | None = None,
         several: bool = False,
-        turns: bool = False,
         turns: bool = False,
         ordered: bool = False,
         scale: Sequence[float] | None = None,
@@ -93,14 +91,12 @@ class Classifier(OnBackbone):
                 "stain": None if stain is None else list(stain),
                 "several": several,
                 "turns": turns,
-                "turns": turns,
                 "ordered": ordered,
                 "scale": None if scale is None else list(scale),
             },
         }
         self.side, self.levels, self.several, self.ordered = side, levels, several, ordered
         self.scale = None if scale is None else (float(scale[0]), float(scale[1]))
-        self.turns = turns
         self.turns = turns
         self.repaint = nn.Identity() if stain is None else StainNormalise(stain)
         self.normalise = Normalise(mean, std, in_channels)
@@ -137,13 +133,6 @@ class Classifier(OnBackbone):
 
     def features(self, images: Tensor) -> Tensor:
         """What the head sees, e.g. for a linear probe. **Shape**: (B, C, H, W) in [0, 1] -> (B, D)."""
-        if self.turns:
-            across = images.transpose(2, 3)
-            quarters = (images, across.flip(2), images.flip((2, 3)), across.flip(3))
-            return torch.stack([self._features(turned) for turned in quarters]).mean(0)
-        return self._features(images)
-
-    def _features(self, images: Tensor) -> Tensor:
         if self.turns:
             across = images.transpose(2, 3)
             quarters = (images, across.flip(2), images.flip((2, 3)), across.flip(3))
@@ -208,7 +197,6 @@ def build_classifier(
     stain: Sequence[float] | None = None,
     several: bool = False,
     turns: bool = False,
-    turns: bool = False,
     ordered: bool = False,
     scale: Sequence[float] | None = None,
 ) -> Classifier:
@@ -230,7 +218,6 @@ def build_classifier(
         stain: staining that each image is repainted in; see ``data.stain.typical_staining``.
         several: an image may show several of the classes, or none.
         turns: features are means over the four quarter turns of an image, at four times the cost.
-        turns: features are means over the four quarter turns of an image, at four times the cost.
         ordered: the classes are grades, lowest first.
         scale: mean and spread of a measured value, the one class.
 
@@ -245,7 +232,7 @@ def build_classifier(
     stem_channels = 3 if grey_on_rgb else in_channels
     model = Classifier(
         name, classes, in_channels, dropout, image_size, mean, std, stem_channels, side=side, levels=levels,
-        stain=stain, several=several, turns=turns, turns=turns, ordered=ordered, scale=scale,
+        stain=stain, several=several, turns=turns, ordered=ordered, scale=scale,
     )  # fmt: skip
     if weights is not None:
         model.weights_report = load_weights(model, weights)
