@@ -1,4 +1,5 @@
-"""Turn a run into ``reports/sample``: one report, its results, and the picture of its first screen for the README.
+"""Turn a run into ``reports/sample``: one report, its results, and the README's pictures: its first screen, and some
+figures of the same run (tissue, ROC curves, patients).
 
 python tests/slim_sample.py reports/<run> [reports/sample]
 
@@ -12,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
+from nbformat import NotebookNode
 from PIL import Image
 
 from medcore.reporting.folders import write_page
@@ -23,6 +26,12 @@ from medcore.reporting.results import REPORT, RUN_NOTEBOOK, read_results, write_
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "reports" / "sample"
 SHOWN = "06_patch_classification"  # the notebook whose report is shown
+# the README's second picture: notebook, what its caption starts with, width in the picture, the part from the top
+FIGURES = (
+    (SHOWN, "Examples", 560, 1.0),
+    (SHOWN, "ROC curves", 600, 1.0),
+    ("04_patient_diagnosis", "Patients, wrong ones first", 1160, 0.4),
+)
 
 
 def slim(run: Path, target: Path = SAMPLE) -> Path:
@@ -41,19 +50,50 @@ def slim(run: Path, target: Path = SAMPLE) -> Path:
     notebook = nbformat.read(folder / RUN_NOTEBOOK, as_version=4)
     write_results(target, results)
     page = write_page(target / REPORT, report_page(notebook, results, name=SHOWN))
-    write_picture(page, target / "report.png")
+    write_picture(page, target / "report.png", "1200,1020")
+    if all((run / name / RUN_NOTEBOOK).is_file() for name, *_ in FIGURES):
+        with tempfile.TemporaryDirectory() as scratch:
+            board = Path(scratch) / "figures.html"
+            board.write_text(figures_page(run), encoding="utf-8")
+            write_picture(board, target / "figures.png", "1200,860")
     return page
 
 
-def write_picture(page: Path, target: Path) -> None:
-    """The first screen of a report as the README shows it; the picture that is there stays when there is no browser."""
+def figures_page(run: Path) -> str:
+    """The figures of ``FIGURES`` side by side, as a page."""
+    shown = ""
+    for name, start, width, part in FIGURES:
+        data, mime = figure_of(nbformat.read(run / name / RUN_NOTEBOOK, as_version=4), start)
+        address = f"data:{mime};base64,{data}" if mime != "image/svg+xml" else f"data:{mime},{quote(data)}"
+        shown += f'<div style="overflow:hidden;width:{width}px;max-height:{round(width * part)}px">'
+        shown += f'<img style="width:100%" src="{address}"></div>'
+    style = "display:flex;flex-wrap:wrap;gap:16px;align-items:center;background:white;width:1180px"
+    return f'<body style="margin:10px;{style}">{shown}'
+
+
+def figure_of(notebook: NotebookNode, start: str) -> tuple[str, str]:
+    """Content and MIME type of the first figure whose caption starts so.
+
+    Raises:
+        SystemExit: There is none.
+    """
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            for mime, facts in output.get("metadata", {}).items():
+                if isinstance(facts, dict) and facts.get("caption", "").startswith(start):
+                    return output.data[mime], mime
+    sys.exit(f"no figure of the run has a caption that starts with {start!r}")
+
+
+def write_picture(page: Path, target: Path, size: str) -> None:
+    """The first screen of a page as the README shows it; the picture that is there stays when there is no browser."""
     browser = find_browser()
     if browser is None:
         print(f"no Chromium found: {target} stays as it is")
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         shot = Path(profile) / "shot.png"
-        given = ["--window-size=1200,1020", f"--screenshot={shot}", page.resolve().as_uri()]
+        given = [f"--window-size={size}", f"--screenshot={shot}", page.resolve().as_uri()]
         subprocess.run([browser, *flags(Path(profile)), *given], check=True, capture_output=True, timeout=120)
         with Image.open(shot) as picture:
             small = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

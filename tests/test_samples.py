@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from report_samples import sample_notebook, sample_results
-from slim_sample import ROOT, SAMPLE, SHOWN, slim
+from slim_sample import ROOT, SAMPLE, SHOWN, figure_of, slim
 
 from medcore.reporting.body import write_body
 from medcore.reporting.report import report_page
@@ -84,3 +84,18 @@ def test_an_unfinished_run_makes_no_sample(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="did not succeed"):
         slim(finished_run(tmp_path / "run", status="raised"), tmp_path / "sample")
     assert not (tmp_path / "sample").exists()
+
+
+def test_a_figure_of_a_run_is_found_by_its_caption() -> None:
+    notebook = sample_notebook()
+    facts = [
+        (output.data[mime], mime, words["caption"])
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        for mime, words in output.get("metadata", {}).items()
+        if isinstance(words, dict) and words.get("caption")
+    ]
+    content, mime, caption = facts[-1]
+    assert figure_of(notebook, caption) == (content, mime)
+    with pytest.raises(SystemExit, match="no figure"):
+        figure_of(notebook, "A caption that no figure has")
