@@ -17,7 +17,7 @@ from PIL import Image
 from medcore.data.sizes import WHITE
 from medcore.errors import MedcoreError
 
-CACHE_BYTES = 192 << 20  # decoded tiles of the file that are kept: more than a row of them
+CACHE_BYTES = 32 << 20, 192 << 20  # decoded tiles of the file that are kept: two rows of them, within these bounds
 _JPEG, _YCBCR = 7, 6  # TIFF's numbers of a compression and of a colour space
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it says of broken files is said here, by name
 MOST_PIXELS = 1 << 36  # of a level: 262,144 a side
@@ -122,8 +122,9 @@ class OpenSlideBackend:
         self.path, self._failures = path, (openslide.OpenSlideError, OSError, ValueError)
         try:
             self._slide: Any = openslide.OpenSlide(path)
-            self._slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
             self.sizes = [(int(w), int(h)) for w, h in self._slide.level_dimensions]
+            two_rows = 4 * 512 * max((width for width, _ in self.sizes), default=0)  # of decoded tiles of 256 px
+            self._slide.set_cache(openslide.OpenSlideCache(min(max(two_rows, CACHE_BYTES[0]), CACHE_BYTES[1])))
         except self._failures as error:
             raise MedcoreError(
                 f"slide '{path}' cannot be opened ({_reason(error)}); copy or export it again"
@@ -142,8 +143,9 @@ class OpenSlideBackend:
                 f"slide '{self.path}': level {level} cannot be read at x={x}, y={y} ({_reason(error)}): it is cut "
                 "short or damaged; copy it again"
             ) from error
-        if image.getchannel("A").getextrema()[0] == 255:
-            return np.asarray(image.convert("RGB"))
+        opaque = np.frombuffer(image.tobytes("raw", "A"), np.uint8).min() == 255
+        if opaque:  # packed at once: a fifth of the time of convert("RGB")
+            return np.frombuffer(image.tobytes("raw", "RGB"), np.uint8).reshape(height, width, 3)
         values = np.asarray(image).astype(np.uint16)  # 255 × 255 fits
         colour, share = values[..., :3], values[..., 3:]
         return ((colour * share + WHITE * (255 - share) + 127) // 255).astype(np.uint8)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -74,7 +75,7 @@ class Slide:
         width, height = self.sizes[0]
         return height, width
 
-    @property
+    @cached_property
     def downsamples(self) -> list[float]:
         """How many level-0 pixels one pixel of each level spans."""
         width, height = self.sizes[0]

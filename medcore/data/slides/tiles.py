@@ -35,6 +35,7 @@ NATIVE = 0.9  # how much finer than its pixels a slide may be read
 QUALITY = ("slide", "patient", "tiles", "mpp", "tissue_mm2", "tissue_share", "pen_share", "fold_share", "blurred_tiles",
            "threshold", "problem")  # fmt: skip
 _BATCH = 64
+_RUN_BYTES = 1 << 22  # of tiles that one thread reads in a row
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,14 @@ def kept_tiles(slide: Slide, rule: TileRule, found: Tissue) -> tuple[np.ndarray,
 
 def read_tiles(slide: Slide, regions: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
     """Tiles in order, the next ones read on other threads meanwhile. Each of **shape** ``(h, w, 3)`` uint8."""
+    some = max(1, min(16, _RUN_BYTES // (3 * size[0] * size[1])))  # neighbours on one thread: they share file tiles
 
-    def read(region: list[int]) -> np.ndarray:
-        return slide.read((region[0], region[1], region[2], region[3]), size=size)
+    def read(run: list[list[int]]) -> list[np.ndarray]:
+        return [slide.read((x, y, width, height), size=size) for x, y, width, height in run]
 
-    return map_threads(read, regions.tolist())
+    boxes = regions.tolist()
+    for tiles in map_threads(read, [boxes[first : first + some] for first in range(0, len(boxes), some)]):
+        yield from tiles
 
 
 @dataclass(frozen=True)
