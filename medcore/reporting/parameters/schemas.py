@@ -328,6 +328,29 @@ class WholeSlideParameters(Parameters):
     }  # fmt: skip
 
 
+class TargetParameters(Parameters):
+    """09: several findings, a grade or a measured value an image."""
+
+    findings: list[str]
+    grade: str
+    value: str
+    classes: list[str]
+    model: Classifier | Timm | None
+    weights: Weights | None
+    size: Annotated[int, Field(ge=16, le=1024)] | None
+    epochs: Count | None
+    batch_size: Count | None
+    lr: Rate | None
+    augment: Augmentation | None
+    limit: Count | None
+    subgroups: list[str]
+    profiles: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "limit": 300},
+        "quick": {"model": "small_cnn", "epochs": 12, "lr": 2e-3},
+        "full": {"model": "densenet121", "weights": "imagenet", "size": 224, "epochs": 20, "lr": 3e-4},
+    }
+
+
 # where a notebook's cell has no such line
 COMMON = {"data": "phantom-crc", "profile": None, "seed": 0, "device": "auto", "on_error": "raise"}
 SCHEMAS: dict[str, type[Parameters]] = {
@@ -340,4 +363,5 @@ SCHEMAS: dict[str, type[Parameters]] = {
     "06_patch_classification": PatchClassificationParameters,
     "07_external_validation": ExternalValidationParameters,
     "08_whole_slides": WholeSlideParameters,
+    "09_findings_and_grades": TargetParameters,
 }
