@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
+from medcore.data.splits import patient_folds
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.scores import Scores
@@ -36,9 +37,10 @@ from medcore.studies.anomaly.experiments import (
     patient_folds_auroc,
     table_loss,
     width_sweep,
+    without_a_network,
 )
 from medcore.studies.anomaly.reconstructions import quality_table, reconstruction_quality
-from medcore.studies.anomaly.scores import WeightedErrors, error_profile, score
+from medcore.studies.anomaly.scores import WeightedErrors, error_profile, score, score_set
 from medcore.studies.anomaly.study import AnomalyChoices, AnomalyStudy, oriented
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Reconstruction
@@ -285,6 +287,28 @@ def test_balanced_and_even_colours(sides):
     assert shares[0] == shares[1]
     means = even_colours(sides.train).take().mean((1, 2))
     assert np.ptp(means, axis=0).max() < 6 < np.ptp(sides.train.take().mean((1, 2)), axis=0).min()
+
+
+def test_without_a_network_everybody_is_judged_in_folds_by_ranks_among_other_patients():
+    ps, choices = make_set(240), AnomalyChoices(scores=("mse", "red"))
+    compared = without_a_network(ps, ["mel"], replace(choices, scores=("mse",)), k=3)
+    values, ranks = score_set(Blur(), ps, "mse").astype(float), np.zeros(len(ps))
+    for fold in patient_folds(ps, 3, seed=0):
+        inner = patient_folds(ps.select(fold.train), 3, seed=0)[0]
+        others = np.sort(values[fold.train[inner.validation]])
+        ranks[fold.validation] = np.interp(
+            values[fold.validation], others, (np.arange(len(others)) + 0.5) / len(others)
+        )
+        assert not set(ps.patients[fold.train]) & set(ps.patients[fold.validation])
+    plain = compared.baselines["blurred copy"][0]
+    assert plain.value == pytest.approx(roc_auc_score(ps.label_names == "mel", ranks), abs=0.01)
+    assert (plain.n, plain.split) == (240, "folds") and compared.reference == "blurred copy"
+    (gap,) = compared.against_reference
+    assert gap.value == pytest.approx(compared.metrics[0].value - plain.value)
+    assert "of 3 folds" in compared.metrics[0].note
+    assert AnomalyStudy(ps, choices).without_a_network(0) == []
+    (one,) = AnomalyStudy(make_set(240, channels=1), choices).without_a_network(3)  # "red" needs colour
+    assert "by mse" in one.metrics[0].note and "by red" not in one.metrics[0].note
 
 
 @pytest.fixture

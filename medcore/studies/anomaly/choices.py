@@ -29,6 +29,7 @@ class AnomalyChoices(Choices):
     clip_norm: float = setting(1.0, "Longest gradient that is let through.", "L2 norm")
     augment: str | None = setting(None, "What is changed at random in training images.")
     blur_share: float = setting(1 / 16, "Standard deviation of the blurred copy.", "share of the shorter side")
+    few_components: int = setting(8, "Components of the PCA that is judged in folds of everybody.")
     short_epochs: int = setting(4, "Length of the short trainings that compare choices.", "epochs")
     short_images: int = setting(400, "Normal images that a short training uses at most.", "images")
     peer: str = setting("", "Pretrained network whose features are the peer; empty leaves it out.")

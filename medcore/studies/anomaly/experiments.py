@@ -4,9 +4,11 @@
     estimates = width_sweep(trial, [4, 16, 64])                  # validation patients
     table = learning_table(trial)                                # which normal images to learn from
     estimates = patient_folds_auroc(trial, patches, k=3)         # every fold's patients judged by a network of its own
+    compared = without_a_network(patches, ["mel"], choices, k=3)    # everybody, set against a blurred copy
 
 All of them use at most ``most`` normal images and a short budget, so they compare choices with each other; their
-values lie below what the whole training reaches. Test cases are never touched.
+values lie below what the whole training reaches. Test cases are never touched, but by ``without_a_network``, in which
+nothing is chosen on the cases that it judges.
 """
 
 from __future__ import annotations
@@ -24,17 +26,23 @@ from medcore.data.load import limit_images
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import patient_folds
 from medcore.errors import MedcoreError
+from medcore.evaluation.comparison import Comparison, compare_methods
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval, paired_difference
+from medcore.evaluation.predict import stream
 from medcore.evaluation.scores import Scores
 from medcore.metrics.similarity import psnr, structure_map
 from medcore.models.autoencoder import choose_widths
+from medcore.studies.anomaly.candidates import Blur, fit_linear, why_not
+from medcore.studies.anomaly.choices import AnomalyChoices
 from medcore.studies.anomaly.detection import Sides, abnormal_scores, detection_sides, healthy_patients
-from medcore.studies.anomaly.scores import score_set
+from medcore.studies.anomaly.scores import PIXEL_MAPS, RankEnsemble, score_set, scores_of_kinds
 from medcore.training.augment.apply import to_float
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Objective
 from medcore.training.reuse import fit_or_reuse
+
+BLURRED, BEST = "blurred copy", "best without a network"
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,66 @@ def patient_folds_auroc(trial: Trial, patches: PatchSet, *, k: int = 3, learn: S
         found = interval(trial.judge(trial.train(train, monitor), held_out), "auroc")
         estimates.append(replace(found, split=f"fold {number + 1}"))
     return estimates
+
+
+def without_a_network(patches: PatchSet, abnormal: Sequence[str], choices: AnomalyChoices, *, k: int) -> Comparison:
+    """The best that needs no network, in folds over all patients, set against the blurred copy.
+
+    Detectors are a blurred copy, one blurred twice as much, few principal components, and the mean rank of the three,
+    each by every score without labels. In each fold the components learn from normal images of two thirds of the
+    other patients, and the remaining third chooses detector and score, of the blurred copy its score; held-out cases
+    get their rank among those of the third, so that folds can be pooled.
+
+    Raises:
+        MedcoreError: There are too few patients or normal images.
+    """
+    kinds = [kind for kind in choices.scores if kind in PIXEL_MAPS and not why_not(kind, Blur(), patches.shape[2])]
+    blurs = {BLURRED: Blur(choices.blur_share), "blurred twice as much": Blur(2 * choices.blur_share)}
+    fixed = {name: _by_kind(model, patches, kinds) for name, model in blurs.items()}
+    values, chosen = {name: np.zeros(len(patches)) for name in (BEST, BLURRED)}, []
+    for fold in patient_folds(patches, k, seed=choices.seed):
+        rest = patches.select(fold.train)
+        inner = patient_folds(rest, 3, seed=choices.seed)[0]
+        learnt = rest.select(inner.train).with_split(["train"] * len(inner.train))
+        normal = learnt.select(~np.isin(learnt.label_names, abnormal))
+        components = fit_linear(normal, min(choices.few_components, len(normal)), seed=choices.seed)
+        rows = fold.train[inner.validation], fold.validation
+        sides = [patches.select(part).with_split(["val"] * len(part)) for part in rows]
+        judged = [{name: table[part] for name, table in fixed.items()} for part in rows]
+        for side, found in zip(sides, judged, strict=True):
+            found[f"PCA, {len(components.get_buffer('components'))} components"] = _by_kind(components, side, kinds)
+        ranks = _ranks(judged, sides[0], kinds, abnormal)
+        aurocs = {name: interval(found, "auroc").value or 0.0 for name, (found, _) in ranks.items()}
+        best = max(aurocs, key=lambda name: aurocs[name])
+        plain = max((name for name in aurocs if name[0] == BLURRED), key=lambda name: aurocs[name])
+        values[BEST][fold.validation], values[BLURRED][fold.validation] = ranks[best][1], ranks[plain][1]
+        chosen.append(f"{best[0]} by {best[1]}")
+    scores = {name: abnormal_scores(patches, found, abnormal=abnormal) for name, found in values.items()}
+    compared = compare_methods(scores[BEST], {BLURRED: scores[BLURRED]}, metrics=("auroc",), reference=BLURRED)
+    note = f"chosen: {'; '.join(f'{name} ({chosen.count(name)} of {k} folds)' for name in dict.fromkeys(chosen))}"
+    compared = replace(compared, metrics=[replace(one, note=note) for one in compared.metrics])
+    return compared.labelled("folds")
+
+
+def _by_kind(model: nn.Module, ps: PatchSet, kinds: Sequence[str]) -> np.ndarray:
+    return stream(lambda images: scores_of_kinds(model, images, kinds), ps, model=model)
+
+
+def _ranks(
+    judged: Sequence[Mapping[str, np.ndarray]], validation: PatchSet, kinds: Sequence[str], abnormal: Sequence[str]
+) -> dict[tuple[str, str], tuple[Scores, np.ndarray]]:
+    """Validation cases, and ranks of held-out ones among them, by detector and score; the mean rank of all as well."""
+    found = {}
+    for place, kind in enumerate(kinds):
+        own, others = ({name: table[:, place] for name, table in side.items()} for side in judged)
+        reference = {name: abnormal_scores(validation, one, abnormal=abnormal) for name, one in own.items()}
+        reference = {name: one for name, one in reference.items() if np.ptp(one.score) > 0}
+        for names in (*([name] for name in reference), *([list(reference)] if len(reference) > 1 else [])):
+            ensemble = RankEnsemble({name: reference[name] for name in names})
+            inside, outside = (ensemble({name: side[name] for name in names}) for side in (own, others))
+            label = names[0] if len(names) == 1 else f"mean rank of {', '.join(names)}"
+            found[label, kind] = replace(reference[names[0]], score=inside), outside
+    return found
 
 
 def table_loss(trial: Trial, table: PatchSet, enlarged: PatchSet, *, learn: Sequence[str] = ()) -> pd.DataFrame:

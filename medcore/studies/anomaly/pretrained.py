@@ -1,6 +1,6 @@
 """Detectors on features of a pretrained encoder that learn from normal images only.
 
-    found = pretrained_scores(encoder, sides, choices)     # name -> (validation cases, test cases)
+    found = pretrained_scores(sides, choices)              # name -> (validation cases, test cases)
 
 - **Nearest neighbours** and **Mahalanobis** measure how far an image's features lie from those of normal images; the
   features are mean and spread of every level's maps, scaled by the normal images.
@@ -12,16 +12,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from medcore.evaluation.features import features
 from medcore.evaluation.scores import Scores, refuse_test_data
-from medcore.models.classifier import Classifier
+from medcore.models.classifier import build_classifier
 from medcore.studies.anomaly.choices import AnomalyChoices
 from medcore.studies.anomaly.detection import Sides, abnormal_scores
 from medcore.studies.anomaly.patchcore import fit_patchcore
 from medcore.studies.anomaly.scores import score_set
+from medcore.studies.heads import encoder_side
 
 NEIGHBOURS = 5
 Detector = Callable[[np.ndarray], np.ndarray]
@@ -49,16 +51,16 @@ def from_the_mean(normal: np.ndarray) -> Detector:
 DETECTORS = {"nearest neighbours": from_neighbours, "Mahalanobis distance": from_the_mean}
 
 
-def pretrained_scores(encoder: Classifier, sides: Sides, choices: AnomalyChoices) -> dict[str, tuple[Scores, Scores]]:
-    """Validation and test cases under every detector, which all learn from ``sides.train``.
-
-    Args:
-        encoder: A classifier whose head stands on all levels.
+def pretrained_scores(sides: Sides, choices: AnomalyChoices) -> dict[str, tuple[Scores, Scores]]:
+    """Validation and test cases under every detector on features of ``choices.peer``; all learn from ``sides.train``.
 
     Raises:
         TestDataRefused: A training image is marked ``test``.
     """
     refuse_test_data(sides.train, "a detector")
+    side = encoder_side(sides.train, choices.peer_sides)
+    options: dict[str, Any] = {"image_size": side, "side": side, "levels": True, "weights": choices.peer_weights}
+    encoder = build_classifier(choices.peer, 2, in_channels=sides.train.shape[2], **options).to(choices.device)
     normal = features(sides.train, encoder).values.astype(np.float64)
     parts = (sides.validation, sides.test)
     judged = [features(part, encoder).values.astype(np.float64) for part in parts]

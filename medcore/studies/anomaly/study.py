@@ -31,7 +31,7 @@ from medcore.evaluation.intervals import interval
 from medcore.evaluation.scores import Scores
 from medcore.evaluation.thresholds import OperatingPoint, choose_threshold
 from medcore.models.autoencoder import DenseAutoencoder
-from medcore.models.classifier import build_classifier
+from medcore.studies.anomaly import experiments
 from medcore.studies.anomaly.candidates import (
     Blur,
     Judged,
@@ -50,12 +50,10 @@ from medcore.studies.anomaly.detection import (
     detector_estimates,
     mistakes,
 )
-from medcore.studies.anomaly.experiments import Trial, learning_table, patient_folds_auroc, table_loss, width_sweep
 from medcore.studies.anomaly.latent import LatentSpace
 from medcore.studies.anomaly.pretrained import pretrained_scores
 from medcore.studies.anomaly.reconstructions import error_maps, quality_table, reconstruct_pixels
 from medcore.studies.anomaly.scores import PIXEL_MAPS
-from medcore.studies.heads import encoder_side
 from medcore.training.augment.recipe import as_augment
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Objective
@@ -238,13 +236,7 @@ class AnomalyStudy:
     @cached_property
     def pretrained(self) -> dict[str, tuple[Scores, Scores]]:
         """Detectors on features of the pretrained peer: validation and test cases by name; empty without a peer."""
-        chosen = self.choices
-        if not chosen.peer:
-            return {}
-        side = encoder_side(self.patches, chosen.peer_sides)
-        options: dict[str, Any] = {"image_size": side, "side": side, "levels": True, "weights": chosen.peer_weights}
-        encoder = build_classifier(chosen.peer, 2, in_channels=self.patches.shape[2], **options).to(chosen.device)
-        return pretrained_scores(encoder, self.sides, chosen)
+        return pretrained_scores(self.sides, self.choices) if self.choices.peer else {}
 
     def pretrained_table(self) -> pd.DataFrame:
         """AUROC of each detector on features, on validation and on test cases."""
@@ -343,26 +335,32 @@ class AnomalyStudy:
     # --- short trainings, judged on validation cases ---------------------------------------------------------------
 
     @property
-    def trial(self) -> Trial:
+    def trial(self) -> experiments.Trial:
         """What all short trainings share: the method's architecture, objective and score."""
         if self.objective is None:
             raise MedcoreError("AnomalyStudy: no network was trained yet; call train(spec, objective) first")
         short = replace(self.config, epochs=self.choices.short_epochs)
         spec = getattr(self.models[self.method], "spec", {})
-        return Trial(self.sides, spec, self.objective, short, self.kind, self.choices.short_images)
+        return experiments.Trial(self.sides, spec, self.objective, short, self.kind, self.choices.short_images)
 
     def widths(self, widths: Sequence[int]) -> dict[str, Estimate]:
         """AUROC for several widths of the bottleneck."""
-        return width_sweep(self.trial, widths)
+        return experiments.width_sweep(self.trial, widths)
 
     def ways_of_learning(self) -> pd.DataFrame:
         """Which normal images to learn from, and whether to even out their colours first."""
-        return learning_table(self.trial)
+        return experiments.learning_table(self.trial)
 
     def folds(self, count: int) -> list[Estimate]:
         """AUROC of each fold's patients under a network that learnt from the other folds; test patients stay out."""
         judging = self.patches.where(split=["train", "val"])
-        return patient_folds_auroc(self.trial, judging, k=count, learn=self.learn)
+        return experiments.patient_folds_auroc(self.trial, judging, k=count, learn=self.learn)
+
+    def without_a_network(self, count: int) -> list[Comparison]:
+        """The best detector that needs no network, in folds of everybody, test patients too; none for no folds."""
+        if not count:
+            return []
+        return [experiments.without_a_network(self.patches, self.sides.abnormal, self.choices, k=count)]
 
     def tabular(self, source: str = "") -> tuple[PatchSet, PatchSet, str]:
         """The images as a table of 28×28 pixels has them, these enlarged again, and where the table comes from."""
@@ -372,7 +370,7 @@ class AnomalyStudy:
     def table_loss(self, source: str = "") -> pd.DataFrame:
         """What the tabular form loses: detail, and with it the detector's AUROC."""
         table, enlarged, _ = self.tabular(source)
-        return table_loss(self.trial, table, enlarged, learn=self.learn)
+        return experiments.table_loss(self.trial, table, enlarged, learn=self.learn)
 
     def tabular_examples(self, source: str = "") -> tuple[np.ndarray, dict[str, Any], str]:
         """One image of each class, its row of the table, and that row enlarged, for ``plots.image_grid``."""
