@@ -29,8 +29,8 @@ lint: dev                     ## what pre-commit and CI check
 	$(BIN)/python tests/check_versions.py
 	$(BIN)/python tests/structure.py
 
-sample: install               ## reports/sample, from a new run of 06 or, with FROM=reports/<run>, from one that is there
-	$(if $(FROM),,$(BIN)/medcore reports 06 --out build/sample)
+sample: install               ## reports/sample, from a new run of 04 and 06 or, with FROM=reports/<run>, from one that is there
+	$(if $(FROM),,$(BIN)/medcore reports 04 06 --out build/sample)
 	$(BIN)/python tests/slim_sample.py $(or $(FROM),build/sample) reports/sample
 
 ROOMS := data metrics models training evaluation studies plots reporting.run reporting.results reporting.parameters
