@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,23 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path, one_process: Path)
     pd.testing.assert_frame_equal(*tables, atol=1e-4)
     assert ended.stdout.count("epoch 1/3") == 1  # one process talks and writes
     assert checkpoint.epochs_in(tmp_path / "checkpoints") == checkpoint.epochs_in(one_process / "checkpoints")
+
+
+@pytest.mark.slow
+def test_two_nodes_that_meet_at_a_port_give_the_result_of_one(tmp_path: Path, one_process: Path) -> None:
+    """Two torchrun agents of one process each, as on two machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    agents = []
+    for node in "01":
+        meeting = ["--nnodes", "2", "--node-rank", node, "--master-addr", "127.0.0.1", "--master-port", port]
+        run = ["-m", "torch.distributed.run", "--nproc-per-node", "1", *meeting, str(SCRIPT), str(tmp_path)]
+        agents.append(subprocess.Popen([sys.executable, *run, json.dumps({"config": PLAIN})], env=environment))
+    assert [agent.wait(550) for agent in agents] == [0, 0]
+    weights = [checkpoint.read_checkpoint(checkpoint.find(out, "last"))[0] for out in (one_process, tmp_path)]
+    assert close(*weights, tolerance=2e-5)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,25 @@ _OPTIONS = [
 
 
 def beside_each_other(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add ``--jobs`` and ``--engine``: how many of ``what`` at once, and where."""
+    """Add ``--jobs``, ``--engine`` and ``--scheduler``: how many of ``what`` at once, and where.
+
+    The command gets ``jobs`` and ``engine``, as ``run_jobs`` takes them.
+    """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def run(*arguments: Any, engine: str, scheduler: str | None, **options: Any) -> Any:
+            if scheduler and engine == "loky":
+                raise click.UsageError("--scheduler: the address of a cluster needs --engine dask or ray")
+            return command(*arguments, engine=f"{engine}@{scheduler}" if scheduler else engine, **options)
+
         engine = click.option("--engine", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True,
                               help=f"{what}: on this machine, or a cluster that sees the same folders.")  # fmt: skip
+        scheduler = click.option("--scheduler", metavar="ADDRESS",
+                                 help="Of a running cluster: tcp://HOST:8786 (dask), HOST:6379 (ray).")  # fmt: skip
         jobs = click.option("--jobs", type=click.IntRange(1), default=1, show_default=True,
                             help=f"{what}: so many side by side.")  # fmt: skip
-        return jobs(engine(command))
+        return jobs(engine(scheduler(run)))
 
     return add
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import yaml
 
-from medcore.cli.reading import given_options, reading_options, source_as_told
+from medcore.cli.reading import beside_each_other, given_options, reading_options, source_as_told
 from medcore.data.source import find_source, is_phantom, reports_home, repository_root
 from medcore.errors import MedcoreError
 from medcore.reporting.parameters import PROFILE_VARIABLE, SOURCES, did_you_mean, schema_for, validate
@@ -134,14 +134,14 @@ def read_as_told(raw: dict[str, Any], reading: dict[str, Any]) -> dict[str, Any]
 @click.option("--data", help="A set's name, a folder, a metadata.csv or a .npz.")
 @click.option("-p", "pairs", multiple=True, metavar="NAME=VALUE", help="Set one notebook parameter; repeatable.")
 @click.option("-f", "file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="YAML of parameters.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Notebooks side by side.")
+@beside_each_other("Notebooks")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder [default: reports/<time>].")
 @click.option("--timeout", type=click.FloatRange(1), help="Seconds that one notebook may take.")
 @click.option("--pdf", is_flag=True, help="Also print each report to PDF (needs Chromium).")
 @reading_options
 def command(
     notebooks: tuple[str, ...], profile: str | None, data: str | None, pairs: tuple[str, ...], file: Path | None,
-    jobs: int, out: Path | None, timeout: float | None, pdf: bool, **reading: Any,
+    jobs: int, engine: str, out: Path | None, timeout: float | None, pdf: bool, **reading: Any,
 ) -> int:  # fmt: skip
     """Run NOTEBOOKS (numbers, names or paths; all by default) and write their reports."""
     given = {} if data is None else {"data": data}
@@ -160,5 +160,5 @@ def command(
     folder = (out or reports_home() / datetime.now().strftime("%Y-%m-%d-%H%M%S")).resolve()
     profile_name = profile or os.environ.get(PROFILE_VARIABLE) or "quick"
     click.echo(f"{len(paths)} notebook(s), profile {profile_name}, to {folder}")
-    outcomes = run_notebooks(planned, out=folder, jobs=jobs, timeout=timeout, pdf=pdf)
+    outcomes = run_notebooks(planned, out=folder, jobs=jobs, engine=engine, timeout=timeout, pdf=pdf)
     return 0 if all(outcome.status == "ok" for outcome in outcomes) else 1

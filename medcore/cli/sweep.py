@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from medcore.cli.reading import beside_each_other
 from medcore.cli.reports import check_sources, find_notebooks, with_absolute_paths
 from medcore.data.source import reports_home
 from medcore.errors import MedcoreError
@@ -19,8 +20,7 @@ from medcore.errors import MedcoreError
 @click.option("--profile", type=click.Choice(["smoke", "quick", "full"]), help="Profile of every trial.")
 @click.option("--trials", type=click.IntRange(1), help="Number of trials of a search [default: the whole grid].")
 @click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True)
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trials side by side (grid).")
-@click.option("--engine", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True)
+@beside_each_other("Trials of a grid")
 @click.option("--test", is_flag=True, help="Also compare the trials on test cases, once nothing is chosen any more.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder; an interrupted sweep goes on.")
 def command(

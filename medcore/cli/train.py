@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from medcore.cli.reading import parted, reading_options
+from medcore.cli.reading import beside_each_other, parted, reading_options
 from medcore.errors import MedcoreError
 
 # a fixed number of threads, so that the same seed gives the same weights on every machine; full takes all there are
@@ -80,8 +80,7 @@ class LateOptions(click.Command):
 @click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh classes by their rarity.")
 @click.option("--tracker", type=click.Choice(["tensorboard", "wandb", "mlflow"]), help="Where to log curves.")
 @click.option("--folds", type=click.IntRange(2), help="Cross-validate over patients instead of one split.")
-@click.option("--engine", default="loky", show_default=True, help="Where folds run: loky, dask or ray.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Folds side by side.")
+@beside_each_other("Folds")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @reading_options
 def command(

@@ -161,6 +161,7 @@ def run_notebooks(
     *,
     out: Path,
     jobs: int = 1,
+    engine: str = "loky",
     timeout: float | None = None,
     pdf: bool = False,
     progress: bool = True,
@@ -170,6 +171,7 @@ def run_notebooks(
     Args:
         planned: Notebook to its validated parameters.
         out: Folder that receives one folder per notebook.
+        engine: As in ``run_jobs``; ``dask`` and ``ray`` work on a cluster that sees the same folders.
         timeout: Seconds that one notebook may take.
         pdf: Print every report to PDF too.
         progress: Show progress and one line per finished notebook.
@@ -184,13 +186,43 @@ def run_notebooks(
         for path in planned:
             refuse_foreign(out / path.stem)
         jobs = max(1, min(jobs, len(planned)))
-        quiet = {name: os.environ.get(name, value) for name, value in OFFLINE.items()} | QUIET
-        with closing(Workers(kernel_environment(thread_share(jobs)) | quiet, imports_of(planned))) as workers:
-            crew = _Crew(out, jobs, timeout, workers, ConsoleProgress(jobs, progress))
-            outcomes = crew.run(planned)
-        crew.progress.ended.set()
-        _write_overviews(out, pdf, outcomes, crew.progress)
+        shown = ConsoleProgress(jobs, progress)
+        if engine == "loky":
+            outcomes = _run_here(planned, out, jobs, thread_share(jobs), timeout, shown)
+        else:
+            outcomes = _run_elsewhere(planned, out, jobs, engine, timeout, shown)
+        shown.ended.set()
+        _write_overviews(out, pdf, outcomes, shown)
     return outcomes
+
+
+def _run_here(
+    planned: Mapping[Path, dict[str, Any]], out: Path, jobs: int, threads: int, timeout: float | None,
+    progress: ConsoleProgress,
+) -> list[Outcome]:  # fmt: skip
+    quiet = {name: os.environ.get(name, value) for name, value in OFFLINE.items()} | QUIET
+    with closing(Workers(kernel_environment(threads) | quiet, imports_of(planned))) as workers:
+        return _Crew(out, jobs, timeout, workers, progress).run(planned)
+
+
+def _run_elsewhere(
+    planned: Mapping[Path, dict[str, Any]], out: Path, jobs: int, engine: str, timeout: float | None,
+    progress: ConsoleProgress,
+) -> list[Outcome]:  # fmt: skip
+    """Each notebook as a job of its own; a worker runs it as it would run here."""
+    from medcore.training.distributed import run_jobs
+
+    calls = [(path.resolve(), values, out, thread_share(jobs), timeout) for path, values in planned.items()]
+    outcomes: dict[int, Outcome] = {}
+    for number, outcome in run_jobs(_run_alone, calls, jobs=jobs, engine=engine):
+        outcomes[number] = outcome
+        progress.done(0, outcome)
+    return [outcomes[number] for number in range(len(calls))]
+
+
+def _run_alone(call: tuple[Path, dict[str, Any], Path, int, float | None]) -> Outcome:
+    path, values, out, threads, timeout = call
+    return _run_here({path: values}, out, 1, threads, timeout, ConsoleProgress(1, False))[0]
 
 
 def _refuse(planned: Mapping[Path, dict[str, Any]]) -> None:

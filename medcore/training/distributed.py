@@ -8,9 +8,11 @@ so the result is that of one process with the same batch size, up to rounding.
 
     for number, result in run_jobs(train_one, tasks, jobs=2): ...
 
-Jobs run in joblib's own processes here, with Dask or Ray on a cluster: ``dask`` joins the scheduler named by
-``DASK_SCHEDULER_ADDRESS``, ``ray`` the cluster named by ``RAY_ADDRESS``; without these a local one is started on
-loopback and stopped at the end. Each job gets cores / jobs threads: two spinning threads on a busy core are slower.
+Jobs run in joblib's own processes here, with Dask or Ray on a cluster: ``dask@tcp://HOST:8786`` joins that scheduler
+(else the one of ``DASK_SCHEDULER_ADDRESS``), ``ray@HOST:6379`` that cluster (else the one of ``RAY_ADDRESS``); without
+an address a local one is started on loopback and stopped at the end. The workers must see the same folders. A job whose
+process dies is done again elsewhere, with a warning. Each job gets cores / jobs threads: two spinning threads on a busy
+core are slower.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import importlib
 import os
 import re
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -195,6 +198,7 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 ENGINES = ("loky", "dask", "ray")
+RETRIES = 2  # times that a job is done again whose process died
 
 
 def run_jobs(
@@ -205,30 +209,88 @@ def run_jobs(
     Args:
         function: Works in another process: it and the tasks are pickled.
         jobs: How many at a time; 1 runs them here, one after the other.
-        engine: ``loky``, ``dask`` or ``ray``; the last two also with ``jobs=1``.
+        engine: ``loky``, ``dask`` or ``ray``, the last two also with ``jobs=1``, and with ``@ADDRESS`` of a running
+            cluster.
 
     Raises:
-        MedcoreError: The engine is unknown or not installed.
+        MedcoreError: The engine is unknown, not installed or not reached; or the process of a job died each time.
     """
-    from joblib import Parallel, delayed, parallel_config
-
-    if engine not in ENGINES:
-        raise MedcoreError(f"engine={engine!r}: unknown; choose one of {', '.join(ENGINES)}")
+    name, _, address = engine.partition("@")
+    if name not in ENGINES or (address and name == "loky"):
+        raise MedcoreError(f"engine={engine!r}: unknown; choose one of {', '.join(ENGINES)}, or dask@ADDRESS")
     if jobs < 1:
         raise MedcoreError(f"jobs={jobs}: must be at least 1")
-    threads = thread_share(jobs)
-    if engine == "loky" and jobs == 1:
-        yield from ((number, _with_threads(function, task, threads)) for number, task in enumerate(tasks))
+    if name == "loky" and jobs == 1:
+        yield from ((number, _with_threads(function, task, thread_share(jobs))) for number, task in enumerate(tasks))
         return
-    share: dict[str, Any] = {"inner_max_num_threads": threads} if engine == "loky" else {}
-    with _cluster(engine, jobs), parallel_config(backend=engine, **share):
-        # Ray's backend for joblib hands results out only when all of them are there
-        parallel = Parallel(n_jobs=jobs, return_as="list" if engine == "ray" else "generator_unordered")
-        yield from parallel(delayed(_numbered)(function, number, task, threads) for number, task in enumerate(tasks))
+    calls = [(function, number, task, thread_share(jobs)) for number, task in enumerate(tasks)]
+    run = {"loky": _on_loky, "dask": _on_dask, "ray": _on_ray}[name]
+    yield from run(calls, jobs, address)
+
+
+Call = tuple[Callable[[Any], Any], int, Any, int]
 
 
 def _numbered(function: Callable[[Task], Result], number: int, task: Task, threads: int) -> tuple[int, Result]:
     return number, _with_threads(function, task, threads)
+
+
+def _on_loky(calls: list[Call], jobs: int, _: str) -> Iterator[tuple[int, Any]]:
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    left = {call[1]: call for call in calls}
+    for again in range(RETRIES + 1):
+        try:
+            with parallel_config(backend="loky", inner_max_num_threads=calls[0][3]):
+                parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+                for number, result in parallel(delayed(_numbered)(*call) for call in list(left.values())):
+                    del left[number]
+                    yield number, result
+            return
+        except TerminatedWorkerError as error:
+            _say_lost(f"{len(left)} unfinished jobs are", again, error)
+
+
+def _say_lost(what: str, again: int, error: Exception | None = None) -> None:
+    """A warning that a process died; an error when that was the last try."""
+    text = "a worker process was killed (by the system, for lack of memory, or from outside)"
+    if again >= RETRIES:
+        raise MedcoreError(f"{text} {again + 1} times; take fewer --jobs, or look at its machine's log") from error
+    warnings.warn(f"{text}: {what} done again", stacklevel=3)
+
+
+def _on_dask(calls: list[Call], jobs: int, address: str) -> Iterator[tuple[int, Any]]:
+    from joblib import Parallel, delayed, parallel_config
+
+    with _dask(jobs, address) as client:
+        workers = set(client.nthreads())
+        with parallel_config(backend="dask"):
+            parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+            for number, result in parallel(delayed(_numbered)(*call) for call in calls):
+                for gone in sorted(workers - set(client.nthreads())):
+                    warnings.warn(f"worker {gone} was lost; Dask does its jobs again on others", stacklevel=2)
+                workers = set(client.nthreads())
+                yield number, result
+
+
+def _on_ray(calls: list[Call], jobs: int, address: str) -> Iterator[tuple[int, Any]]:
+    with _ray(jobs, address) as ray:
+        remote = ray.remote(num_cpus=1, max_retries=0)(_numbered)  # tried again below, where it is said
+        died = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
+        running = {remote.remote(*call): (call, 0) for call in calls}
+        while running:
+            (first, *_), _ = ray.wait(list(running), num_returns=1)
+            call, again = running.pop(first)
+            try:
+                result = ray.get(first)
+            except died as error:
+                _say_lost(f"job {call[1] + 1} of {len(calls)} is", again, error)
+                running[remote.remote(*call)] = call, again + 1
+                continue
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, MedcoreError) else error from None
+            yield result
 
 
 def _with_threads(function: Callable[[Task], Result], task: Task, threads: int) -> Result:
@@ -242,41 +304,41 @@ def _with_threads(function: Callable[[Task], Result], task: Task, threads: int) 
 
 
 @contextmanager
-def _cluster(engine: str, jobs: int) -> Iterator[None]:
-    if engine == "dask":
-        with _dask(jobs):
-            yield
-    elif engine == "ray":
-        with _ray(jobs):
-            yield
-    else:
-        yield
-
-
-@contextmanager
-def _dask(jobs: int) -> Iterator[None]:
+def _dask(jobs: int, address: str) -> Iterator[Any]:
     distributed: Any = _needed("distributed", "dask")
-    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    address = address or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
     if address:
-        with distributed.Client(address):
-            yield
+        try:
+            client = distributed.Client(address, timeout="30s")
+        except (OSError, ValueError) as error:
+            raise MedcoreError(
+                f"no Dask scheduler answers at {address!r} ({error}); start one: dask scheduler"
+            ) from error
+        with client:
+            yield client
         return
     local = {"n_workers": jobs, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with distributed.LocalCluster(host="127.0.0.1", **local) as cluster, distributed.Client(cluster):
-        yield
+    with distributed.LocalCluster(host="127.0.0.1", **local) as cluster, distributed.Client(cluster) as client:
+        yield client
 
 
 @contextmanager
-def _ray(jobs: int) -> Iterator[None]:
+def _ray(jobs: int, address: str) -> Iterator[Any]:
     ray: Any = _needed("ray", "ray")
-    importlib.import_module("ray.util.joblib").register_ray()
     started = not ray.is_initialized()
     if started:
-        address = os.environ.get("RAY_ADDRESS")
+        address = address or os.environ.get("RAY_ADDRESS", "")
         here = {} if address else {"num_cpus": jobs, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+        try:
+            ray.init(address=address or None, log_to_driver=False, logging_level="ERROR", **here)
+        except Exception as error:  # whatever a node that does not come up raises
+            raise MedcoreError(
+                f"no Ray cluster answers at {address!r} ({error}); start one: ray start --head"
+                if address
+                else f"Ray did not start on this machine ({error}); try again when it is less busy, or --engine dask"
+            ) from error
     try:
-        yield
+        yield ray
     finally:
         if started:
             ray.shutdown()
