@@ -29,33 +29,45 @@ from medcore.errors import MedcoreError, TestDataRefused
 )  # fmt: skip
 @click.option("--other-patients", is_flag=True, help="Equal patient ids are other people: compare pixels only.")
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
+@click.option(
+    "--also",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Another classifier: the mean of probabilities, and its gain. A run of folds is one by itself.",
+)
+@click.option("--tta", is_flag=True, help="The same over the flips and quarter turns of the training.")
 @decoding_options
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write the figures as JSON.")
 @click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Write the report of 07 here instead.")
 def command(
     checkpoint: Path, data: str, split: str, seen: str, other_patients: bool, on_error: str, device: str,
-    out: Path | None, report: Path | None, **decoding: Any,
+    out: Path | None, report: Path | None, also: tuple[Path, ...], tta: bool, **decoding: Any,
 ) -> int:  # fmt: skip
     """Evaluate a model folder or CHECKPOINT of any task on the labelled cases of --data."""
     from medcore.data.npzfile import atomic_path
     from medcore.evaluation.estimate import metric_name
+    from medcore.studies.ensemble import ensemble_gain, load_ensemble, members_of
     from medcore.studies.validation.models import load
     from medcore.training.device import choose_device
 
     if report is not None:
         return write_report(checkpoint, data, report, seen, device)
-    model = load(checkpoint, device=str(choose_device(device)))
+    first, chosen = members_of(checkpoint), str(choose_device(device))
+    model = load(first[0], device=chosen)
+    joint = load_ensemble([*first, *also], turned=tta, device=chosen) if len(first) > 1 or also or tta else None
     overrule(model.manifest, decoding)
     patches = model.labelled(model.read(data, on_error=on_error))
     if not len(patches):
         raise MedcoreError(f"set {patches.card.name!r} has no labelled case; medcore predict needs no labels")
-    patches, overlap = choose_side(model.seen, patches, split, seen, by_patient=not other_patients)
+    patches, overlap = choose_side((joint or model).seen, patches, split, seen, by_patient=not other_patients)
     found = model.evaluate(patches)
     patients = len(set(patches.patients.tolist()))
     click.echo(f"{len(patches)} {patches.card.case}s of {patients} {patches.card.group}s ({split})")
     for estimate in found.estimates:
         click.echo(f"  {metric_name(estimate.name):<22} {estimate}   {estimate.method}")
+    for value, gain in ensemble_gain(joint, found.scores, found.patches) if joint and found.scores else ():
+        click.echo(f"  averaged {metric_name(value.name):<22} {value}; gain over {model.path.name} alone {gain}")
     if overlap.rows.any():
         click.echo(f"{overlap}; {'left out' if seen == 'leave-out' else 'counted in'}")
     if out is not None:

@@ -34,8 +34,12 @@ MANY_UNUSUAL = 0.1  # share of unusual images (1 % is expected) above which the 
 @click.option("--overlays", is_flag=True, help="Segmenter: also write overlay pictures.")
 @click.option("--objects", is_flag=True, help="Segmenter: also write numbered objects (watershed).")
 @click.option("--heatmaps", type=click.Path(path_type=Path, file_okay=False), help="Folder for Grad-CAM overlays.")
-@click.option("--also", type=click.Path(path_type=Path), multiple=True,
-              help="Another classifier of the same classes: probabilities are averaged. A run of folds is one by itself.")
+@click.option(
+    "--also",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Another classifier of the same classes: probabilities are averaged. A run of folds is one by itself.",
+)
 @click.option("--tta", is_flag=True, help="Average over the flips and quarter turns of the training.")
 @decoding_options
 @click.option("--overwrite", is_flag=True, help="Replace results that are there; an input is never replaced.")
@@ -59,8 +63,8 @@ def command(
     **decoding: Any,
 ) -> int:  # fmt: skip
     """Predict IMAGES (files, folders, globs, whole slides, or one PatchSet .npz) with CHECKPOINT."""
+    from medcore.studies.ensemble import members_of
     from medcore.studies.validation.models import task_of
-    from medcore.evaluation.ensemble import members_of
     from medcore.training import checkpoint as checkpoints
 
     task = task_of(checkpoints.find(members_of(checkpoint)[0]))
@@ -81,17 +85,8 @@ def command(
     from medcore.data.integrity import open_checked
     from medcore.evaluation.predict import for_terminal, refuse_overwriting
     from medcore.evaluation.predictor import find_images
-    from medcore.training.device import choose_device
 
-    predictor: Any
-    if task == "classification":  # the light way: no study is imported
-        from medcore.evaluation.ensemble import load_ensemble
-
-        predictor = load_ensemble([checkpoint, *also], turned=tta, device=str(choose_device(device)))
-    else:
-        from medcore.studies.validation.models import load
-
-        predictor = load(checkpoint, device=str(choose_device(device)))
+    predictor = _predictor(task, (checkpoint, *also), tta, device)
     overrule(predictor.manifest, decoding)
     source: Any = find_images(images)
     outputs = [out] if out is not None else []
@@ -117,6 +112,19 @@ def command(
     for line in tally.report(len(source)):
         click.echo(line, err=True)
     return 0
+
+
+def _predictor(task: str, paths: tuple[Path, ...], tta: bool, device: str) -> Any:
+    """What answers for images one by one."""
+    from medcore.training.device import choose_device
+
+    if task == "classification":  # the light way: of the studies only what averages is imported
+        from medcore.studies.ensemble import load_ensemble
+
+        return load_ensemble(paths, turned=tta, device=str(choose_device(device)))
+    from medcore.studies.validation.models import load
+
+    return load(paths[0], device=str(choose_device(device)))
 
 
 def _diagnose(

@@ -159,7 +159,7 @@ def _heart(rng: np.random.Generator, field: Field, chest: Chest) -> np.ndarray:
 def _mediastinum(field: Field, chest: Chest) -> np.ndarray:
     x, y = field.grid()
     half = 20 + 8 * smoothstep(y, chest.apex + 60, chest.apex + 120)
-    return 1 - smoothstep(np.abs(x - chest.middle - 2), half - 4, half + 4)
+    return 1 - smoothstep(np.abs(x - chest.middle - 2) - half, -4, 4)
 
 
 def _breasts(field: Field, chest: Chest) -> np.ndarray:
