@@ -182,11 +182,13 @@ def seven_classes() -> np.ndarray:
     return shares[:, None] * (off + np.diag(recall))
 
 
-def dice_of(name: str, patients: int, failures: float, images: float = 1.0) -> Setting:
-    """Mean Dice where whole patients fail (0 to 0.5) beside good ones (about 0.91)."""
+def dice_of(name: str, patients: int, failures: float, images: float = 1.0, uneven: float | None = None) -> Setting:
+    """Mean Dice where whole patients fail (0 to 0.5) beside good ones (about 0.91); ``uneven`` as in ``Cohort``."""
 
     def draw(rng: np.random.Generator) -> Drawn:
-        patient = np.repeat(np.arange(patients), rng.poisson(images - 1, patients) + 1)
+        counts = rng.poisson(images - 1, patients) + 1 if uneven is None else sizes_of(
+            Cohort(patients, patches=images, unevenness=uneven, most=341), rng)  # fmt: skip
+        patient = np.repeat(np.arange(patients), counts)
         good = np.clip(rng.normal(0.91, 0.03, patients), 0, 1)
         level = np.where(rng.random(patients) < failures, rng.uniform(0, 0.5, patients), good)
         values = np.clip(level[patient] + rng.normal(0, 0.02, len(patient)), 0, 1)
@@ -226,24 +228,24 @@ def difference_of(name: str, metric: str, patients: int, weaker: float) -> Setti
     return Setting(name, f"{metric} difference", cohort.true_values()[metric] - lost, draw)
 
 
-def folds_of(name: str, patients: int, signal: float, truth: float) -> Setting:
-    """AUROC within five folds of a linear discriminant on eight features, of which one may speak."""
+def folds_of(name: str, patients: int, metric: str = "auroc", folds: int = 5, features: int = 8) -> Setting:
+    """A linear discriminant over folds where there is nothing to learn."""
 
     def draw(rng: np.random.Generator) -> Drawn:
         label = (np.arange(patients) % 2).astype(int)
-        features = rng.normal(size=(patients, 8))
-        features[:, 0] += signal * label
-        fold, score = np.arange(patients) // 2 % 5, np.zeros(patients)
-        for k in range(5):
-            seen, new = features[fold != k], features[fold == k]
+        measured = rng.normal(size=(patients, features))
+        fold, score = np.arange(patients) // 2 % folds, np.zeros(patients)
+        for k in range(folds):
+            seen, new = measured[fold != k], measured[fold == k]
             gap = seen[label[fold != k] == 1].mean(0) - seen[label[fold != k] == 0].mean(0)
-            score[fold == k] = new @ np.linalg.solve(np.cov(seen.T) + 0.1 * np.eye(8), gap)
+            weight = np.linalg.solve(np.cov(seen.T) + 0.1 * np.eye(features), gap)
+            score[fold == k] = (new - seen.mean(0)) @ weight
         names = np.arange(patients)
         scores = Scores(label, score, names, np.full(patients, "val"), ("n", "p"), unit="patient",
                         folds=Folds(score[None], fold[None]))  # fmt: skip
-        return Drawn(interval(scores, "auroc"))
+        return Drawn(interval(scores, metric, decision=(score > 0).astype(np.int64)))
 
-    return Setting(name, "auroc", truth, draw)
+    return Setting(name, metric, 0.5, draw)
 
 
 SETTINGS = [
@@ -277,7 +279,9 @@ SETTINGS = [
     calibration_of("20 patients, calibrated", "calibration_slope", 20, 20, 1.0, 1.0),
     difference_of("30 patients, both kinds", "auroc", 30, 0.5),
     difference_of("30 patients, both kinds", "accuracy", 30, 0.5),
-    folds_of("60 patients, nothing to learn", 60, 0.0, 0.5),
+    folds_of("60 patients, nothing to learn", 60),
+    folds_of("120 patients, nothing to learn", 120),
+    folds_of("60 patients, nothing to learn", 60, "balanced_accuracy"),
 ]
 # settings and seeds that had no part in the choice of a construction
 CONFIRMED = [
@@ -301,8 +305,14 @@ CONFIRMED = [
     dice_of("10 patients, 10 % fail", 10, 0.1),
     dice_of("40 patients with 3 images, 10 % fail", 40, 0.1, 3.0),
     dice_of("8 patients, none fails", 8, 0.0),
+    dice_of("12 patients, 20 % fail", 12, 0.2),
+    dice_of("25 patients, 4 % fail", 25, 0.04),
+    dice_of("20 patients with 1 to 341 images, 10 % fail", 20, 0.1, 6.0, 1.2),
     calibration_of("25 patients with 12 windows, calibrated", "calibration_error", 25, 12, 1.0, 0.0),
     calibration_of("35 patients, overconfident", "calibration_slope", 35, 8, 1.6, 1 / 1.6),
     calibration_of("35 patients, overconfident", "calibration_intercept", 35, 8, 1.0, 0.0),
     difference_of("18 patients, both kinds", "accuracy", 18, 0.3),
+    folds_of("90 patients, ten folds, 30 features, nothing to learn", 90, "auroc", 10, 30),
+    folds_of("150 patients, three folds, nothing to learn", 150, "auroc", 3, 5),
+    folds_of("90 patients, ten folds, 30 features, nothing to learn", 90, "balanced_accuracy", 10, 30),
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -19,12 +20,14 @@ from medcore.evaluation.measures import Measure, difference, measure
 from medcore.evaluation.proportions import extreme_limits, wilson_limits
 from medcore.evaluation.resampling import (
     bootstrap_values,
+    bounded_mean_limits,
     case_statistic,
     evaluate,
     group_index,
     jackknife_limits,
     leave_one_out_values,
     mean_statistic,
+    widened_for_folds,
 )
 from medcore.evaluation.scores import Scores, Values
 from medcore.metrics.ranking import delong, delong_limits, delong_test
@@ -34,7 +37,7 @@ METHODS = ("auto", "jackknife", "percentile")
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
 MOST_WEIGHTS = 300_000_000  # patients × cases up to which each patient is left out once; above, resamples are enough
 NO_SPREAD = "no spread between patients"
-MANY_PATIENTS = 50  # from here on the mean of Dice scores with failures is covered (benchmarks/INTERVALS.md)
+MANY_PATIENTS = 1000  # up to here half a patient at each bound matters, and weights are drawn
 FEW_PATIENTS = 5  # of a class: with fewer, coverage fell below 0.93 in benchmarks/INTERVALS.md
 
 
@@ -67,6 +70,9 @@ def estimate(one: Measure, how: Construction, unit: str, split: str) -> Estimate
     if not 0 < how.level < 1 or how.method not in METHODS:
         raise MedcoreError(f"interval: level={how.level} must lie in 0…1, method={how.method!r} in {METHODS}")
     limits = _limits_of_independent(one, how) or _limits(one, how)
+    if one.chance is not None and limits.value is not None and limits.low is not None and limits.high is not None:
+        wider = widened_for_folds(*limits[:3], one.chance)  # type: ignore[arg-type]
+        limits = Limits(limits.value, *wider, f"{limits.method}, widened: folds share training cases", limits.note)
     note = "; ".join(text for text in (limits.note, one.note) if text)
     counted = round(limits.value * one.n) if one.name in PROPORTIONS and limits.value is not None else None
     return Estimate(one.name, *limits[:3], one.n, unit, split, how.level, limits.method, note, counted)
@@ -318,19 +324,12 @@ def mean_interval(
     if by == "patient":
         values = np.bincount(group, values, patients) / np.bincount(group, minlength=patients)
         group, unit = np.arange(patients), "patient"
-    note = "; ".join(text for text in (note, _unseen_failures(values, patients, bounds)) if text)
     one = Measure(name, mean_statistic(values, group, patients), group, patients, bounds, n=len(values), note=note)
+    if bounds is not None and np.isfinite(bounds).all() and patients <= MANY_PATIENTS:
+        ends = bounds
+        drawn = f"drawn weights of {patients} patients and half a patient at each bound"
+        one = replace(one, method=drawn, limits=lambda level: bounded_mean_limits(values, group, patients, ends, level))
     return estimate(one, Construction(level, method), unit, split)
-
-
-def _unseen_failures(values: np.ndarray, patients: int, bounds: tuple[float, float] | None) -> str:
-    """What no interval from few good patients can hold: a rare failure that none of them had."""
-    if bounds is None or not 2 <= patients < MANY_PATIENTS:
-        return ""
-    share = (values.mean() - bounds[0]) / (bounds[1] - bounds[0])
-    missed = 1 - 0.05 ** (1 / patients)
-    text = f"{patients} patients can miss a failure that hits {missed:.0%} of patients; the interval does not hold it"
-    return text if share > 0.8 else ""
 
 
 def statistic_interval(

@@ -55,6 +55,8 @@ class Measure:
         method: How ``limits`` are made, for the reader.
         decided: What a metric of decisions was computed from, None for other metrics.
         exact: Why the value is the same whoever the patients are; empty where it is not.
+        chance: The value without any signal, of a measure over folds whose interval is widened towards it; None of
+            others.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Measure:
     method: str = ""
     decided: Decided | None = None
     exact: str = ""
+    chance: float | None = None
 
     @property
     def members(self) -> dict[str, np.ndarray]:
@@ -144,7 +147,7 @@ def _within_folds(scores: Scores, group: np.ndarray, patients: int) -> Measure:
     repeats = len(scores.folds.score)
     note = "pairs within folds" + (f", mean of {repeats} repeats of the folds" if repeats > 1 else "")
     parts = {f"class {name!r}": scores.truth == k for k, name in enumerate(scores.classes)}
-    return Measure("auroc", statistic, group, patients, parts=parts, n=len(scores), note=f"{note}; {SHARED_TRAINING}")
+    return Measure("auroc", statistic, group, patients, parts=parts, n=len(scores), note=note, chance=0.5)
 
 
 def _ranked_statistic(
@@ -183,6 +186,10 @@ def _decided(scores: Scores, metric: str, decision: np.ndarray, positive: str | 
         decided=Decided(scores.truth, decision, of_matrix),
         exact=_said_of_all(decision) if base == "balanced_accuracy" else "",
     )
+    if scores.folds is not None and base == "balanced_accuracy":
+        one = replace(one, chance=1 / max(1, len(np.unique(scores.truth))))
+    elif scores.folds is not None:
+        one = replace(one, note="; ".join(text for text in (one.note, SHARED_TRAINING) if text))
     if "@" in metric:
         limits = _drawn_at_prevalence(metric, tables, chosen)
         return replace(one, limits=limits, method=f"draws of sensitivity and specificity from {patients} patients")
@@ -192,7 +199,8 @@ def _decided(scores: Scores, metric: str, decision: np.ndarray, positive: str | 
 
 def difference(first: Measure, second: Measure) -> Measure:
     """The first minus the second metric on the same cases; nothing is inherited but what holds for both."""
-    notes = dict.fromkeys(note for note in (first.note, second.note) if note)
+    shared = SHARED_TRAINING if first.chance is not None or second.chance is not None else ""
+    notes = dict.fromkeys(note for note in (first.note, second.note, shared) if note)
     ranked = None if first.ranked is None or second.ranked is None else np.stack([first.ranked, second.ranked])
     both = Measure(
         name=f"{first.name}_difference",

@@ -7,7 +7,7 @@ moderates variances; so one error more or less does not change an interval by le
 coverage.
 
 **Reference** Korn & Graubard 1998, Survey Methodology 24:193; Dean & Pagano 2015, doi:10.1093/jssam/smv024; Smyth 2004,
-doi:10.2202/1544-6115.1027.
+doi:10.2202/1544-6115.1027; Satterthwaite 1946, doi:10.2307/3002019 (degrees of freedom of a sum over classes).
 """
 
 from __future__ import annotations
@@ -116,7 +116,11 @@ def effective_cases(tables: np.ndarray, metric: Metric, bounds: tuple[float, flo
         correlated / independent if varies else 1.0,
         list(sizes.T > 0),
     )
-    return Effective(max(1.0, n / design), freedom) if sizes.sum(1).max() > 1 else Effective(max(1.0, n), np.inf)
+    if sizes.sum(1).max() > 1:
+        return Effective(max(1.0, n / design), freedom)
+    variances, counts = squares * sizes.sum(0), sizes.sum(0)  # each class brings as many degrees as it has cases
+    total = float((variances**2 / np.maximum(counts - 1, 1)).sum())
+    return Effective(max(1.0, n), variances.sum() ** 2 / total if total > 0 else np.inf)
 
 
 def clustered_limits(

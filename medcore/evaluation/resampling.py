@@ -22,6 +22,8 @@ from medcore.errors import MedcoreError
 from medcore.metrics.confusion import Metric
 from medcore.metrics.ranking import Array, Statistic, like
 
+DIRECTIONS = 30.0  # in which a training can go astray, of `widened_for_folds`
+DRAWS = 4000  # of patients' weights, for the mean of bounded values
 CHUNK = 50_000  # weights of cases expanded at once: 400 kB stay in the cache, 2.7 times as fast as 3 MB
 
 
@@ -167,6 +169,57 @@ def jackknife_limits(
     share = (value - low) / width
     half = quantile * error / width / (share * (1 - share))
     return low + width * float(expit(logit(share) - half)), low + width * float(expit(logit(share) + half))
+
+
+def bounded_mean_limits(
+    values: np.ndarray, group: np.ndarray, patients: int, bounds: tuple[float, float], level: float = 0.95
+) -> tuple[float, float]:
+    """Limits of the mean of bounded values: the patients' weights are drawn, with half a patient at each bound.
+
+    Of values 0 and 1 they are Jeffreys' limits. Without the two halves (the Bayesian bootstrap), fifteen good cases
+    could not hold a failure that hits one patient in ten and none of these. Patients with very different numbers of
+    cases get weights that vary more.
+
+    Args:
+        values: One per case. **Shape** ``(N,)``.
+        group: Patient index of each case. **Shape** ``(N,)``.
+
+    **Reference** Rubin 1981, doi:10.1214/aos/1176345338; Brown, Cai & DasGupta 2001, doi:10.1214/ss/1009213286; with
+    a whole patient at the bound never too short: Gaffke 2005, Math. Methods Stat. 14:451.
+    """
+    generator = np.random.default_rng(0)
+    sums, counts = np.bincount(group, values, patients), np.bincount(group, minlength=patients).astype(float)
+    uniform = counts.sum() ** 2 / np.square(counts).sum() / patients  # 1 where all bring as many cases
+    shape, means = np.sqrt(uniform), []
+    for start in range(0, DRAWS, max(1, CHUNK // patients)):
+        rows = min(DRAWS - start, max(1, CHUNK // patients))
+        weights = generator.gamma(shape, 1 / shape, (rows, patients))
+        ends = generator.gamma(0.5, counts.mean(), (rows, 2))
+        means.append((weights @ sums + ends @ np.asarray(bounds)) / (weights @ counts + ends.sum(1)))
+    low, high = np.quantile(np.concatenate(means), [0.5 - level / 2, 0.5 + level / 2])
+    value = float(sums.sum() / counts.sum())
+    return min(float(low), value), max(float(high), value)
+
+
+def widened_for_folds(value: float, low: float, high: float, chance: float) -> tuple[float, float]:
+    """Limits of a share from folds, wider by what the folds' trainings share.
+
+    Where there is nothing to learn, every pair of folds tells the same thing twice, in training and in testing: the
+    variance doubles. Of a linear rule in d directions whose signal is z standard errors, d / (d + z²) of that remains.
+
+    Args:
+        chance: Value without any signal.
+
+    **Reference** Nadeau & Bengio 2003, doi:10.1023/A:1024068626366; Bengio & Grandvalet 2004, JMLR 5:1089.
+    """
+    if not 0 < low < value < high < 1:
+        return low, high
+    error, steps, ends = (high - low) / 4, np.linspace(0, np.sqrt(2), 1001), []
+    for limit in (low, high):
+        reached = expit(logit(value) + (logit(limit) - logit(value)) * steps)
+        allowed = np.sqrt(1 + DIRECTIONS / (DIRECTIONS + np.square((reached - chance) / error)))
+        ends.append(float(reached[steps <= allowed][-1]))
+    return ends[0], ends[1]
 
 
 def degrees_of_freedom(influence: np.ndarray, members: Sequence[np.ndarray] = ()) -> float:
