@@ -164,6 +164,34 @@ def test_ct_slices_are_learnt_predicted_and_their_window_is_stated(tmp_path: Pat
     assert np.allclose(answers.probabilities, expected.probabilities, atol=1e-6)
 
 
+def test_radiographs_of_the_phantom_are_written_and_read_back_as_they_were(tmp_path: Path, tmp_data: Path) -> None:
+    from click.testing import CliRunner
+
+    from medcore.cli import cli
+    from medcore.data.formats.dicom_export import write_dicoms
+    from medcore.data.phantoms import make_crc, make_xray
+
+    patches = make_xray(patients=5, size=48)
+    table = write_dicoms(patches, tmp_path / "dicom")
+    again = read_set(table, findings=patches.classes, progress=False, keep_ids=True)
+    assert np.array_equal(again.take(), patches.take()) and np.array_equal(again.findings, patches.findings)
+    for name in ("patient", "site", "projection", "portable", "drain", "line"):
+        assert again.column(name).tolist() == patches.column(name).tolist(), name
+    assert again.card.pixel_size_um == pytest.approx(patches.card.pixel_size_um, rel=1e-4)
+    one = pydicom.dcmread(tmp_path / "dicom" / "000000.dcm")
+    assert one.ViewPosition == patches.column("projection")[0] and one.pixel_array.max() > 2**11
+    shown = pydicom.pixels.apply_voi_lut(one.pixel_array, one)
+    assert np.abs(shown / 4095 * 255 - patches.take([0])[0, ..., 0]).max() < 0.51
+    with pytest.raises(MedcoreError, match="not empty"):
+        write_dicoms(patches, tmp_path / "dicom")
+    with pytest.raises(MedcoreError, match="in colour"):
+        write_dicoms(make_crc(patients=1, images_per_patient=2, size=16), tmp_path / "colour")
+    saved = patches.save(tmp_path / "set.npz").path
+    done = CliRunner().invoke(cli, ["data", "export", str(saved), str(tmp_path / "out"), "--limit", "2"])
+    assert done.exit_code == 0 and "--findings cardiomegaly,consolidation" in done.output, done.output
+    assert len(list((tmp_path / "out").glob("*.dcm"))) == 2
+
+
 @pytest.mark.parametrize("how", ["folders", "pattern", "no ending"])
 def test_no_name_reaches_a_set_from_paths_or_headers(tmp_path: Path, tmp_data: Path, how: str) -> None:
     secrets = {"PatientName": "DOE^JANE", "PatientBirthDate": "19610203", "InstitutionName": "St Elsewhere",

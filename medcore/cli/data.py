@@ -1,4 +1,4 @@
-"""``medcore data list|info|fetch|prepare``: what sets there are, and getting them ready."""
+"""``medcore data list|info|fetch|prepare|export``: what sets there are, and getting them ready."""
 
 from __future__ import annotations
 
@@ -90,6 +90,21 @@ def _prepare(source: str, out: Path | None, dry_run: bool, jobs: int, engine: st
     else:
         say_left_out(patches.card, len(patches))
     return int(slides and bool(patches.card.excluded))
+
+
+@command.command("export")
+@click.argument("source")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--limit", type=click.IntRange(1), help="At most so many images.")
+def _export(source: str, folder: Path, limit: int | None) -> None:
+    """Write SOURCE, a grey set, as DICOM files and a metadata.csv into a new FOLDER."""
+    from medcore.data.formats.dicom_export import write_dicoms
+    from medcore.data.load import read_set
+
+    patches = read_set(source)
+    table = write_dicoms(patches.select(range(min(limit or len(patches), len(patches)))), folder)
+    findings = f" --findings {','.join(patches.classes)}" if patches.card.task == "findings" else ""
+    click.echo(f"read it with: medcore data prepare '{table}'{findings}")
 
 
 def say_left_out(card: Card, kept: int, unit: str = "images or rows") -> None:
