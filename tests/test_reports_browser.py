@@ -99,11 +99,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found | {"failed": folder / NAMES[1] / "report.html"}
 
 
+def show_all(tab: Tab) -> None:
+    """Every part of a report at once, where it stands in parts."""
+    tab.evaluate("document.querySelector('#all:not(:checked)')?.click()")
+
+
 def check_page(tab: Tab) -> None:
     """What holds for every page: silent, self-contained, no wider than the window, every image described."""
     assert tab.requests() == []
     assert tab.complaints() == []
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+    for _ in range(2):  # as it opens, and with every part shown
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+        show_all(tab)
     alts = tab.evaluate("[...document.images].map(image => image.alt)")
     assert all(alt.strip() and not PLACEHOLDERS.fullmatch(alt.strip()) for alt in alts), alts
     assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
@@ -145,6 +152,7 @@ def test_the_test_would_notice_a_request_a_script_and_a_poor_page(tab: Tab, tmp_
 
 def test_a_figure_is_enlarged_and_closed_by_keyboard(tab: Tab, pages: dict[str, Path]) -> None:
     tab.open(pages["good"])
+    show_all(tab)
     width = "document.querySelector('#s-figure--2 img').getBoundingClientRect().width"
     small = tab.evaluate(width)
     tab.evaluate("document.querySelector('#s-figure--2 .zoom').focus()")
@@ -157,8 +165,38 @@ def test_a_figure_is_enlarged_and_closed_by_keyboard(tab: Tab, pages: dict[str, 
     assert tab.evaluate(width) == small
 
 
+PARTS = "[...document.querySelectorAll('.panel')].filter(e => e.checkVisibility()).map(e => e.id)"
+LIT = "[...document.querySelectorAll('.bar a')].filter(e => getComputedStyle(e).borderBottomColor == getComputedStyle(e).color)"  # noqa: E501
+
+
+def test_a_report_opens_with_its_summary_and_every_link_shows_the_part_that_it_leads_to(
+    tab: Tab, pages: dict[str, Path]
+) -> None:
+    tab.open(pages["good"])
+    lit = f"{LIT}.map(e => e.textContent)"
+    assert tab.evaluate(PARTS) == ["summary"] and tab.evaluate(lit) == ["Summary"]
+    for name, part in (("Methods", "methods"), ("Checklist", "asked"), ("Code", "run"), ("Summary", "summary")):
+        tab.evaluate(f"[...document.querySelectorAll('.bar a')].find(e => e.textContent == '{name}').click()")
+        assert tab.evaluate(PARTS) == [part] and tab.evaluate(lit) == [name]
+    links = tab.evaluate("[...document.querySelectorAll('main a[href^=\"#\"], .contents a')].map(e => e.hash.slice(1))")
+    assert len(links) > 10
+    for link in links:
+        tab.evaluate(f"location.hash = {json.dumps('#' + link)}")
+        target = f"document.getElementById(decodeURIComponent({json.dumps(link)}))"
+        assert tab.evaluate(f"{target}.checkVisibility()") and len(tab.evaluate(PARTS)) == 1, link
+    show_all(tab)
+    assert len(tab.evaluate(PARTS)) == 4
+    tab.open(pages["good"])
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert len(tab.evaluate(PARTS)) == 4
+    finally:
+        tab.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_code_is_hidden_and_a_table_is_saved_without_a_script(tab: Tab, pages: dict[str, Path], tmp_path: Path) -> None:
     tab.open(pages["good"])
+    show_all(tab)
     shown = (
         "[...document.querySelectorAll('.narrative details:not(.fold, .log)')].filter(e => e.checkVisibility()).length"
     )
@@ -198,6 +236,7 @@ def press(tab: Tab, key: str) -> None:
 @pytest.mark.parametrize("name", ["good", "failed", "index", "study", "compare"])
 def test_everything_that_does_something_is_reached_by_the_tab_key(tab: Tab, pages: dict[str, Path], name: str) -> None:
     tab.open(pages[name])
+    show_all(tab)
     wanted = tab.evaluate("document.querySelectorAll('a[href]:not(.close), summary, [tabindex=\"0\"]').length")
     seen = set()
     for _ in range(wanted + 30):
@@ -259,7 +298,9 @@ def test_a_hostile_string_in_every_field_runs_nothing_and_breaks_nothing(
     page.write_text(report_page(hostile_notebook(text), results), encoding="utf-8")
     for phone in (True, False):
         tab.open(page, width=390 if phone else 1280, phone=phone)
-        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+        for _ in range(2):  # as it opens, and with every part shown
+            assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+            show_all(tab)
     assert tab.evaluate("window.pwned") is None
     assert tab.requests() == []
     assert tab.complaints() == []
