@@ -38,7 +38,7 @@ def example_model(
     torch.manual_seed(seed)
     network = study.build("small_cnn")
     config = study.config(augment, pretrained=False, epochs=epochs, learning_rate=2e-3, device=device)
-    fit(network, study.objective, study.train, study.validation, config, out=folder, progress=False)
+    fit(network, study.objective, study.train, study.validation, config, out=folder, progress=False, resume=True)
     network = checkpoint.load_checkpoint(folder).model  # type: ignore[assignment]
     said = study.score(network, study.validation)
     logs = Scores.from_set(study.validation, np.log(np.maximum(said.score, 1e-12)))
