@@ -20,6 +20,7 @@ PROMISES: dict[str, dict[str, str]] = {
     "Nothing reads a pickle; weights are loaded with `weights_only=True` and checked by sha256 first": {
         "test_weights": "unreadable_or_executable saved_pickle truncated_state failed_download code_in_the_cache "
         "checkpoint_is_verified not_finite pipe_or_device",
+        "test_hostile_files": "header_of_weights deflated_weights",
     },
     "A checkpoint is refused in one line when anything in it changed or cannot be": {
         "test_checkpoint": "every_flipped_bit every_single_byte truncated_and_missing file_of_another_epoch "
@@ -28,7 +29,7 @@ PROMISES: dict[str, dict[str, str]] = {
     },
     "A killed or interrupted run resumes to the same bits, and never leaves an unreadable checkpoint": {
         "test_resume": "killed_runs kill_campaign two_kills refuses_another refuses_other not_overwritten "
-        "last_whole_epoch",
+        "last_whole_epoch where_its_run_was_killed",
         "test_checkpoint": "killed_while_saving",
     },
     "A prepared set that changed is noticed": {
@@ -40,7 +41,15 @@ PROMISES: dict[str, dict[str, str]] = {
         "test_pixels": "told_by_content a_pipe negative_and_huge without_a_meaning ringing",
         "test_dicom": "faults_are_named deflated_bomb stream_of_another slope_that_is_none",
     },
+    "A whole slide and what is drawn on it are read within limits, or refused by name": {
+        "test_hostile_files": "drawing_that no_drawing heavy_drawing class_of_a_drawing more_classes "
+        "lying_sizes that_is_none",
+    },
+    "A store of features that changed is computed anew": {
+        "test_hostile_files": "store_that_changed part_of_a_store",
+    },
     "A table is parsed within limits, or refused by its row": {
+        "test_hostile_files": "review_that",
         "test_tables": "cannot_be_classes encodings a_pipe outside_the_folder contradict fits_two_files",
         "test_readers_metadata": "each_fault another_encoding any_csv every_row_is_bad",
     },
@@ -59,7 +68,7 @@ PROMISES: dict[str, dict[str, str]] = {
     "A report runs no script and asks nothing of the network": {
         "test_reports_browser": "pages_are_silent hostile_string hostile_notebooks hostile_runs hostile_names",
         "test_exporter": "hostile_html any_text any_markdown links_lead dress_up cannot_claim",
-        "test_hostile": "open_no_socket nothing_tells",
+        "test_hostile": "open_no_socket nothing_tells tells_nobody",
     },
     "A notebook shows data as text, also in JupyterLab": {
         "test_hostile": "holds_nothing_active very_characters run_nothing",
@@ -69,6 +78,7 @@ PROMISES: dict[str, dict[str, str]] = {
     "A parameter is a value of its type, never code": {
         "test_parameters": "wrong_parameters cannot_work derived_value literals",
         "test_cli": "wrong_usage wrong_parameter_starts",
+        "test_hostile_files": "name_of_an_encoder",
     },
     "The status of a run is true": {
         "test_runner": "true_status never_ran interruption second_interruption killed_runner full_disk vanished "
