@@ -190,7 +190,7 @@ def test_tissue_is_where_it_was_drawn(slide_file: Path) -> None:
     truth[TISSUE] = True
     across = np.repeat(np.repeat(found.tissue, 16, 0), 16, 1)
     assert found.scale == (16, 16) and (across & truth).sum() / (across | truth).sum() > 0.95
-    assert not found.pen.any() and not found.fold.any()
+    assert not found.pen.any() and not found.dense.any()
     regions = np.array([[384, 512, 1152, 1088], [0, 0, 256, 256], [256, 512, 256, 512], [1800, 1800, 900, 900]])
     assert np.allclose(found.share("tissue", regions), [1, 0, 0.5, 0], atol=0.05)
 

@@ -4,7 +4,8 @@
 
 - Tiles lie on a grid that begins at the slide's corner, ``size - overlap`` tile pixels apart, row by row; slides by
   name. A tile is kept where at least the share ``tissue`` of it is tissue; what lies beyond the slide is white.
-- ``x`` and ``y`` are level-0 pixels of a tile's corner. ``tissue``, ``fold`` and ``sharpness`` say how good it is.
+- ``x`` and ``y`` are level-0 pixels of a tile's corner. ``tissue``, ``dense`` (a fold, or many nuclei) and
+  ``sharpness`` say how good it is.
 - Each slide becomes a set of its own first, which is dropped whole if the slide turns out broken; then they are joined.
   So no half of a slide is ever in a set, and slides can be cut side by side, in other processes or on other machines.
 """
@@ -32,8 +33,8 @@ from medcore.errors import MedcoreError
 
 LABEL_RULES = ("centre", "share", "mask")
 NATIVE = 0.9  # how much finer than its pixels a slide may be read
-QUALITY = ("slide", "patient", "tiles", "mpp", "tissue_mm2", "tissue_share", "pen_share", "fold_share", "blurred_tiles",
-           "threshold", "problem")  # fmt: skip
+QUALITY = ("slide", "patient", "tiles", "mpp", "tissue_mm2", "tissue_share", "pen_share", "dense_share",
+           "blurred_tiles", "threshold", "problem")  # fmt: skip
 _BATCH = 64
 _RUN_BYTES = 1 << 22  # of tiles that one thread reads in a row
 
@@ -182,8 +183,8 @@ def cut_slide(task: SlideTask) -> SlideResult:
             drawing, notes = _drawing(row, task.card.classes)
             rows = [
                 _columns(row, slide, region, task.rule, drawing)
-                | {"tissue": round(float(part), 4), "fold": round(float(fold), 4)}
-                for region, part, fold in zip(regions.tolist(), share, found.share("fold", regions), strict=True)
+                | {"tissue": round(float(part), 4), "dense": round(float(dense), 4)}
+                for region, part, dense in zip(regions.tolist(), share, found.share("dense", regions), strict=True)
             ]
             facts["blurred_tiles"] = _write_tiles(slide, regions, rows, drawing, task)
             facts["tiles"] = len(rows)
@@ -337,13 +338,13 @@ def write_quality(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def save_overview(found: Tissue, regions: np.ndarray, path: Path) -> None:
-    """A picture of a slide: tissue outlined in yellow, folds cyan, pen green, and the kept tiles in black."""
+    """A picture of a slide: tissue outlined in yellow, dense tissue cyan, pen green, and the kept tiles in black."""
     from PIL import ImageDraw
     from scipy import ndimage
 
     picture = found.overview.copy()
     edge = found.tissue ^ ndimage.binary_erosion(found.tissue)
-    for mask, colour in ((found.fold, (0, 200, 220)), (found.pen, (0, 170, 0))):
+    for mask, colour in ((found.dense, (0, 200, 220)), (found.pen, (0, 170, 0))):
         picture[mask] = (picture[mask] * 0.5 + np.array(colour) * 0.5).astype(np.uint8)
     picture[edge] = (230, 160, 0)
     image = Image.fromarray(picture)

@@ -1,4 +1,4 @@
-"""Where on a slide there is tissue, and where pen, folds and blur are: a mask on a coarse level, a table of quality.
+"""Where on a slide there is tissue, pen, dense tissue and blur: a mask on a coarse level, a table of quality.
 
     found = find_tissue(slide)
     found.tissue                        # (h, w) bool at ``found.mpp`` microns per pixel
@@ -8,8 +8,9 @@
   stained tissue reach, so that an empty slide has no tissue and a full one no glass. Small specks and holes go.
 - Pen is green, blue or cyan, saturated and even, or black: what haematoxylin and eosin never are. Red ink looks like
   eosin and is not found.
-- A fold is tissue about twice as dense as the slide's usual tissue. Dense nuclei look alike, so that folds are
-  **marked, not left out**. Blur is measured on each tile, where it is read.
+- Dense is tissue about twice as dense as the slide's usual tissue. That may be a fold, or epithelium full of nuclei
+  (on CMU-1 all of it is epithelium and keratin): it is **marked for a look, not left out**, and no fold is claimed.
+  Blur is measured on each tile, where it is read.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MPP = 8.0  # microns per pixel of the masks
 MOST_PIXELS = 1 << 24  # of the masks; larger slides get coarser ones
 DENSITY = (0.04, 0.12)  # bounds of Otsu's threshold on optical density (decimal logarithm) above the glass
 SMALLEST_MM2 = 0.004  # specks below and holes below this are no tissue and no glass
-FOLD = 1.8  # times the usual density of the slide's tissue
+DENSE = 1.8  # times the usual density of the slide's tissue
 SHARP = 0.05  # sharpness of a tile under which it counts as blurred
 
 
@@ -36,7 +37,7 @@ class Tissue:
         overview: The slide. **Shape** ``(h, w, 3)`` uint8.
         tissue: Tissue without pen. **Shape** ``(h, w)`` bool.
         pen: Marker ink. **Shape** ``(h, w)`` bool.
-        fold: Tissue of about twice the usual density. **Shape** ``(h, w)`` bool.
+        dense: Tissue of about twice the usual density, folded or not. **Shape** ``(h, w)`` bool.
         scale: Level-0 pixels that one pixel of the masks spans, along x and y.
         mpp: Microns per pixel of the masks.
         threshold: The optical density from which a pixel counts as tissue.
@@ -45,13 +46,13 @@ class Tissue:
     overview: np.ndarray
     tissue: np.ndarray
     pen: np.ndarray
-    fold: np.ndarray
+    dense: np.ndarray
     scale: tuple[float, float]
     mpp: float
     threshold: float
 
     def share(self, what: str, regions: np.ndarray) -> np.ndarray:
-        """The share of each region that is ``tissue``, ``pen`` or ``fold``; beyond the slide there is none.
+        """The share of each region that is ``tissue``, ``pen`` or ``dense``; beyond the slide there is none.
 
         **Shape** ``(n, 4)`` x, y, width, height in level-0 pixels -> ``(n,)`` 0 to 1.
         """
@@ -71,7 +72,7 @@ class Tissue:
             "tissue_mm2": round(float(self.tissue.sum()) * area, 4),
             "tissue_share": round(float(self.tissue.mean()), 4),
             "pen_share": round(float(self.pen.mean()), 4),
-            "fold_share": round(float((self.fold & self.tissue).sum()) / some, 4),
+            "dense_share": round(float((self.dense & self.tissue).sum()) / some, 4),
             "threshold": round(self.threshold, 4),
         }
 
@@ -111,10 +112,10 @@ def find_tissue(slide: Slide, mpp: float = MPP) -> Tissue:
     smallest = max(1, round(SMALLEST_MM2 * 1e6 / mpp**2))
     tissue = _cleaned((smooth > threshold) & ~pen, smallest) & ~pen
     usual = float(np.median(smooth[tissue])) if tissue.any() else 0.0
-    fold = tissue & (smooth > FOLD * usual)
-    fold = remove_small_objects(fold, max_size=smallest // 2)
+    dense = tissue & (smooth > DENSE * usual)
+    dense = remove_small_objects(dense, max_size=smallest // 2)
     tall, wide = tissue.shape
-    return Tissue(overview, tissue, pen, fold, (width / wide, height / tall), mpp, threshold)
+    return Tissue(overview, tissue, pen, dense, (width / wide, height / tall), mpp, threshold)
 
 
 def density_above_glass(pixels: np.ndarray) -> np.ndarray:

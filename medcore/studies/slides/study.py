@@ -122,7 +122,7 @@ class SlideStudy:
         table = self.patches.table
         grouped = table.groupby("slide", sort=True)
         found = grouped.agg(patient=("patient", "first"), tiles=("x", "size"), tissue=("tissue", "mean"),
-                            fold=("fold", "mean"), sharpness=("sharpness", "median"))  # fmt: skip
+                            dense=("dense", "mean"), sharpness=("sharpness", "median"))  # fmt: skip
         if "slide_label" in table:
             found.insert(1, "label", grouped["slide_label"].first())
         return found
