@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from test_slide_predict import drawn, trained  # noqa: F401 (fixtures)
 from test_slides import dies_once, halves, picture, write_pyramid
 
 from medcore.cli import cli
 from medcore.data.card import Card
 from medcore.data.slides.tiles import SlideRow, TileRule, cut_slides
 from medcore.errors import MedcoreError
+from medcore.evaluation.predictor import load_predictor
+from medcore.reporting.runner import run_notebooks
+from medcore.studies.slides.predict import predict_slides
 from medcore.training.distributed import run_jobs
 
 CLUSTERS = [pytest.param("dask", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.slow)]
@@ -116,6 +120,31 @@ def test_the_command_line_gives_the_same_file_on_a_cluster(
         done = runner.invoke(cli, [*arguments, str(tmp_path / "2.npz"), *where], standalone_mode=False)
     assert done.return_value == 1, done.output
     assert (tmp_path / "2.npz").read_bytes() == (tmp_path / "1.npz").read_bytes()
+
+
+@pytest.mark.slow
+def test_notebooks_and_predictions_of_slides_on_a_cluster(
+    tmp_path: Path,
+    drawn: Path,  # noqa: F811
+    trained: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from test_runner import write_notebook
+
+    model, paths = load_predictor(trained), sorted(drawn.glob("*.tiff"))
+    predict_slides(model, paths, tmp_path / "here", tell=lambda _: None)
+    notebooks = {write_notebook(tmp_path, name, source): {"x": 2} for name, source in
+                 {"fine": "print('good')", "raises": "1 / 0"}.items()}  # fmt: skip
+    with engine_of("dask", monkeypatch) as engine:
+        predict_slides(model, paths, tmp_path / "there", tell=lambda _: None, jobs=3, engine=engine)
+        outcomes = run_notebooks(notebooks, out=tmp_path / "out", jobs=2, engine=engine, progress=False)
+    for path in paths:
+        tables = [(tmp_path / where / f"{path.stem}_tiles.csv").read_bytes() for where in ("here", "there")]
+        assert tables[0] == tables[1]
+    # without run.finish() a notebook is not complete: the same words as here
+    alone = run_notebooks(notebooks, out=tmp_path / "alone", jobs=1, progress=False)
+    assert [(o.status, o.error) for o in outcomes] == [(o.status, o.error) for o in alone]
+    assert (tmp_path / "out" / "fine" / "report.html").is_file() and outcomes[1].status == "raised"
 
 
 def test_an_address_needs_its_engine() -> None:
