@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -35,23 +37,32 @@ UNTIL_SHOWN = f"""new Promise(done => {{
 SETTLED = "new Promise(done => requestIdleCallback(() => done(true)))"
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A server without a password, its notebooks' folder and its address."""
-    place = tmp_path_factory.mktemp("lab")
+@contextmanager
+def served_lab(place: Path) -> Iterator[tuple[Path, str]]:
+    """A server without a password: its notebooks' folder and its address."""
     own = {f"JUPYTER_{name}_DIR": str(place / name.lower()) for name in ("DATA", "CONFIG", "RUNTIME")}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--IdentityProvider.token=",
                "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", "--LabApp.news_url="]  # fmt: skip
     (place / "books").mkdir()
-    environment = os.environ | own
-    process = subprocess.Popen(
-        command, cwd=place / "books", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    address = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
-    yield place / "books", address
-    process.terminate()
-    process.wait()
+    log = place / "log.txt"  # a pipe that nobody reads would fill, and the server wait for ever
+    with open(log, "w", encoding="utf-8") as told:
+        process = subprocess.Popen(
+            command, cwd=place / "books", env=os.environ | own, stdout=subprocess.DEVNULL, stderr=told
+        )
+    try:
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8"))):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            time.sleep(0.2)
+        yield place / "books", found[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    with served_lab(tmp_path_factory.mktemp("lab")) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +77,25 @@ def write_trusted(path: Path, bundles: list[dict[str, str]]) -> None:
     cells = [new_code_cell("outputs", outputs=[output], execution_count=1) for output in shown]
     notebook = new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
     nbformat.write(notebook, path)
+    sign(path)
+
+
+def sign(path: Path) -> None:
+    """Let JupyterLab trust a notebook's outputs."""
     NotebookNotary(data_dir=str(path.parents[1] / "data")).sign(nbformat.read(path, as_version=4))
+
+
+def open_trusted(tab: Tab, folder: Path, address: str, name: str) -> list[str]:
+    """Open an executed notebook as its user's own, every cell shown; returns the addresses that were asked for."""
+    notebook = nbformat.read(folder / name, as_version=4)
+    notebook.cells.append(new_code_cell("", outputs=[new_output("display_data", data={"text/plain": LAST})]))
+    for cell in notebook.cells:
+        cell.metadata.pop("jupyter", None)
+        cell.get("outputs") and cell.update(execution_count=1)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, folder / name)
+    sign(folder / name)
+    return opened(tab, address, name)
 
 
 def opened(tab: Tab, address: str, name: str) -> list[str]:

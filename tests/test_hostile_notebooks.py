@@ -1,6 +1,14 @@
-"""Every notebook on a set whose classes, patients and files have hostile names: no output of it is active."""
+"""Every notebook on a set whose classes, patients and files have hostile names: no output of it is active.
 
+Where there is a Chromium, JupyterLab opens each executed notebook, trusted: nothing runs, nothing is asked for.
+"""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -8,8 +16,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 from test_hostile import HARMLESS, HOSTILE, Tags, rendered
+from test_hostile_lab import browser, open_trusted, served_lab
 
+from medcore.cli import main
+from medcore.data.phantoms.slides import make_slides
 from medcore.data.source import repository_root
+from medcore.reporting.report import find_browser
 from medcore.reporting.runner import run_notebooks
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile notebooks")]
@@ -59,22 +71,75 @@ def with_diagnoses(folder: Path) -> None:
     table.to_csv(folder / "metadata.csv", index=False)
 
 
+def with_a_model(folder: Path) -> None:
+    """A classifier of these classes, as 07 applies it."""
+    given = ["train", "classifier", "--data", str(folder / "metadata.csv"), "--out", str(folder.parent / "model")]
+    with pytest.raises(SystemExit) as ended:
+        main([*given, "--profile", "smoke", "--size", "32", "--epochs", "1"])
+    assert not ended.value.code
+
+
+def write_slides(folder: Path) -> Path:
+    """Eight whole slides whose files, patients, labels and drawn classes have hostile names."""
+    drawn = folder.with_name("drawn")
+    make_slides(drawn, slides=8, side=1024)
+    with open(drawn / "metadata.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    folder.mkdir()
+    labels = sorted({row["label"] for row in rows})
+    kinds: dict[str, str] = {}
+    for number, row in enumerate(rows):
+        name = f"{number} {NAMES[number].replace('/', '').replace(chr(92), '')[:60]}"
+        path = next(path for path in drawn.glob("*.tif*") if row["slide"] in (path.name, path.stem))
+        told = json.loads(path.with_suffix(".geojson").read_text(encoding="utf-8"))
+        for feature in told["features"]:
+            kind = feature["properties"]["classification"]
+            kind["name"] = kinds.setdefault(kind["name"], NAMES[len(kinds)])
+        (folder / f"{name}.geojson").write_text(json.dumps(told), encoding="utf-8")
+        shutil.copy(path, folder / f"{name}{path.suffix}")
+        row |= {"slide": name + path.suffix, "label": CLASSES[labels.index(row["label"])]}
+        row["patient"] = f"{number} {NAMES[-number]}"
+    with open(folder / "metadata.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser, and the folder and address of a JupyterLab; None without a Chromium."""
+    if find_browser() is None:
+        yield None
+        return
+    with browser() as tab, served_lab(tmp_path_factory.mktemp("lab")) as (folder, address):
+        yield tab, folder, address
+
+
 @pytest.mark.parametrize(
     ("stem", "parameters"),
     [
         ("00_first_network", {"epochs": 1, "size": 32}),
-        ("04_patient_diagnosis", {"encoder": "", "attention_epochs": 0, "repeats": 1}),
+        ("04_patient_diagnosis", {"encoder": "", "attention_epochs": 1, "repeats": 1}),
         ("05_segmentation", {"ablation_epochs": 0}),
         ("01_preprocessing", {"demo_epochs": 0}),
         ("02_autoencoder", {"abnormal": CLASSES[1:2], "bottlenecks": [], "folds": 0, "peer": ""}),
         ("03_vae", {"abnormal": CLASSES[1:2]}),
         ("06_patch_classification", {"subgroups": ["site"], **SHORT}),
+        ("07_external_validation", {"seen": "count", "model": "model", "subgroups": ["site"]}),
+        ("08_whole_slides", {}),
     ],
 )
-def test_no_output_of_a_notebook_is_active(stem: str, parameters: dict, tmp_path: Path, tmp_data: Path) -> None:
-    data = write_set(tmp_path / "set", CLASSES)
-    if change := {"04_patient_diagnosis": with_diagnoses, "05_segmentation": with_masks}.get(stem):
+def test_no_output_of_a_notebook_is_active(
+    stem: str, parameters: dict, tmp_path: Path, tmp_data: Path, lab: Any
+) -> None:
+    slides = stem.startswith("08")
+    data = write_slides(tmp_path / "set") if slides else write_set(tmp_path / "set", CLASSES)
+    changes = {"04": with_diagnoses, "05": with_masks, "07": with_a_model}
+    if change := changes.get(stem[:2]):
         change(tmp_path / "set")
+    if "model" in parameters:
+        parameters = parameters | {"model": str(tmp_path / parameters["model"])}
     given = {"data": str(data), "profile": "smoke", "device": "cpu", **parameters}
     (outcome,) = run_notebooks({ROOT / "notebooks" / f"{stem}.ipynb": given}, out=tmp_path / "out", progress=False)
     assert outcome.status == "ok" and outcome.folder is not None, outcome
@@ -82,8 +147,16 @@ def test_no_output_of_a_notebook_is_active(stem: str, parameters: dict, tmp_path
     shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     tables = [Tags(bundle["text/html"]) for bundle in shown if "text/html" in bundle]
     prose = [page for bundle in shown if "text/markdown" in bundle for page in rendered(bundle["text/markdown"])]
-    assert prose and any(name in nbformat.writes(notebook) for name in (CLASSES[0], NAMES[0])), "names are shown at all"
+    names = stem.startswith(("00", "05")) or any(name in nbformat.writes(notebook) for name in (CLASSES[0], NAMES[0]))
+    assert prose and names, "names are shown at all, but where two classes or masks have none"
     for page in tables + prose:
-        assert page.tags <= HARMLESS | {"div", "style"}
-        assert not [link for link in page.links if not link.startswith(("border=", "scope", "colspan=", "rowspan="))]
+        assert page.tags <= HARMLESS | {"div", "style", "caption"}
+        assert not [
+            link for link in page.links if not link.startswith(("border=", "scope", "colspan=", "rowspan=", "valign="))
+        ]
     assert not any(mime in bundle for bundle in shown for mime in ("application/javascript", "text/latex"))
+    if lab is not None:
+        tab, folder, address = lab
+        shutil.copy(outcome.folder / "notebook.ipynb", folder / f"{stem}.ipynb")
+        assert open_trusted(tab, folder, address, f"{stem}.ipynb") == []
+        assert tab.evaluate("window.pwned") is None
