@@ -291,7 +291,7 @@ def test_balanced_and_even_colours(sides):
 
 def test_without_a_network_everybody_is_judged_in_folds_by_ranks_among_other_patients():
     ps, choices = make_set(240), AnomalyChoices(scores=("mse", "red"))
-    compared = without_a_network(ps, ["mel"], replace(choices, scores=("mse",)), k=3)
+    compared = without_a_network(ps, ps.label_names != "mel", ["mel"], replace(choices, scores=("mse",)), k=3)
     values, ranks = score_set(Blur(), ps, "mse").astype(float), np.zeros(len(ps))
     for fold in patient_folds(ps, 3, seed=0):
         inner = patient_folds(ps.select(fold.train), 3, seed=0)[0]

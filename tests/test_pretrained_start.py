@@ -79,7 +79,8 @@ def test_cross_prediction_takes_the_probe_along(start: PretrainedStart) -> None:
 
 
 def test_a_kept_probe_is_an_ordinary_checkpoint(start: PretrainedStart, tmp_path) -> None:
-    folder = start.keep(tmp_path / "run", CONFIG)
+    start.keep(tmp_path / "run", CONFIG)
+    folder = start.keep(tmp_path / "run", CONFIG)  # a notebook is run again
     loaded = load_checkpoint(folder)
     assert loaded.manifest["epoch"] == 1 and loaded.manifest["architecture"]["args"]["levels"]
     test = start.study.test
@@ -106,6 +107,7 @@ def test_fine_tuning_starts_from_the_probe_and_changes_the_trunk(start: Pretrain
 
 def test_fine_tuning_lasts_so_many_images_and_takes_part_in_folds_where_it_is_best(start, tmp_path) -> None:
     start.study.choices = replace(FEW, tuned_images=250, tuned_epochs=(1, 12))
+    start.fine_tune("none", tmp_path, epochs=1)  # and again, as in a notebook that is run again
     (name,) = start.fine_tune("none", tmp_path)
     assert load_checkpoint(start.keep(tmp_path, CONFIG, name)).manifest["config"]["epochs"] == 3  # of 80 images
     assert list(start.methods()) == [start.name] and list(start.methods(start.name)) == [start.name]

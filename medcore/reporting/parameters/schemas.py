@@ -209,6 +209,7 @@ class PatchClassificationParameters(Parameters):
     encoder: Classifier | Timm | Literal[""]
     encoder_weights: Weights
     encoder_side: Annotated[int, Field(ge=16, le=1024)] | None
+    encoder_epochs: Annotated[int, Field(ge=0)] | None
     stain: Literal["", "macenko"]
     size: Annotated[int, Field(ge=16, le=1024)] | None
     window: Window | None
@@ -232,13 +233,14 @@ class PatchClassificationParameters(Parameters):
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "augment_until": 1,
                   "limit": 270, "repeats": 1, "variant_epochs": 1, "folds": 2, "fold_epochs": 1, "architectures": [],
-                  "robustness_images": 40, "encoder_side": 64},
+                  "robustness_images": 40, "encoder_side": 64, "encoder_epochs": 0},
         "quick": {"model": "small_cnn", "epochs": 20, "lr": 2e-3, "augment_until": 17, "repeats": 0,
                   "variant_epochs": 4, "variant_images": 500, "folds": 3, "fold_epochs": 10, "fold_images": 2500,
-                  "architectures": ["mobilenet_v2"], "robustness_images": 300},
+                  "architectures": ["mobilenet_v2"], "robustness_images": 300, "encoder_epochs": 0},
         "full": {"model": "efficientnet_b3", "weights": "imagenet", "size": 224, "epochs": 20, "lr": 3e-4,
                  "augment_until": 12, "repeats": 2, "variant_epochs": 10, "folds": 5, "fold_epochs": 10,
-                 "architectures": ["resnet50", "densenet121", "convnext_tiny"], "robustness_images": 2000},
+                 "architectures": ["resnet50", "densenet121", "convnext_tiny"], "robustness_images": 2000,
+                 "encoder_epochs": 10},
     }  # fmt: skip
     fine_tuning: ClassVar[dict[str, Any]] = {
         "model": "mobilenet_v2", "epochs": 14, "lr": 1e-3, "augment_until": 12, "variant_epochs": 2,

@@ -4,7 +4,7 @@
     estimates = width_sweep(trial, [4, 16, 64])                  # validation patients
     table = learning_table(trial)                                # which normal images to learn from
     estimates = patient_folds_auroc(trial, patches, k=3)         # every fold's patients judged by a network of its own
-    compared = without_a_network(patches, ["mel"], choices, k=3)    # everybody, set against a blurred copy
+    compared = without_a_network(patches, normal, ["mel"], choices, k=3)     # everybody, beside a blurred copy
 
 All of them use at most ``most`` normal images and a short budget, so they compare choices with each other; their
 values lie below what the whole training reaches. Test cases are never touched, but by ``without_a_network``, in which
@@ -42,7 +42,7 @@ from medcore.training.config import TrainConfig
 from medcore.training.objectives import Objective
 from medcore.training.reuse import fit_or_reuse
 
-BLURRED, BEST = "blurred copy", "best without a network"
+BLURRED, MEAN_RANK = "blurred copy", "mean rank"
 
 
 @dataclass(frozen=True)
@@ -162,11 +162,7 @@ def patient_folds_auroc(trial: Trial, patches: PatchSet, *, k: int = 3, learn: S
     """
     if (patches.splits == "test").any():
         raise MedcoreError("patient_folds_auroc: test cases are among the images; pass patches.where(split=[...])")
-    normal = ~np.isin(patches.label_names, trial.sides.abnormal)
-    if learn:
-        normal &= np.isin(patches.label_names, learn)
-    if trial.sides.healthy_only:
-        normal &= healthy_patients(patches)
+    normal = learnt_from(patches, trial.sides, learn)
     estimates = []
     for number, fold in enumerate(patient_folds(patches, k, seed=trial.config.seed)):
         held_out = patches.select(fold.validation)
@@ -176,41 +172,55 @@ def patient_folds_auroc(trial: Trial, patches: PatchSet, *, k: int = 3, learn: S
     return estimates
 
 
-def without_a_network(patches: PatchSet, abnormal: Sequence[str], choices: AnomalyChoices, *, k: int) -> Comparison:
-    """The best that needs no network, in folds over all patients, set against the blurred copy.
+def learnt_from(patches: PatchSet, sides: Sides, learn: Sequence[str] = ()) -> np.ndarray:
+    """Which images a detector may learn from, as ``detection_sides`` has it. **Shape** ``(N,)`` bool."""
+    normal = ~np.isin(patches.label_names, sides.abnormal)
+    if learn:
+        normal &= np.isin(patches.label_names, learn)
+    return normal & healthy_patients(patches) if sides.healthy_only else normal
 
-    Detectors are a blurred copy, one blurred twice as much, few principal components, and the mean rank of the three,
-    each by every score without labels. In each fold the components learn from normal images of two thirds of the
-    other patients, and the remaining third chooses detector and score, of the blurred copy its score; held-out cases
-    get their rank among those of the third, so that folds can be pooled.
+
+def without_a_network(
+    patches: PatchSet, normal: np.ndarray, abnormal: Sequence[str], choices: AnomalyChoices, *, k: int
+) -> Comparison:
+    """The mean rank of three detectors that need no network, in folds over all patients, set against one of them.
+
+    The three are a blurred copy, one blurred twice as much, and few principal components. In each fold the components
+    learn from normal images of two thirds of the other patients, and the remaining third chooses the score, for the
+    mean and for the blurred copy alone; held-out cases get their ranks among those of the third, so that folds can be
+    pooled.
+
+    Args:
+        normal: Which images may be learnt from. **Shape** ``(N,)`` bool.
 
     Raises:
         MedcoreError: There are too few patients or normal images.
     """
     kinds = [kind for kind in choices.scores if kind in PIXEL_MAPS and not why_not(kind, Blur(), patches.shape[2])]
+    kinds = kinds or ["mse"]
     blurs = {BLURRED: Blur(choices.blur_share), "blurred twice as much": Blur(2 * choices.blur_share)}
     fixed = {name: _by_kind(model, patches, kinds) for name, model in blurs.items()}
-    values, chosen = {name: np.zeros(len(patches)) for name in (BEST, BLURRED)}, []
+    values, chosen = {name: np.zeros(len(patches)) for name in (MEAN_RANK, BLURRED)}, []
     for fold in patient_folds(patches, k, seed=choices.seed):
-        rest = patches.select(fold.train)
-        inner = patient_folds(rest, 3, seed=choices.seed)[0]
-        learnt = rest.select(inner.train).with_split(["train"] * len(inner.train))
-        normal = learnt.select(~np.isin(learnt.label_names, abnormal))
-        components = fit_linear(normal, min(choices.few_components, len(normal)), seed=choices.seed)
-        rows = fold.train[inner.validation], fold.validation
-        sides = [patches.select(part).with_split(["val"] * len(part)) for part in rows]
-        judged = [{name: table[part] for name, table in fixed.items()} for part in rows]
+        inner = patient_folds(patches.select(fold.train), 3, seed=choices.seed)[0]
+        rows = fold.train[inner.train]
+        learnt = patches.select(rows[normal[rows]])
+        learnt = learnt.with_split(["train"] * len(learnt))
+        components = fit_linear(learnt, min(choices.few_components, len(learnt)), seed=choices.seed)
+        judging = fold.train[inner.validation], fold.validation
+        sides = [patches.select(part).with_split(["val"] * len(part)) for part in judging]
+        judged = [{name: table[part] for name, table in fixed.items()} for part in judging]
         for side, found in zip(sides, judged, strict=True):
             found[f"PCA, {len(components.get_buffer('components'))} components"] = _by_kind(components, side, kinds)
         ranks = _ranks(judged, sides[0], kinds, abnormal)
         aurocs = {name: interval(found, "auroc").value or 0.0 for name, (found, _) in ranks.items()}
-        best = max(aurocs, key=lambda name: aurocs[name])
-        plain = max((name for name in aurocs if name[0] == BLURRED), key=lambda name: aurocs[name])
-        values[BEST][fold.validation], values[BLURRED][fold.validation] = ranks[best][1], ranks[plain][1]
-        chosen.append(f"{best[0]} by {best[1]}")
+        for detector in values:
+            best = max((name for name in aurocs if name[0] == detector), key=lambda name: aurocs[name])
+            values[detector][fold.validation] = ranks[best][1]
+            chosen += [best[1]] * (detector == MEAN_RANK)
     scores = {name: abnormal_scores(patches, found, abnormal=abnormal) for name, found in values.items()}
-    compared = compare_methods(scores[BEST], {BLURRED: scores[BLURRED]}, metrics=("auroc",), reference=BLURRED)
-    note = f"chosen: {'; '.join(f'{name} ({chosen.count(name)} of {k} folds)' for name in dict.fromkeys(chosen))}"
+    compared = compare_methods(scores[MEAN_RANK], {BLURRED: scores[BLURRED]}, metrics=("auroc",), reference=BLURRED)
+    note = f"by {', '.join(f'{kind} ({chosen.count(kind)} of {k} folds)' for kind in dict.fromkeys(chosen))}"
     compared = replace(compared, metrics=[replace(one, note=note) for one in compared.metrics])
     return compared.labelled("folds")
 
@@ -222,17 +232,17 @@ def _by_kind(model: nn.Module, ps: PatchSet, kinds: Sequence[str]) -> np.ndarray
 def _ranks(
     judged: Sequence[Mapping[str, np.ndarray]], validation: PatchSet, kinds: Sequence[str], abnormal: Sequence[str]
 ) -> dict[tuple[str, str], tuple[Scores, np.ndarray]]:
-    """Validation cases, and ranks of held-out ones among them, by detector and score; the mean rank of all as well."""
+    """Validation cases, and ranks of held-out ones among them, by detector and score."""
     found = {}
     for place, kind in enumerate(kinds):
         own, others = ({name: table[:, place] for name, table in side.items()} for side in judged)
         reference = {name: abnormal_scores(validation, one, abnormal=abnormal) for name, one in own.items()}
-        reference = {name: one for name, one in reference.items() if np.ptp(one.score) > 0}
-        for names in (*([name] for name in reference), *([list(reference)] if len(reference) > 1 else [])):
+        if any(np.ptp(one.score) == 0 for one in reference.values()):
+            continue  # such as red pixels where nothing is red
+        for detector, names in ((MEAN_RANK, list(reference)), (BLURRED, [BLURRED])):
             ensemble = RankEnsemble({name: reference[name] for name in names})
             inside, outside = (ensemble({name: side[name] for name in names}) for side in (own, others))
-            label = names[0] if len(names) == 1 else f"mean rank of {', '.join(names)}"
-            found[label, kind] = replace(reference[names[0]], score=inside), outside
+            found[detector, kind] = replace(reference[names[0]], score=inside), outside
     return found
 
 

@@ -357,10 +357,11 @@ class AnomalyStudy:
         return experiments.patient_folds_auroc(self.trial, judging, k=count, learn=self.learn)
 
     def without_a_network(self, count: int) -> list[Comparison]:
-        """The best detector that needs no network, in folds of everybody, test patients too; none for no folds."""
-        if not count:
+        """Three detectors that need no network, in folds of everybody, test patients too; none for too few patients."""
+        patches, normal = self.patches, experiments.learnt_from(self.patches, self.sides, self.learn)
+        if not count or len(np.unique(patches.patients[normal])) < 3 * count:
             return []
-        return [experiments.without_a_network(self.patches, self.sides.abnormal, self.choices, k=count)]
+        return [experiments.without_a_network(patches, normal, self.sides.abnormal, self.choices, k=count)]
 
     def tabular(self, source: str = "") -> tuple[PatchSet, PatchSet, str]:
         """The images as a table of 28×28 pixels has them, these enlarged again, and where the table comes from."""

@@ -12,6 +12,7 @@ training patients; validation and test images only measure.
 from __future__ import annotations
 
 import copy
+import shutil
 import time
 from dataclasses import replace
 from functools import cached_property
@@ -160,6 +161,7 @@ class PretrainedStart:
         fixed = {"epochs": epochs or usual, "seed": study.seed, "augment": as_augment(recipe)}
         self._tuning = TrainConfig.from_dict(FINE_TUNING | size | fixed | settings)
         network = self._ready_to_train(study.train)
+        shutil.rmtree(out, ignore_errors=True)  # of an earlier run of the notebook
         fit(network, study.objective, study.train, study.validation, self._tuning, out=out)
         self.tuned = {f"{FINE_TUNED} {self.encoder.removeprefix('timm:')}": network}
         return self.tuned
@@ -190,6 +192,7 @@ class PretrainedStart:
         if name in self.tuned:
             return folder / FINE_TUNED
         out, study = folder / "probe", self.study
+        shutil.rmtree(out, ignore_errors=True)  # of an earlier run of the notebook
         keep(self.network, study.objective, study.train, study.validation, config, out=out)
         return out
 
