@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +220,43 @@ def test_manifest_holds_what_a_reader_needs(tmp_path: Path) -> None:
     assert wanted <= manifest.keys()
     assert manifest["data"]["name"] == "toy"
     assert manifest["data"]["train"]["images"] == 36
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stem", "sent", "given"),
+    [
+        ("05_segmentation", signal.SIGKILL, ["ablation_epochs=0"]),
+        ("06_patch_classification", signal.SIGHUP, ["encoder=", "variant_epochs=0", "fold_epochs=0"]),
+    ],
+)
+def test_the_training_of_a_notebook_goes_on_where_its_run_was_killed(
+    stem: str, sent: signal.Signals, given: list[str], tmp_path: Path
+) -> None:
+    import psutil
+
+    places = {"MEDCORE_DATA": str(tmp_path / "data"), "OMP_NUM_THREADS": "1"}
+    options = [word for each in ["epochs=6", *given] for word in ("-p", each)]
+    command = [sys.executable, "-m", "medcore", "reports", stem, "--profile", "smoke", "--out", str(tmp_path / "out")]
+    begin = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); from medcore.cli import main; main()"
+    command = [sys.executable, "-c", begin, *command[3:], *options]
+    process = subprocess.Popen(command, env=os.environ | places, cwd=Path(__file__).parents[1])
+    reached = tmp_path / "out" / f"{stem}.partial" / "checkpoints" / "epoch-0003"
+    while not reached.exists():
+        assert process.poll() is None, "it ended before its third epoch"
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(sent)
+    process.wait(120)
+    psutil.wait_procs(family, timeout=60)
+    (broken,) = [path for path in (tmp_path / "out").glob("*/checkpoints")]
+    newest = max(broken.glob("epoch-*"))
+    before = [row["seconds"] for row in json.loads((newest / "manifest.json").read_text())["history"]]
+    assert 3 <= len(before) < 6, "it was killed in the middle of its training"
+    done = subprocess.run(
+        command, env=os.environ | places, cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(tmp_path / "out" / stem / "history.csv", newline="", encoding="utf-8") as file:
+        after = [float(row["seconds"]) for row in csv.DictReader(file)]
+    assert len(after) == 6 and after[: len(before)] == pytest.approx(before, abs=1e-6), "the same epochs, not new ones"
