@@ -18,11 +18,15 @@ from sklearn.metrics import (
     mean_absolute_error,
     mean_squared_error,
     r2_score,
+    roc_auc_score,
 )
 
+from medcore import plots
 from medcore.cli.evaluate import command as evaluate
 from medcore.cli.predict import command as predict_images
+from medcore.cli.study import command as new
 from medcore.cli.train import command as train
+from medcore.data.audit.audit import audit
 from medcore.data.card import Card
 from medcore.data.load import one_label, read_set
 from medcore.data.patchset import PatchSet
@@ -35,8 +39,10 @@ from medcore.evaluation.scores import Values
 from medcore.metrics.confusion import confusion_matrix, median_grade, within_one
 from medcore.metrics.measured import MEASURED, moments
 from medcore.models.classifier import grade_probabilities
+from medcore.studies.targets import TargetChoices, TargetStudy
 from medcore.studies.targets.questions import question_of
 from medcore.studies.validation.models import load
+from medcore.training.fit import fit
 from medcore.training.losses import corn
 from medcore.training.objectives import Ordinal, Regression
 
@@ -293,6 +299,77 @@ def test_grades_are_trained_predicted_and_judged_from_a_column_of_a_table(tmp_pa
     done(evaluate, run, "--data", table, "--out", tmp_path / "e.json")  # the column is known from the checkpoint
     told = {one["name"]: one for one in json.loads((tmp_path / "e.json").read_text())["metrics"]}
     assert told["quadratic_kappa"]["value"] > 0.5 and told["within_one"]["value"] <= 1
+
+
+def shortcut(count: int = 480, seed: int = 0) -> PatchSet:
+    """Finding ``a`` is told by a mark in a corner that most of its images have, ``b`` by brightness alone."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((count, 2)) < [0.4, 0.5]).astype(int)
+    mark = rng.random(count) < np.where(truth[:, 0] == 1, 0.8, 0.05)
+    images = rng.integers(60, 120, (count, 16, 16, 1)) + 60 * truth[:, 1, None, None, None]
+    images[mark, :6, :6] = 250
+    table = {f"finding_{k}": truth[:, k] for k in range(2)} | {"marker": np.where(mark, "yes", "no")}
+    table |= {"patient": [f"p{n // 2}" for n in range(count)]}
+    return PatchSet.from_arrays(images.astype(np.uint8), table, Card("toy", classes=["a", "b"], task="findings"))
+
+
+def test_a_study_of_findings_beats_trivial_methods_and_names_who_is_missed(tmp_path: Path, tmp_data: Path) -> None:
+    data = shortcut().save(tmp_path / "set.npz").path
+    study = TargetStudy.read(str(data), seed=0)
+    network = study.build("small_cnn")
+    config = study.config("none", epochs=8, learning_rate=1e-2)
+    fit(network, study.objective, study.train, study.validation, config, progress=False)
+    compared = study.judge(network)
+    named = {one.name: one for one in compared.metrics}
+    test = study.test
+    said = {name: part.positive_score for name, part in study.cases.items()}
+    each = [roc_auc_score(test.findings[:, k], said[name]) for k, name in enumerate(("a", "b"))]
+    assert named["macro_auroc"].value == pytest.approx(np.mean(each)) and named["macro_auroc"].n == len(test)
+    reference = study.answers_of_baselines(test)[compared.reference]
+    other = [roc_auc_score(test.findings[:, k], reference[name].positive_score) for k, name in enumerate(("a", "b"))]
+    gap = compared.against_reference[0]
+    assert gap.value == pytest.approx(np.mean(each) - np.mean(other)) and gap.low < gap.value < gap.high
+    table = study.subgroups(study.known(["marker", "nothing"]))
+    row = table[(table["finding"] == "a") & (table["group"] == "no")].iloc[0]
+    called, has, marked = said["a"] >= study.thresholds["a"], test.findings[:, 0] == 1, test.column("marker") == "yes"
+    expected = called[has & ~marked].mean() - called[has & marked].mean()
+    assert row["sensitivity gap"].value == pytest.approx(expected) and expected < -0.5
+    assert list(study.lagging(table, audit(study.patches)))[0] == "a, marker no (the audit names this column, too)"
+
+
+@pytest.mark.parametrize("make", [measured, graded])
+def test_a_study_of_grades_or_values_judges_saves_and_hands_on(make, tmp_path: Path, tmp_data: Path) -> None:
+    study = TargetStudy.read(str(make(200).save(tmp_path / "set.npz").path), seed=0)
+    assert study.test.shown.all() or make is graded  # what has no answer is left out
+    network = study.build("small_cnn")
+    config = study.config("none", epochs=12, learning_rate=1e-2)
+    fit(network, study.objective, study.train, study.validation, config, progress=False, out=tmp_path / "run")
+    compared = study.judge(network)
+    assert compared.reference != "median"  # brightness is all there is
+    assert compared.verdict("median")[compared.metrics[0].name] == "gain"  # less error is a gain
+    assert len(study.table()) == (3 if make is measured else 4) and not study.thresholds
+    assert set(study.subgroups(["site"])["group"]) == {"a", "b"}
+    assert all(one.value is not None for one in study.calibration()) and list(study.predictions()) == ["predictions"]
+    study.equip(tmp_path / "run")
+    assert load(tmp_path / "run").task == study.question.task
+    for figure in (plots.truth_and_answer, plots.stated_and_true):
+        assert np.atleast_1d(figure(study.cases))[0].has_data()
+
+
+def test_a_new_study_of_values_names_its_notebook(tmp_path: Path, tmp_data: Path) -> None:
+    rows = [f"p{n},{40 + 3 * n}" for n in range(12)]
+    table = written(tmp_path / "a", "patient,age", rows)
+    told = CliRunner().invoke(new, [str(tmp_path / "s"), "--data", str(table), "--value", "age"])
+    assert "medcore reports 09" in told.output and (tmp_path / "s" / "set.npz").is_file(), told.output
+    told = CliRunner().invoke(new, [str(tmp_path / "t"), "--data", str(table), "--value", "age", "--task", "classify"])
+    assert isinstance(told.exception, MedcoreError) and "--task targets" in str(told.exception)
+
+
+def test_classes_are_no_target_and_choices_say_the_policy() -> None:
+    classes = PatchSet.from_arrays(np.zeros((2, 8, 8, 1), np.uint8), {"label": [0, 1]}, Card("x", classes=["a", "b"]))
+    with pytest.raises(MedcoreError, match="--grade COLUMN.*notebook 06"):
+        TargetStudy(classes)
+    assert "uncertain" in TargetChoices().table().index
 
 
 def test_objectives_refuse_what_they_cannot_learn_from() -> None:

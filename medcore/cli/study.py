@@ -17,8 +17,15 @@ NOTEBOOKS = {
     "anomaly": ("01", "02", "03"),
     "diagnose": ("01", "02", "04"),
     "segment": ("01", "05"),
+    "targets": ("09",),  # several findings, a grade or a measured value
 }
-FITS = {"classification": "classify", "anomaly": "anomaly", "diagnosis": "diagnose", "segmentation": "segment"}
+TARGETS = dict.fromkeys(("findings", "ordinal", "regression"), "targets")
+FITS = TARGETS | {
+    "classification": "classify",
+    "anomaly": "anomaly",
+    "diagnosis": "diagnose",
+    "segmentation": "segment",
+}
 
 
 @click.command("new")
@@ -68,8 +75,16 @@ def check_fit(task: str, patches: object) -> None:
     """Refuse a task that the set cannot answer.
 
     Raises:
-        MedcoreError: Masks or classes are missing.
+        MedcoreError: Masks or classes are missing, or the set asks another question.
     """
+    kind = getattr(getattr(patches, "card", None), "task", "")
+    if (task == "targets") != (kind in TARGETS):
+        raise MedcoreError(
+            f"task {task} does not fit a set made for {kind} ({FITS.get(kind, 'classify')} does): --findings, --grade "
+            "COLUMN and --value COLUMN ask for what --task targets takes"
+        )
+    if task == "targets":
+        return
     has_masks, classes = getattr(patches, "has_masks", False), getattr(patches, "classes", [])
     if task == "segment" and not has_masks:
         raise MedcoreError("task segment needs masks: folders images/ and masks/, or a 'mask' column in metadata.csv")

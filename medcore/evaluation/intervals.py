@@ -30,6 +30,7 @@ from medcore.evaluation.resampling import (
     widened_for_folds,
 )
 from medcore.evaluation.scores import Scores, Values
+from medcore.metrics.confusion import OF_ONE_CLASS
 from medcore.metrics.ranking import delong, delong_limits, delong_test
 
 Method = Literal["auto", "jackknife", "percentile"]
@@ -253,7 +254,7 @@ def group_gap(scores: Scores | Values, inside: np.ndarray, metric: str, *, level
     sides = [np.asarray(inside, dtype=bool), ~np.asarray(inside, dtype=bool)]
     name, unit, split = f"{metric}_gap", scores.unit, scores.side
     for side in sides:
-        kinds = scores.classes if isinstance(scores, Scores) else ()
+        kinds = scores.classes if isinstance(scores, Scores) and metric not in OF_ONE_CLASS else ()
         lacking = [kind for k, kind in enumerate(kinds) if not (scores.truth[side] == k).any()]
         if lacking or not side.any():
             why = f"one side has no case of {lacking[0]}" if side.any() else "there are no other cases"

@@ -13,6 +13,7 @@ from medcore.data.audit.hashing import SYMMETRIES
 from medcore.data.audit.shortcuts import CORNERS, broken_images, column_scores, cue_table, cue_values, shortcut_score
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import SPLITS, group_names, unit_of
+from medcore.data.targets import in_thirds
 
 SHARED = ("altered", "overlap", "slice")  # kinds that are found by a part of the image
 DOUBTFUL = 0.1  # share of pairs with different labels from which on a shared part need not be shared tissue
@@ -130,9 +131,11 @@ def broken_findings(ps: PatchSet, statistics: pd.DataFrame) -> list[Finding]:
 
 
 def shortcut_findings(ps: PatchSet, statistics: pd.DataFrame, *, seed: int = 0) -> list[Finding]:
-    """How far simple statistics, corners, files and columns alone tell the class, or each of several findings."""
+    """How far simple statistics, corners, files and columns alone tell the class, each finding, or a value."""
     if ps.card.task == "findings":
         return [one for k in range(len(ps.classes)) for one in _shortcuts_of(ps, k, statistics, seed)]
+    if ps.card.task == "regression":
+        return _named(shortcut_findings(in_thirds(ps), statistics, seed=seed), f"the third of {ps.classes[0]}")
     if len(set(ps.labels) - {-1}) < 2:
         return []
     cues, single = cue_values(ps, statistics), cue_table(ps, statistics)
@@ -170,7 +173,11 @@ def _shortcuts_of(ps: PatchSet, number: int, statistics: pd.DataFrame, seed: int
     """What alone tells one of several findings an image; the images where it is not known play no part."""
     name, card = ps.classes[number], replace(ps.card, task="classification", classes=["absent", "present"], abnormal=[])
     stated = np.maximum(ps.findings[:, number], -1)
-    found = shortcut_findings(ps.with_card(card).with_columns(label=stated), statistics, seed=seed)
+    return _named(shortcut_findings(ps.with_card(card).with_columns(label=stated), statistics, seed=seed), name)
+
+
+def _named(found: list[Finding], name: str) -> list[Finding]:
+    """Findings that say what is told in place of "the class"."""
     return [
         replace(
             one,

@@ -348,7 +348,7 @@ class TargetParameters(Parameters):
     subgroups: list[str]
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "limit": 300},
-        "quick": {"model": "small_cnn", "epochs": 12, "lr": 2e-3},
+        "quick": {"model": "small_cnn", "epochs": 24, "lr": 5e-3},
         "full": {"model": "densenet121", "weights": "imagenet", "size": 224, "epochs": 20, "lr": 3e-4},
     }
 

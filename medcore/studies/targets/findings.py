@@ -56,7 +56,9 @@ def findings_estimates(parts: Mapping[str, Scores], thresholds: Mapping[str, flo
     """
     known, found = estimable(parts), []
     for metric in RANKED if known else ():
-        found += [macro(parts, metric), replace(interval(_pooled(known), metric), name=f"micro_{metric}")]
+        pooled = interval(_pooled(known), metric)
+        note = "; ".join(filter(None, [f"{pooled.n} pairs of image and finding", pooled.note]))
+        found += [macro(parts, metric), replace(pooled, name=f"micro_{metric}", n=image_count(known), note=note)]
     for name, scores in parts.items():
         decision = (scores.positive_score >= thresholds[name]).astype(np.int64)
         each = [interval(scores, metric) for metric in RANKED]
@@ -74,7 +76,13 @@ def macro(parts: Mapping[str, Scores], metric: str) -> Estimate:
     mean = over_parts([*known.values()], metric, lambda *each: sum(each) / len(each), name=f"macro_{metric}")
     left = [name for name in parts if name not in known]
     note = f"mean over {len(known)} of {len(parts)} findings" + (f"; not {', '.join(left)}" if left else "")
-    return replace(mean, note="; ".join(filter(None, [note, mean.note])))
+    return replace(mean, note="; ".join(filter(None, [note, mean.note])), n=image_count(known))
+
+
+def image_count(parts: Mapping[str, Scores]) -> int:
+    """How many different images some findings are known of: pairs of image and finding are more."""
+    known = [part.ids if part.ids is not None else np.arange(len(part)) for part in parts.values()]
+    return len(np.unique(np.concatenate(known)))
 
 
 def _pooled(parts: Mapping[str, Scores]) -> Scores:

@@ -24,7 +24,14 @@ from medcore.evaluation.intervals import interval, mean_interval, over_parts, pa
 from medcore.evaluation.scores import Scores, Values, finding_scores
 from medcore.metrics.confusion import median_grade
 from medcore.metrics.measured import MEASURED
-from medcore.studies.targets.findings import RANKED, estimable, finding_thresholds, findings_estimates, macro
+from medcore.studies.targets.findings import (
+    RANKED,
+    estimable,
+    finding_thresholds,
+    findings_estimates,
+    image_count,
+    macro,
+)
 from medcore.training.objectives import Findings, Objective, Ordinal, Regression
 
 Cases = Mapping[str, Scores | Values]
@@ -118,7 +125,9 @@ class SeveralFindings(TargetTask):
         def gap(*each: np.ndarray) -> np.ndarray:
             return np.asarray((sum(each[:half]) - sum(each[half:])) / half)
 
-        return [over_parts(parts, metric, gap, name=f"macro_{metric}_difference", bounds=None) for metric in RANKED]
+        n = image_count(estimable(_scores(first)))
+        gaps = [over_parts(parts, metric, gap, name=f"macro_{metric}_difference", bounds=None) for metric in RANKED]
+        return [replace(one, n=n) for one in gaps]
 
     def estimates(self, cases: Cases, thresholds: Mapping[str, float]) -> list[Estimate]:
         """See ``TargetTask``."""

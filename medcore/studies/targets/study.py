@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medcore.data.audit.audit import Audit
 from medcore.data.load import limit_images, read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import assign_splits
@@ -36,7 +37,6 @@ from medcore.models.classifier import Classifier, build_classifier
 from medcore.studies.choices import Choices
 from medcore.studies.classification.results import Augmentation
 from medcore.studies.experiments import subgroup_table
-from medcore.studies.targets.findings import estimable
 from medcore.studies.targets.questions import Cases, question_of
 from medcore.training.augment.recipe import REASONS, as_augment, suitable_recipe
 from medcore.training.batches import suitable_size
@@ -244,18 +244,25 @@ class TargetStudy:
         """Those of some columns that the set has and that hold more than one value."""
         return [name for name in columns if name in self.patches.columns and len(set(self.test.column(name))) > 1]
 
-    def widest(self, table: pd.DataFrame) -> tuple[str, Estimate, Estimate] | None:
-        """The group that lags most by a gap whose interval leaves zero out: its name, value and gap; None without."""
+    def lagging(self, table: pd.DataFrame, audited: Audit) -> dict[str, Estimate]:
+        """Groups that lag behind all others by a gap whose interval leaves zero out (or is whole), the widest first.
+
+        Returns:
+            Name to gap, in sensitivity where there are decisions; a name says where the audit names the column, too.
+        """
         worse = -1 if self.question.task == "regression" else 1  # of errors, more is worse
-        found = []
+        told, found = {one.kind for one in audited.findings}, []
         for row in table.to_dict("records"):
-            gap, name = row["gap"], f"{row['column']} {row['group']}"
-            name = f"{row['finding']}, {name}" if "finding" in row else name
-            ends = (gap.low, gap.high)
-            if None not in ends and gap.low * gap.high > 0 and worse * gap.value < 0:
-                value, told = (replace(one, name=f"{one.name} {name}") for one in (row["estimate"], gap))
-                found.append((worse * gap.value, name, value, told))
-        return min(found, key=lambda one: one[0])[1:] if found else None
+            what = row.get("finding", "class" if worse > 0 else f"the third of {self.patches.classes[0]}")
+            group = f"{row['column']} {row['group']}"
+            name = f"{row['finding']}, {group}" if "finding" in row else group
+            also = " (the audit names this column, too)" * (f"{what} told by column '{row['column']}'" in told)
+            gap: Estimate = row["sensitivity gap"] if "sensitivity gap" in row else row["gap"]
+            shown = gap.low is not None and gap.high is not None and gap.low * gap.high > 0
+            all_or_none = gap.name.startswith("sensitivity") and gap.value == -1  # no patient differs: no interval
+            if gap.value is not None and worse * gap.value < 0 and (shown or all_or_none):
+                found.append((name + also, replace(gap, name=f"{gap.name} {name}")))
+        return dict(sorted(found, key=lambda one: worse * float(one[1].value or 0)))
 
     def predictions(self) -> dict[str, Scores | Values]:
         """File name to the cases of the test part, as ``run.save_predictions`` takes them."""
@@ -266,9 +273,3 @@ class TargetStudy:
         """Write into the best checkpoint what prediction needs: thresholds, and which images look familiar."""
         facts = {"thresholds": self.thresholds} if self.thresholds else {}
         equip(folder, self.network, self.train, self.validation, **facts)
-
-    @property
-    def unjudged(self) -> list[str]:
-        """Findings that the test part does not know both ways: nothing can be said of them."""
-        scores = {name: part for name, part in self.cases.items() if isinstance(part, Scores)}
-        return [name for name in scores if name not in estimable(scores)] if self.question.task == "findings" else []
