@@ -243,6 +243,18 @@ def test_the_study_judges_a_network_beside_rules_and_the_reference_is_chosen_on_
     assert list(done.seams(0).table().index) == ["tiles side by side", "overlapping, Gaussian"]
 
 
+def test_where_the_test_part_is_small_every_case_is_judged_by_a_network_that_never_saw_its_patient() -> None:
+    done = study()
+    config = TrainConfig(epochs=1, batch_size=4, device="cpu", augment=Augment(crop=32))
+    crossed = done.cross_validate("small", None, config, done.objective("ce+dice"))
+    assert done.test_is_small and crossed.reference == done.reference
+    assert {one.split for one in crossed.metrics} == {"folds"} and crossed.metrics[0].n == 6  # patients
+    whole = done.tables_of_rules(done.patches)  # rules that learn nothing say the same in every fold
+    for name, table in whole.items():
+        by_patient = table[table["class"] == "gland"].groupby("patient")["dice"].mean()
+        assert crossed.baselines[name][0].value == pytest.approx(by_patient.mean()), name
+
+
 def test_without_patients_the_cases_are_images_not_patients() -> None:
     ps = study().patches
     card = replace(ps.card, patients_known=False, group="image")

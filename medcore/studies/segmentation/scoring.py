@@ -30,7 +30,7 @@ import pandas as pd
 from medcore.errors import MedcoreError
 from medcore.evaluation.comparison import Comparison, strongest
 from medcore.evaluation.estimate import Estimate
-from medcore.evaluation.intervals import mean_interval, statistic_interval
+from medcore.evaluation.intervals import Method, mean_interval, statistic_interval
 from medcore.metrics.objects import object_metrics
 from medcore.metrics.overlap import IGNORE, OVERLAP, border_metrics, overlap_metrics, pixel_confusion
 
@@ -208,6 +208,13 @@ def compare_cases(
     return Comparison(own, trivial, {}, differences, strongest(trivial) if reference is None else reference)
 
 
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of different cases of one set, one below the other."""
+    whole = pd.concat([table.reset_index(drop=True) for table in tables], ignore_index=True)
+    whole.attrs = dict(tables[0].attrs) | {"diagonal": max(table.attrs["diagonal"] for table in tables)}
+    return whole
+
+
 def _differences(table: pd.DataFrame, other: pd.DataFrame, split: str) -> list[Estimate]:
     rows, others = foreground_rows(table), foreground_rows(other)
     if rows["case"].tolist() != others["case"].tolist():
@@ -269,8 +276,9 @@ def _mean(
     level: float,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Estimate:
+    method: Method = "auto" if bounds[1] <= 1 else "jackknife"  # no half patient a diagonal away
     return mean_interval(
-        values, patients, name=name, unit="image", split=split, by="patient", bounds=bounds, level=level
+        values, patients, name=name, unit="image", split=split, by="patient", bounds=bounds, level=level, method=method
     )
 
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch
 from medcore.data.load import limit_images, read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.sizes import factor_for, rescaled
-from medcore.data.splits import split_cases
+from medcore.data.splits import group_names, patient_folds, split_cases
 from medcore.errors import MedcoreError
 from medcore.evaluation.comparison import Comparison, strongest
 from medcore.evaluation.estimate import Estimate, not_estimable
@@ -34,7 +35,7 @@ from medcore.studies.experiments import Variants, compare_variants
 from medcore.studies.segmentation import cases, scoring
 from medcore.training.augment.apply import augmented_examples
 from medcore.training.augment.recipe import Augment
-from medcore.training.checkpoint import annotate
+from medcore.training.checkpoint import annotate, load_checkpoint
 from medcore.training.config import TrainConfig, setting, settings_table
 from medcore.training.fit import fit
 from medcore.training.objectives import Segmentation
@@ -59,6 +60,8 @@ class SegmentationChoices:
     smallest_object: int = setting(50, "Connected regions with fewer pixels are no objects.", "pixels")
     ablation_crop: float = setting(0.6, "Windows of the small experiments.", "share of the training window")
     ablation_crop_least: int = setting(32, "… but no smaller than this.", "pixels")
+    fewest_test_units: int = setting(5, "With fewer test patients (slides, …) the cross-validated figure leads.")
+    folds: int = setting(5, "Parts of the patients, each held out once, where that figure is needed.")
 
     def table(self) -> pd.DataFrame:
         """One row per choice: value, unit, meaning."""
@@ -116,6 +119,7 @@ class SegmentationStudy:
         """
         self.patches, self.seed, self.turns, self.device = patches, seed, turns, device
         self.choices = choices or SegmentationChoices()
+        self.longest_side = longest_side
         self.train, self.validation, self.test = (patches.where(split=side) for side in ("train", "val", "test"))
         cases.check_trainable(self.train)
         self.factor = factor_for(patches, longest_side)
@@ -258,6 +262,37 @@ class SegmentationStudy:
         self.predicted = self.predict(network, self.test)
         self.table = self.score(self.test, self.predicted)
         return scoring.compare_cases(self.table, self.baselines, split="test", reference=self.reference)
+
+    @property
+    def test_is_small(self) -> bool:
+        """Whether the test part has too few patients for its figure to lead."""
+        return len(set(group_names(self.test))) < self.choices.fewest_test_units
+
+    def cross_validate(
+        self, model: str, weights: str | None, config: TrainConfig, objective: Segmentation, *, deep: bool = True
+    ) -> Comparison:
+        """Every case under a network, and beside rules, that never saw its patient.
+
+        Nothing is chosen: settings are given and each fold ends with its last epoch, so that test cases may take part.
+
+        Args:
+            deep: With deep supervision.
+        """
+        own, rules = [], []
+        count = min(self.choices.folds, len(set(group_names(self.patches))))
+        how: dict[str, Any] = {"longest_side": self.longest_side, "crop": self.crop, "turns": self.turns}
+        how |= {"tolerance": self.tolerance, "seed": self.seed, "device": self.device, "choices": self.choices}
+        for fold in patient_folds(self.patches, count, seed=self.seed):
+            sides = np.where(np.isin(np.arange(len(self.patches)), fold.validation), "val", "train")
+            part = SegmentationStudy(self.patches.with_split(sides.tolist()), **how)
+            network = part.build(model, weights, deep_supervision=deep)
+            with tempfile.TemporaryDirectory() as folder:
+                fit(network, objective, part.train_seen, part.validation_seen, config, out=folder, progress=False)
+                last: Any = load_checkpoint(folder, "last").model
+            own.append(part.score(part.validation, part.predict(last, part.validation)))
+            rules.append(part.tables_of_rules(part.validation))
+        tables = {name: scoring.joined([fold[name] for fold in rules]) for name in rules[0]}
+        return scoring.compare_cases(scoring.joined(own), tables, split="folds", reference=self.reference)
 
     @property
     def network(self) -> SegmentationModel:
