@@ -13,7 +13,6 @@ from scipy import ndimage
 from shapely.geometry import Point, Polygon, shape
 
 from medcore.cli import cli
-from medcore.data.card import Card
 from medcore.data.load import read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.slides.annotations import Drawing, Shape, rasterise, read_drawing, write_geojson
@@ -21,18 +20,14 @@ from medcore.data.slides.backends import OpenSlideBackend, TiffBackend
 from medcore.data.slides.slide import Slide, is_slide
 from medcore.data.slides.tiles import (
     SlideResult,
-    SlideRow,
     SlideTask,
     TileRule,
     cut_slide,
-    cut_slides,
     kept_tiles,
-    one_by_one,
     tile_grid,
 )
 from medcore.data.slides.tissue import find_tissue, sharpness
 from medcore.errors import MedcoreError
-from medcore.training.distributed import run_jobs
 
 MPP = 0.5
 TISSUE = np.s_[512:1600, 384:1536]  # rows and columns of the toy's tissue
@@ -404,30 +399,6 @@ def test_every_engine_cuts_the_same_set(tmp_path: Path) -> None:
         )
         assert done.return_value == 1, done.output
         assert out.read_bytes() == (tmp_path / "loky1.npz").read_bytes()
-
-
-@pytest.mark.slow
-def test_a_worker_that_dies_is_replaced_and_leaves_nothing_half(tmp_path: Path) -> None:
-    """Three Dask workers; one is killed in the middle of a slide."""
-    (tmp_path / "s").mkdir()
-    for name in "abc":
-        write_pyramid(tmp_path / "s" / f"{name}.tiff", halves(picture(), 2))
-    rows = [SlideRow(p, {"label": -1, "patient": p.name, "split": ""}) for p in sorted((tmp_path / "s").iterdir())]
-    rule, card = TileRule((128, 128), 1.0), Card("s")
-    sets = {}
-    for name in ("whole", "killed"):
-        out = tmp_path / name / "o.npz"
-        out.parent.mkdir()
-
-        def run(_: object, tasks: list, name: str = name) -> object:
-            return (
-                run_jobs(dies_once, tasks, jobs=3, engine="dask") if name == "killed" else one_by_one(cut_slide, tasks)
-            )
-
-        cut_slides(rows, rule, card, out, lambda _: card, run=run, progress=False)
-        sets[name] = out.read_bytes()
-        assert not list(out.parent.glob("*.part")) and not list(out.parent.glob(".*"))
-    assert sets["whole"] == sets["killed"] and (tmp_path / "killed" / "died").exists()
 
 
 def test_the_options_of_the_command_line_reach_the_tiles(tmp_path: Path) -> None:
