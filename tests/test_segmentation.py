@@ -176,6 +176,14 @@ def test_micrometres_scale_distance_and_tolerance_together() -> None:
     assert pixels["nsd"].max() == micro["nsd"].max()
 
 
+def test_a_mean_distance_says_what_its_interval_cannot_hold() -> None:
+    masks = [blobs(n, classes=2, side=24) for n in range(4)]
+    table = score_cases(masks, masks[::-1], list("abcd"), list("pqrs"), classes=["b", "g"])
+    found = {one.name: one for one in case_estimates(table, split="test")}
+    assert "diagonal" in found["hd95_pixels"].note and "jackknife" in found["hd95_pixels"].method
+    assert "diagonal" not in found["dice"].note and "half a patient" in found["dice"].method
+
+
 def test_a_case_without_the_class_is_left_out_and_counted() -> None:
     empty, some = np.zeros((8, 8), np.uint8), blobs(0, classes=2, side=8)
     some[:] = 1

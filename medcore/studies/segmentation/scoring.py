@@ -277,9 +277,11 @@ def _mean(
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Estimate:
     method: Method = "auto" if bounds[1] <= 1 else "jackknife"  # no half patient a diagonal away
-    return mean_interval(
+    found = mean_interval(
         values, patients, name=name, unit="image", split=split, by="patient", bounds=bounds, level=level, method=method
     )
+    unseen = "a failure that none of these had would count the diagonal; no interval holds it" if bounds[1] > 1 else ""
+    return replace(found, note="; ".join(text for text in (found.note, unseen) if text))
 
 
 def _pooled(table: pd.DataFrame, patients: np.ndarray, split: str, level: float) -> list[Estimate]:
