@@ -25,9 +25,10 @@ from medcore.data.card import Card
 from medcore.data.integrity import age_of, clean_parts, content_hashes, open_checked, storage_error
 from medcore.data.options import DecodeOptions
 from medcore.data.patchset import PatchSet
-from medcore.data.prepare import write_set
+from medcore.data.prepare import check_room, write_set
 from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.listing import ArrayRows, Listing, Problems
+from medcore.data.shards import find_shards, stack
 from medcore.data.source import data_home, find_source, is_phantom
 from medcore.data.targets import Asked, strata
 from medcore.errors import MedcoreError
@@ -55,7 +56,7 @@ def read_set(
     """Open a data set; the first time, read and prepare it under ``data_home()/prepared``.
 
     Args:
-        source: A set's name (``phantom-crc``, ``ham10000``), a folder, a ``metadata.csv`` or a ``.npz``.
+        source: A set's name (``phantom-crc``), a folder, a ``metadata.csv``, a ``.npz`` or a folder of its shards.
         size: Side in pixels, or (height, width), of all images. None keeps a common size; images of several sizes
             become 224×224 (or the largest for ``pad``, the smallest for ``crop``). Sets with masks are padded to
             the largest instead of resized when no size is given, so that nothing is scaled.
@@ -82,8 +83,8 @@ def read_set(
     problems, asked = Problems(on_error, keep_ids=keep_ids), Asked.pop(options)
     if is_phantom(source):
         return _asked_copy(_load_phantom(str(source), size, seed, options, cache), asked)
-    path = find_source(source)
-    if path.suffix.lower() == ".npz" and path.is_file() and is_patchset(path):
+    path = _one_file(find_source(source), cache, progress)
+    if _is_own(path):
         return _asked_copy(_open_own(path, size, policy, options), asked)
     listing, decoding = _list_with_card(path, problems, options, card, asked)
     how: dict[str, Any] = {"policy": policy, "size": size, "channels": channels, "overlap": overlap}
@@ -122,7 +123,9 @@ def report_reading(
     """
     options = {name: value for name, value in options.items() if value is not None}
     path = None if is_phantom(source) else find_source(source)
-    if path is None or (path.suffix.lower() == ".npz" and is_patchset(path)):
+    if path is not None and len(shards := find_shards(path)) > 1:
+        return stack(shards).card
+    if path is None or _is_own(path):
         raise MedcoreError(f"'{source}' is not read from files: there is nothing to try")
     asked = Asked.pop(options)
     listing, decoding = _list_with_card(path, Problems(on_error, keep_ids=keep_ids), options, None, asked)
@@ -151,6 +154,34 @@ def _list_with_card(
 def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         raise MedcoreError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def _is_own(path: Path) -> bool:
+    return path.suffix.lower() == ".npz" and path.is_file() and is_patchset(path)
+
+
+def _one_file(path: Path, cache: bool, progress: bool) -> Path:
+    """The same path, or the one set that shards were joined to, streamed; the next time it is there already."""
+    shards = find_shards(path)
+    if len(shards) < 2:
+        return shards[0] if shards else path
+    joined = stack(shards)
+    code = inspect.getsource(inspect.getmodule(stack) or stack)
+    key = _digest([joined.card.as_dict(), joined.columns, code])  # the card names the fingerprint of every shard
+    target = data_home() / "prepared" / f"{_safe(joined.card.name)}-{key}.npz"
+    with _alone(target):
+        if not cache or _cached(target) is None:
+            if progress:
+                print(f"medcore: {joined.card.reading[0]}, kept as {target}", file=sys.stderr)
+            check_room(target.parent, sum(path.stat().st_size for path in shards))
+            joined.save(target)
+    return target
+
+
+def own_set(source: str | os.PathLike[str]) -> Path | None:
+    """The file of a source that was prepared before, with shards joined; None for what is read from files."""
+    path = None if is_phantom(source) else _one_file(find_source(source), True, True)
+    return path if path and _is_own(path) else None
 
 
 def _open_own(path: Path, size: Any, policy: str, options: dict[str, Any]) -> PatchSet:

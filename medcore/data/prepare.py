@@ -186,8 +186,12 @@ def _look_at_masks(
 
 
 def _check_disk(folder: Path, count: int, plan: Plan, *, masks: bool) -> None:
+    check_room(folder, 2 * count * plan.size[0] * plan.size[1] * (plan.channels + masks))  # spooled, then written
+
+
+def check_room(folder: Path, need: int) -> None:
+    """Raise a ``MedcoreError`` unless so many bytes are free in a folder, which is made when missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    need = 2 * count * plan.size[0] * plan.size[1] * (plan.channels + masks)  # spooled, then written
     free = shutil.disk_usage(folder).free
     if need > free:
         raise MedcoreError(

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from medcore.data.images import SUFFIXES
 from medcore.data.patchset import PatchSet
-from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.files import image_files
 from medcore.data.readers.joined import refuse_channels
 from medcore.data.slides.reader import find_slides
@@ -308,18 +307,19 @@ def read_as_trained(manifest: dict[str, Any], source: str | PathLike[str], *, on
     """
     height, width, channels = manifest["image_shape"]
     recipe = manifest["preprocessing"]
-    from medcore.data.load import read_set  # with its readers and libraries, which new images do not need
+    from medcore.data.load import own_set, read_set  # with its readers and libraries, which new images do not need
     from medcore.data.targets import asked_again
 
-    asked = asked_again(manifest, Path(source))
+    own = own_set(source)
+    asked = asked_again(manifest, own or Path(source))
     if is_phantom(source):
         if height != width:
             raise MedcoreError(
                 f"{source}: phantoms are square, but the checkpoint was trained on {width}×{height} pixels"
             )
         patches = read_set(source, size=height, **asked)
-    elif str(source).endswith(".npz") and Path(source).is_file() and is_patchset(Path(source)):
-        patches = read_set(source, on_error=on_error, **asked)
+    elif own:
+        patches = read_set(own, on_error=on_error, **asked)
     else:
         patches = read_set(
             source,
