@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from medcore.data.phantoms.cells import blob
 from medcore.data.phantoms.tissue import UNITS_PER_LEVEL, Field, clouds, noise, paint, smoothstep, soften
@@ -36,6 +37,8 @@ class Chest:
         heart: Width of the heart over that of the chest (cardiothoracic ratio).
         fat: Attenuation of the chest wall beyond that of a slim person.
         breast: Attenuation of breast tissue over the lower lungs; 0 for none.
+        bent: How far this body lies from the symmetric one, down and to the right, on a coarse grid over the field.
+            **Shape** ``(2, n, n)``.
     """
 
     middle: float
@@ -46,6 +49,7 @@ class Chest:
     heart: float
     fat: float
     breast: float
+    bent: np.ndarray
 
     def floor(self, side: int) -> float:
         """The y of the top of the diaphragm on a side."""
@@ -97,7 +101,14 @@ def attenuation(
     air *= 1 - 0.92 * solid
     trachea = smoothstep(4 - np.abs(x - chest.middle), -4, 4) * smoothstep(chest.apex + 75 - y, -4, 4)
     inside = tissue - 0.62 * air + bones + marks * (1 - solid) - 0.12 * trachea
-    return np.asarray(_body(field, chest) * inside, dtype=np.float32)
+    return _bent(field, chest, np.asarray(_body(field, chest) * inside, dtype=np.float32))
+
+
+def _bent(field: Field, chest: Chest, drawn: np.ndarray) -> np.ndarray:
+    """A map in the patient's own shape: nobody is as symmetric as a drawing, and no two are bent alike."""
+    shift = [ndimage.zoom(part, field.pixels / len(part), order=3) * field.scale for part in chest.bent]
+    places = np.indices(drawn.shape) + np.stack(shift)
+    return np.asarray(ndimage.map_coordinates(drawn, places, order=1, mode="nearest"), dtype=np.float32)
 
 
 def _side(

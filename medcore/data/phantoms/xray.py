@@ -34,6 +34,7 @@ AILMENTS = {
     "tumour": (0.08, 0.20, 0.40, 0.85, 0.10),
     "trauma": (0.05, 0.20, 0.35, 0.04, 0.80),
 }
+BENT_MM = 11.0  # standard deviation of how far a body lies from the symmetric one
 
 
 class Site(NamedTuple):
@@ -133,6 +134,7 @@ def _anatomy(rng: np.random.Generator, enlarged: bool) -> Chest:
         heart=float(rng.uniform(0.5, 0.64) if enlarged else rng.uniform(0.38, 0.49)),
         fat=float(rng.uniform(0, 0.3)),
         breast=float(rng.choice([0.0, rng.uniform(0.08, 0.22)])),
+        bent=rng.normal(0, BENT_MM, (2, 4, 4)),
     )
 
 
