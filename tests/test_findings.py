@@ -26,8 +26,8 @@ from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.scores import finding_scores
 from medcore.metrics.ranking import auroc_from_histogram, score_histogram
 from medcore.studies.classification import ClassificationStudy
-from medcore.studies.targets.findings import finding_thresholds, findings_estimates
 from medcore.studies.preprocessing import read_and_split
+from medcore.studies.targets.findings import finding_thresholds, findings_estimates
 from medcore.studies.validation.models import load
 from medcore.training.losses import findings_cross_entropy
 from medcore.training.objectives import Findings

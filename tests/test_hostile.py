@@ -190,7 +190,7 @@ print("DONE")
 
 
 def test_a_pretrained_encoder_asks_nobody_and_tells_nobody(tmp_path: Path) -> None:
-    """timm brings the client of a model hub: unless its weights are asked for, it opens no socket, and never reports."""
+    """timm brings the client of a model hub: unless asked for weights, it opens no socket, and it never reports."""
     environment = os.environ | {"MEDCORE_DATA": str(tmp_path / "data"), "OMP_NUM_THREADS": "1"}
     environment = {name: value for name, value in environment.items() if not name.startswith("HF_")}
     command = [sys.executable, "-c", WITHOUT_NETWORK + ENCODED]

@@ -352,7 +352,8 @@ def preprocessing_of(patches: PatchSet) -> dict[str, Any]:
     """How files became the pixels of a set, so that new files are read alike: size policy and decoding options."""
     recipe = patches.card.recipe | patches.card.recipe.get("decoding", {})
     size = {} if patches.card.pixel_size_um is None else {"pixel_size_um": patches.card.pixel_size_um}
-    return {key: recipe[key] for key in ("policy", "overlap", "target", *DECODING) if recipe.get(key) is not None} | size
+    keys = ("policy", "overlap", "target", *DECODING)
+    return {key: recipe[key] for key in keys if recipe.get(key) is not None} | size
 
 
 def decode_options(preprocessing: Mapping[str, Any]) -> DecodeOptions:

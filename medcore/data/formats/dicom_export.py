@@ -45,7 +45,7 @@ def write_dicoms(patches: PatchSet, folder: Path) -> Path:
     for row, name in enumerate(names):
         facts = {key: table[key].iloc[row] for key in ("patient", "projection") if key in table}
         _write(folder / name, patches.take([row])[0, ..., 0], facts, patches.card.pixel_size_um, patches.fingerprint)
-    given = {"image": names, "patient": patches.patients, "split": patches.splits}
+    given: dict[str, Any] = {"image": names, "patient": patches.patients, "split": patches.splits}
     if several:
         stated = {name: patches.findings[:, k] for k, name in enumerate(patches.classes)}
         given |= {name: np.where(values == -2, "", values.astype(str)) for name, values in stated.items()}
@@ -61,13 +61,13 @@ def write_dicoms(patches: PatchSet, folder: Path) -> Path:
 def _write(path: Path, pixels: np.ndarray, facts: dict[str, Any], pixel_size_um: float | None, origin: str) -> None:
     """One image ``(H, W)`` uint8."""
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
     patient, highest = str(facts["patient"]), 2**BITS - 1
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = RADIOGRAPH
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = UID(RADIOGRAPH)
     instance = generate_uid(entropy_srcs=[origin, path.name])
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = instance
     dataset.StudyInstanceUID = dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[origin, path.name, "series"])
