@@ -33,11 +33,11 @@ SHORT = {"variant_epochs": 0, "fold_epochs": 0}
 CLASSES = [name for name in NAMES if not set("[]|,;") & set(name)][:4]
 
 
-def write_set(folder: Path, classes: list[str]) -> Path:
-    """48 images of 24 patients; patients have hostile names, too, and so have the files where the system allows."""
+def write_set(folder: Path, classes: list[str], images: int = 48) -> Path:
+    """Images, two of each patient; patients have hostile names, too, and so have the files where the system allows."""
     rng, rows = np.random.default_rng(0), []
     folder.mkdir()
-    for number in range(48):
+    for number in range(images):
         patient = f"{number // 2} {NAMES[number // 2 % len(NAMES)]}"
         name = f"{number} {NAMES[number % len(NAMES)].replace('/', '').replace(chr(92), '')[:60]}.png"
         pixels = rng.integers(60, 200, (64, 64, 3), dtype=np.uint8)
@@ -120,7 +120,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ("stem", "parameters"),
     [
         ("00_first_network", {"epochs": 1, "size": 32}),
-        ("04_patient_diagnosis", {"encoder": "", "attention_epochs": 1, "repeats": 1}),
+        ("04_patient_diagnosis", {"encoder": "", "attention_epochs": 1, "repeats": 1, "limit": 99}),
         ("05_segmentation", {"ablation_epochs": 0}),
         ("01_preprocessing", {"demo_epochs": 0}),
         ("02_autoencoder", {"abnormal": CLASSES[1:2], "bottlenecks": [], "folds": 0, "peer": ""}),
@@ -128,13 +128,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         ("06_patch_classification", {"subgroups": ["site"], **SHORT}),
         ("07_external_validation", {"seen": "count", "model": "model", "subgroups": ["site"]}),
         ("08_whole_slides", {}),
+        ("09_findings_and_grades", {"grade": "label", "classes": CLASSES, "subgroups": ["site"]}),
     ],
 )
 def test_no_output_of_a_notebook_is_active(
     stem: str, parameters: dict, tmp_path: Path, tmp_data: Path, lab: Any
 ) -> None:
     slides = stem.startswith("08")
-    data = write_slides(tmp_path / "set") if slides else write_set(tmp_path / "set", CLASSES)
+    data = (
+        write_slides(tmp_path / "set")
+        if slides
+        else write_set(tmp_path / "set", CLASSES, 144 if stem.startswith("04") else 48)
+    )
     changes = {"04": with_diagnoses, "05": with_masks, "07": with_a_model}
     if change := changes.get(stem[:2]):
         change(tmp_path / "set")
