@@ -27,21 +27,22 @@ from medcore.studies.anomaly.candidates import (
     colours_from_labels,
     fit_linear,
     judge,
+    oriented,
 )
 from medcore.studies.anomaly.detection import abnormal_scores, auroc_within, detection_sides, mistakes
 from medcore.studies.anomaly.experiments import (
     Trial,
     balanced,
     even_colours,
+    judged_in_folds,
     learning_table,
     patient_folds_auroc,
     table_loss,
     width_sweep,
-    without_a_network,
 )
 from medcore.studies.anomaly.reconstructions import quality_table, reconstruction_quality
 from medcore.studies.anomaly.scores import WeightedErrors, error_profile, score, score_set
-from medcore.studies.anomaly.study import AnomalyChoices, AnomalyStudy, oriented
+from medcore.studies.anomaly.study import AnomalyChoices, AnomalyStudy
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Reconstruction
 
@@ -291,7 +292,7 @@ def test_balanced_and_even_colours(sides):
 
 def test_without_a_network_everybody_is_judged_in_folds_by_ranks_among_other_patients():
     ps, choices = make_set(240), AnomalyChoices(scores=("mse", "red"))
-    compared = without_a_network(ps, ps.label_names != "mel", ["mel"], replace(choices, scores=("mse",)), k=3)
+    compared = judged_in_folds(ps, ps.label_names != "mel", ["mel"], replace(choices, scores=("mse",)), k=3)
     values, ranks = score_set(Blur(), ps, "mse").astype(float), np.zeros(len(ps))
     for fold in patient_folds(ps, 3, seed=0):
         inner = patient_folds(ps.select(fold.train), 3, seed=0)[0]
@@ -306,8 +307,8 @@ def test_without_a_network_everybody_is_judged_in_folds_by_ranks_among_other_pat
     (gap,) = compared.against_reference
     assert gap.value == pytest.approx(compared.metrics[0].value - plain.value)
     assert "of 3 folds" in compared.metrics[0].note
-    assert AnomalyStudy(ps, choices).without_a_network(0) == []
-    (one,) = AnomalyStudy(make_set(240, channels=1), choices).without_a_network(3)  # "red" needs colour
+    grey = make_set(240, channels=1)
+    one = judged_in_folds(grey, grey.label_names != "mel", ["mel"], choices, k=3)  # "red" needs colour
     assert "by mse" in one.metrics[0].note and "by red" not in one.metrics[0].note
 
 
@@ -370,6 +371,45 @@ def study(tmp_data):
     torch.manual_seed(0)
     found.add("network", ConvAutoencoder(16, bottleneck=3).eval())
     return found
+
+
+@pytest.mark.parametrize(("fewest", "leads"), [((20, 5), "test"), ((200, 5), "folds"), ((20, 99), "folds")])
+def test_where_the_test_part_is_small_the_network_in_folds_leads(tmp_data, fewest, leads):
+    choices = replace(SMALL, fewest_test_images=fewest[0], fewest_test_units=fewest[1])
+    found = AnomalyStudy(make_set(160, split=[""] * 160), choices)
+    trained = found.train(ConvAutoencoder(16, bottleneck=3).spec, Reconstruction("mse"))
+    found.add("autoencoder", trained.model)
+    names, (first, second) = zip(*found.results(2).items(), strict=True)
+    assert found.test_is_small == (leads == "folds") and first.metrics[0].split == leads
+    assert {first.metrics[0].n, second.metrics[0].n} == {160, len(found.sides.test)}
+    assert ["autoencoder" in name for name in names] == [True, leads == "folds"]
+    assert first.reference in first.baselines and (len(first.rivals) == 1) == (leads == "folds")
+    assert (
+        list(found.results(0))
+        == list(found.results(99))
+        == [next(n for n in names if "structure score" in n or "mse score" in n)]
+    )
+
+
+def test_the_network_of_a_fold_learns_from_normal_images_of_other_patients_only(trial, monkeypatch):
+    ps, asked, train = make_set(240), [], Trial.train
+    monkeypatch.setattr(Trial, "train", lambda self, *sides: asked.append(sides) or train(self, *sides))
+    compared = judged_in_folds(ps, ps.label_names != "mel", ["mel"], SMALL, k=3, trial=trial)
+    for fold, sides in zip(patient_folds(ps, 3, seed=0), asked, strict=True):
+        learnt, monitor = (set(side.patients) for side in sides)
+        assert not (learnt | monitor) & set(ps.patients[fold.validation]) and not learnt & monitor
+        assert all("mel" not in side.label_names for side in sides)
+    assert compared.metrics[0].n == 240 and list(compared.rivals) == ["mean rank of three without a network"]
+    alone = judged_in_folds(ps, ps.label_names != "mel", ["mel"], SMALL, k=3)
+    assert next(iter(compared.rivals.values()))[0].value == alone.metrics[0].value
+
+
+def test_a_small_test_part_counts_patients_of_either_kind():
+    patients = np.r_[np.arange(60), np.zeros(20, int)]
+    images = make_set(80, patient=patients, split=["train"] * 20 + ["val"] * 20 + ["test"] * 40)
+    strange = np.isin(images.label_names, ["mel"]) & (images.splits == "test")
+    units = {kind: set(images.patients[(images.splits == "test") & (strange == kind)]) for kind in (True, False)}
+    assert detection_sides(images).fewest_test_units == min(map(len, units.values()))
 
 
 def test_one_patient_with_most_images_does_not_fill_a_side():

@@ -13,7 +13,7 @@ a reference model shows what the network itself adds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -293,3 +293,12 @@ def colour_distances(normal: PatchSet, patches: PatchSet) -> dict[str, np.ndarra
     if patches.shape[2] == 3:
         found["red pixels"] = np.concatenate([red_share(chunk) for chunk in patches.chunks()])
     return found
+
+
+def oriented(name: str, validation: Scores, test: Scores) -> tuple[str, tuple[Scores, Scores]]:
+    """A score and its name, reversed where it ranks validation cases the wrong way round."""
+    value = interval(validation, "auroc").value
+    if value is None or value >= 0.5:
+        return name, (validation, test)
+    turned = [replace(one, score=-one.score) for one in (validation, test)]
+    return f"{name} (reversed)", (turned[0], turned[1])

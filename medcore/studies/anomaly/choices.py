@@ -40,5 +40,7 @@ class AnomalyChoices(Choices):
     peer_memory: int = setting(1000, "Patches that PatchCore remembers, out of", "patches")
     peer_candidates: int = setting(20_000, "so many, drawn evenly from the normal images.", "patches")
     peer_share: float = setting(0.5, "Strangest patches whose mean distance is PatchCore's score.", "share")
+    fewest_test_images: int = setting(50, "With fewer test images the cross-validated figure leads,", "images")
+    fewest_test_units: int = setting(5, "or with fewer test patients (lesions, …) of either kind, normal or abnormal.")
     device: str = setting("cpu", "Where networks are trained.")
     retrain: bool = setting(False, "Train anew instead of reusing an equal model.")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from medcore.data.datasets import HELICO_DENSITIES
 from medcore.data.patchset import PatchSet
+from medcore.data.splits import group_names
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.intervals import interval
@@ -46,6 +47,23 @@ class Sides:
     test: PatchSet
     abnormal: tuple[str, ...]
     healthy_only: bool = False
+
+    @property
+    def fewest_test_units(self) -> int:
+        """Test patients (lesions, …) with normal images or with abnormal ones, whichever are fewer."""
+        units, strange = group_names(self.test), np.isin(self.test.label_names, self.abnormal)
+        return min(len(np.unique(units[rows])) for rows in (strange, ~strange))
+
+    def table(self, unit: str) -> pd.DataFrame:
+        """Images, patients (``unit``) and abnormal images of each side."""
+        rows = {}
+        for name, part in (("learns", self.train), ("picks the epoch", self.monitor),
+                           ("chooses score and threshold", self.validation), ("is tested", self.test)):  # fmt: skip
+            strange = np.isin(part.label_names, self.abnormal)
+            groups = len(np.unique(part.patients))
+            rows[name] = {"images": len(part), f"{unit}s": groups, "abnormal images": int(strange.sum())}
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        return table.assign(note=["patients without the disease only" if self.healthy_only else ""] * 2 + [""] * 2)
 
 
 def detection_sides(patches: PatchSet, abnormal: Sequence[str] = (), *, learn: Sequence[str] = ()) -> Sides:

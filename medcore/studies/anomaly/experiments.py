@@ -4,10 +4,10 @@
     estimates = width_sweep(trial, [4, 16, 64])                  # validation patients
     table = learning_table(trial)                                # which normal images to learn from
     estimates = patient_folds_auroc(trial, patches, k=3)         # every fold's patients judged by a network of its own
-    compared = without_a_network(patches, normal, ["mel"], choices, k=3)     # everybody, beside a blurred copy
+    compared = judged_in_folds(patches, normal, ["mel"], choices, k=3)       # everybody, beside a blurred copy
 
 All of them use at most ``most`` normal images and a short budget, so they compare choices with each other; their
-values lie below what the whole training reaches. Test cases are never touched, but by ``without_a_network``, in which
+values lie below what the whole training reaches. Test cases are never touched, but by ``judged_in_folds``, in which
 nothing is chosen on the cases that it judges.
 """
 
@@ -42,7 +42,7 @@ from medcore.training.config import TrainConfig
 from medcore.training.objectives import Objective
 from medcore.training.reuse import fit_or_reuse
 
-BLURRED, MEAN_RANK = "blurred copy", "mean rank"
+BLURRED, MEAN_RANK, NETWORK = "blurred copy", "mean rank of three without a network", "network"
 
 
 @dataclass(frozen=True)
@@ -180,18 +180,20 @@ def learnt_from(patches: PatchSet, sides: Sides, learn: Sequence[str] = ()) -> n
     return normal & healthy_patients(patches) if sides.healthy_only else normal
 
 
-def without_a_network(
-    patches: PatchSet, normal: np.ndarray, abnormal: Sequence[str], choices: AnomalyChoices, *, k: int
-) -> Comparison:
+def judged_in_folds(
+    patches: PatchSet, normal: np.ndarray, abnormal: Sequence[str], choices: AnomalyChoices, *, k: int,
+    trial: Trial | None = None,
+) -> Comparison:  # fmt: skip
     """The mean rank of three detectors that need no network, in folds over all patients, set against one of them.
 
     The three are a blurred copy, one blurred twice as much, and few principal components. In each fold the components
     learn from normal images of two thirds of the other patients, and the remaining third chooses the score, for the
     mean and for the blurred copy alone; held-out cases get their ranks among those of the third, so that folds can be
-    pooled.
+    pooled. A network learns from the two thirds as well, the third picks its epoch and score; the mean is its rival.
 
     Args:
         normal: Which images may be learnt from. **Shape** ``(N,)`` bool.
+        trial: How a network is trained that is judged in the first place; None trains none.
 
     Raises:
         MedcoreError: There are too few patients or normal images.
@@ -200,7 +202,8 @@ def without_a_network(
     kinds = kinds or ["mse"]
     blurs = {BLURRED: Blur(choices.blur_share), "blurred twice as much": Blur(2 * choices.blur_share)}
     fixed = {name: _by_kind(model, patches, kinds) for name, model in blurs.items()}
-    values, chosen = {name: np.zeros(len(patches)) for name in (MEAN_RANK, BLURRED)}, []
+    methods = [NETWORK] * (trial is not None) + [MEAN_RANK, BLURRED]
+    values, chosen = {name: np.zeros(len(patches)) for name in methods}, []
     for fold in patient_folds(patches, k, seed=choices.seed):
         inner = patient_folds(patches.select(fold.train), 3, seed=choices.seed)[0]
         rows = fold.train[inner.train]
@@ -212,17 +215,22 @@ def without_a_network(
         judged = [{name: table[part] for name, table in fixed.items()} for part in judging]
         for side, found in zip(sides, judged, strict=True):
             found[f"PCA, {len(components.get_buffer('components'))} components"] = _by_kind(components, side, kinds)
+        if trial is not None:
+            network = trial.train(learnt, sides[0].select(normal[judging[0]]))
+            for side, found in zip(sides, judged, strict=True):
+                found[NETWORK] = _by_kind(network, side, kinds)
         ranks = _ranks(judged, sides[0], kinds, abnormal)
         aurocs = {name: interval(found, "auroc").value or 0.0 for name, (found, _) in ranks.items()}
         for detector in values:
             best = max((name for name in aurocs if name[0] == detector), key=lambda name: aurocs[name])
             values[detector][fold.validation] = ranks[best][1]
-            chosen += [best[1]] * (detector == MEAN_RANK)
-    scores = {name: abnormal_scores(patches, found, abnormal=abnormal) for name, found in values.items()}
-    compared = compare_methods(scores[MEAN_RANK], {BLURRED: scores[BLURRED]}, metrics=("auroc",), reference=BLURRED)
+            chosen += [best[1]] * (detector == methods[0])
+    own, *rivals, blurred = (abnormal_scores(patches, values[name], abnormal=abnormal) for name in methods)
+    others = dict(zip([MEAN_RANK], rivals, strict=False))
+    compared = compare_methods(own, {BLURRED: blurred}, metrics=("auroc",), rivals=others, reference=BLURRED)
     note = f"by {', '.join(f'{kind} ({chosen.count(kind)} of {k} folds)' for kind in dict.fromkeys(chosen))}"
-    compared = replace(compared, metrics=[replace(one, note=note) for one in compared.metrics])
-    return compared.labelled("folds")
+    noted = [replace(one, note="; ".join(text for text in (note, one.note) if text)) for one in compared.metrics]
+    return replace(compared, metrics=noted).labelled("folds")
 
 
 def _by_kind(model: nn.Module, ps: PatchSet, kinds: Sequence[str]) -> np.ndarray:
@@ -239,7 +247,9 @@ def _ranks(
         reference = {name: abnormal_scores(validation, one, abnormal=abnormal) for name, one in own.items()}
         if any(np.ptp(one.score) == 0 for one in reference.values()):
             continue  # such as red pixels where nothing is red
-        for detector, names in ((MEAN_RANK, list(reference)), (BLURRED, [BLURRED])):
+        alone = [name for name in (BLURRED, NETWORK) if name in reference]
+        together = [name for name in reference if name != NETWORK]
+        for detector, names in ((MEAN_RANK, together), *((name, [name]) for name in alone)):
             ensemble = RankEnsemble({name: reference[name] for name in names})
             inside, outside = (ensemble({name: side[name] for name in names}) for side in (own, others))
             found[detector, kind] = replace(reference[names[0]], score=inside), outside

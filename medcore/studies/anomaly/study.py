@@ -39,6 +39,7 @@ from medcore.studies.anomaly.candidates import (
     fit_linear,
     ingredients,
     judge,
+    oriented,
     with_labels,
 )
 from medcore.studies.anomaly.choices import AnomalyChoices
@@ -102,14 +103,7 @@ class AnomalyStudy:
 
     def sides_table(self) -> pd.DataFrame:
         """Who learns, who picks the epoch, who chooses, who is tested."""
-        rows, sides = {}, self.sides
-        for name, part in (("learns", sides.train), ("picks the epoch", sides.monitor),
-                           ("chooses score and threshold", sides.validation), ("is tested", sides.test)):  # fmt: skip
-            strange = np.isin(part.label_names, sides.abnormal)
-            groups = len(np.unique(part.patients))
-            rows[name] = {"images": len(part), f"{self.unit}s": groups, "abnormal images": int(strange.sum())}
-        table = pd.DataFrame.from_dict(rows, orient="index")
-        return table.assign(note=["patients without the disease only" if sides.healthy_only else ""] * 2 + [""] * 2)
+        return self.sides.table(self.unit)
 
     def rows_of_classes(self, count: int = 8) -> np.ndarray:
         """Test images of every class in turn, about ``count``. **Shape** ``(n,)`` rows of ``sides.test``."""
@@ -267,6 +261,29 @@ class AnomalyStudy:
         )
         return replace(compared, metrics=detector_estimates(self.found, self.point))
 
+    @property
+    def test_is_small(self) -> bool:
+        """Whether the test part is too small for its figure to lead."""
+        few, sides = self.choices, self.sides
+        return len(sides.test) < few.fewest_test_images or sides.fewest_test_units < few.fewest_test_units
+
+    def results(self, folds: int) -> dict[str, Comparison]:
+        """Results by the method that they speak of, the leading one first.
+
+        Test cases lead, and three detectors that need no network follow, in folds of everybody. Where the test part is
+        small, whole trainings of the network in these folds lead. Too few patients have no folds.
+        """
+        tested = {f"Trained on normal images only, the {self.method} ({self.kind} score)": self.comparison}
+        patches, normal = self.patches, experiments.learnt_from(self.patches, self.sides, self.learn)
+        if not folds or len(np.unique(patches.patients[normal])) < 3 * folds:
+            return tested
+        whole = replace(self.trial, config=self.config, most=len(patches)) if self.test_is_small else None
+        crossed = experiments.judged_in_folds(patches, normal, self.sides.abnormal, self.choices, k=folds, trial=whole)
+        how = crossed.metrics[0].note.split(";")[0]
+        if whole is None:
+            return tested | {f"Without a network, mean rank of three ({how})": crossed}
+        return {f"In folds of all {self.unit}s, trained on normal images, the {self.method} ({how})": crossed} | tested
+
     @cached_property
     def point(self) -> OperatingPoint:
         """The threshold, chosen on validation cases."""
@@ -356,13 +373,6 @@ class AnomalyStudy:
         judging = self.patches.where(split=["train", "val"])
         return experiments.patient_folds_auroc(self.trial, judging, k=count, learn=self.learn)
 
-    def without_a_network(self, count: int) -> list[Comparison]:
-        """Three detectors that need no network, in folds of everybody, test patients too; none for too few patients."""
-        patches, normal = self.patches, experiments.learnt_from(self.patches, self.sides, self.learn)
-        if not count or len(np.unique(patches.patients[normal])) < 3 * count:
-            return []
-        return [experiments.without_a_network(patches, normal, self.sides.abnormal, self.choices, k=count)]
-
     def tabular(self, source: str = "") -> tuple[PatchSet, PatchSet, str]:
         """The images as a table of 28×28 pixels has them, these enlarged again, and where the table comes from."""
         table, origin = tabular_form(self.patches, source)
@@ -382,15 +392,6 @@ class AnomalyStudy:
         images = np.concatenate([self.patches.take(rows), blocks, enlarged.take(rows)])
         labels = ["image", "table,\n28×28", "enlarged\nagain"]
         return images, {"columns": len(rows), "row_labels": labels, "column_titles": names[rows].tolist()}, origin
-
-
-def oriented(name: str, validation: Scores, test: Scores) -> tuple[str, tuple[Scores, Scores]]:
-    """A score and its name, reversed where it ranks validation cases the wrong way round."""
-    value = interval(validation, "auroc").value
-    if value is None or value >= 0.5:
-        return name, (validation, test)
-    turned = [replace(one, score=-one.score) for one in (validation, test)]
-    return f"{name} (reversed)", (turned[0], turned[1])
 
 
 def history_of(trained: Trained) -> pd.DataFrame:
