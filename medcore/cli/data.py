@@ -62,9 +62,12 @@ def _prepare(source: str, out: Path | None, dry_run: bool, jobs: int, engine: st
     Of a folder of whole slides, broken ones are named and the others are cut into tiles; the exit code is 1 then.
     """
     from medcore.data.load import read_set, report_reading
+    from medcore.data.remote import find_source
     from medcore.data.slides.reader import find_slides
+    from medcore.data.source import is_phantom
 
     given = given_options(options)
+    source = source if is_phantom(source) else str(find_source(source))
     slides = bool(find_slides(Path(source)))
     asked = click.get_current_context().get_parameter_source("on_error")
     if slides:

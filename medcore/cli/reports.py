@@ -11,7 +11,8 @@ import click
 import yaml
 
 from medcore.cli.reading import beside_each_other, given_options, reading_options, source_as_told
-from medcore.data.source import find_source, is_phantom, reports_home, repository_root
+from medcore.data.remote import find_source
+from medcore.data.source import is_phantom, reports_home, repository_root
 from medcore.errors import MedcoreError
 from medcore.reporting.parameters import PROFILE_VARIABLE, SOURCES, did_you_mean, schema_for, validate
 

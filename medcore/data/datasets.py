@@ -35,7 +35,7 @@ class RemoteFile:
     Attributes:
         name: File name it gets.
         url: Where it is published.
-        checksum: ``md5:...`` or ``sha256:...`` as the publisher prints it.
+        checksum: ``md5:...`` or ``sha256:...`` as the publisher prints it; empty for a file that nobody vouches for.
         size: Bytes; None when not published.
         unpack_to: Folder (below the set's folder) that an archive is unpacked into; None to keep the file as it is.
         unpacked_size: Most bytes that unpacking may write; None for ten times the archive.

@@ -95,18 +95,24 @@ def download(file: RemoteFile, folder: Path, *, progress: bool = True, pause_s: 
     Raises:
         MedcoreError: Wrong address, size or checksum, or a connection that keeps dropping.
     """
-    parts = urlsplit(file.url)
-    if parts.scheme != "https" and parts.hostname not in _LOCAL_HOSTS:
-        raise MedcoreError(f"{file.name}: '{file.url}' is not an https address; it is not downloaded")
+    require_https(file.name, file.url)
+    pooch.get_logger().setLevel("WARNING")  # the bar says it
     resume = _Resuming(file, folder / f"{file.name}.part", progress, pause_s)
     try:
-        pooch.retrieve(file.url, file.checksum, file.name, folder, downloader=resume)
+        pooch.retrieve(file.url, file.checksum or None, file.name, folder, downloader=resume)
     except ValueError as error:
         raise MedcoreError(
             f"{file.name} from {file.url} does not have the checksum {file.checksum} of its card and was deleted; try "
             "again, and if it stays so, the published file has changed: report it"
         ) from error
     return folder / file.name
+
+
+def require_https(name: str, url: str) -> None:
+    """Raise a ``MedcoreError`` for an address that anybody on the way could change; this machine's own may be http."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in _LOCAL_HOSTS:
+        raise MedcoreError(f"{name}: '{url}' is not an https address; it is not downloaded")
 
 
 class _Resuming:
@@ -301,7 +307,7 @@ def _check(archive: Path, members: list[_Member], budget: int, max_files: int) -
     for member in members:
         where = f"'{archive}', member '{member.name}'"
         path = PurePosixPath(member.name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in member.name or "\0" in member.name or not path.parts:
+        if points_outside(member.name):
             raise MedcoreError(f"{where}: the name points outside of the folder; the archive is not unpacked")
         if not (member.regular or member.directory):
             raise MedcoreError(f"{where}: it is a link or a device, not a file; the archive is not unpacked")
@@ -313,6 +319,12 @@ def _check(archive: Path, members: list[_Member], budget: int, max_files: int) -
         raise MedcoreError(
             f"'{archive}' expands to {total:,} bytes, more than the {budget:,} that were agreed; it is not unpacked"
         )
+
+
+def points_outside(name: str) -> bool:
+    """Whether the name of a file, as somebody else wrote it, could lead out of the folder that it belongs into."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name or not path.parts
 
 
 def _write(archive: Path, folder: Path, files: Iterator[tuple[str, IO[bytes]]], budget: int) -> list[str]:

@@ -28,8 +28,9 @@ from medcore.data.patchset import PatchSet
 from medcore.data.prepare import check_room, write_set
 from medcore.data.readers.arrays import is_patchset
 from medcore.data.readers.listing import ArrayRows, Listing, Problems
+from medcore.data.remote import find_source
 from medcore.data.shards import find_shards, stack
-from medcore.data.source import data_home, find_source, is_phantom
+from medcore.data.source import data_home, is_phantom
 from medcore.data.targets import Asked, strata
 from medcore.errors import MedcoreError
 
@@ -56,7 +57,7 @@ def read_set(
     """Open a data set; the first time, read and prepare it under ``data_home()/prepared``.
 
     Args:
-        source: A set's name (``phantom-crc``), a folder, a ``metadata.csv``, a ``.npz`` or a folder of its shards.
+        source: A set's name (``phantom-crc``), a folder, a ``metadata.csv``, a ``.npz``, shards, or their URL.
         size: Side in pixels, or (height, width), of all images. None keeps a common size; images of several sizes
             become 224×224 (or the largest for ``pad``, the smallest for ``crop``). Sets with masks are padded to
             the largest instead of resized when no size is given, so that nothing is scaled.

@@ -1,4 +1,4 @@
-"""Where sets, downloads and runs live on this machine, and which file or folder a data source means.
+"""Where sets, downloads and runs live on this machine.
 
 Light: no arrays, no PyTorch.
 """
@@ -49,29 +49,3 @@ def is_phantom(source: str | os.PathLike[str]) -> bool:
     """Whether the source names a set that is drawn, not read."""
     card = datasets.CARDS.get(os.fspath(source))
     return os.fspath(source) == SLIDE_PHANTOM or (card is not None and card.synthetic)
-
-
-def find_source(source: str | os.PathLike[str]) -> Path:
-    """The file or folder that a source means; a known name means the set below ``data_home()``.
-
-    Raises:
-        MedcoreError: Neither a path nor a known set, or a known set that is not on this machine.
-    """
-    name = os.fspath(source)
-    if not name:
-        raise MedcoreError("the data source is empty; name a set, a folder, a metadata.csv or a .npz")
-    path = Path(name).expanduser()
-    if name not in datasets.CARDS:
-        if path.exists():
-            return path
-        known = ", ".join(datasets.CARDS)
-        raise MedcoreError(f"'{name}' is neither an existing file or folder nor a known set ({known})")
-    for candidate in (data_home() / name / f"{name}.npz", data_home() / f"{name}.npz", data_home() / name, path):
-        if candidate.exists():
-            return candidate
-    facts = datasets.CARDS[name]
-    remedy = f"run: medcore data fetch {name}" if facts.files else facts.how
-    raise MedcoreError(
-        f"the set {name!r} is not on this machine (looked in '{data_home() / name}'); {remedy}. Expected layout:\n"
-        f"{facts.layout}"
-    )

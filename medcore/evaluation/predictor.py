@@ -27,8 +27,9 @@ from medcore.data.images import SUFFIXES
 from medcore.data.patchset import PatchSet
 from medcore.data.readers.files import image_files
 from medcore.data.readers.joined import refuse_channels
+from medcore.data.remote import find_source
 from medcore.data.slides.reader import find_slides
-from medcore.data.source import find_source, is_phantom
+from medcore.data.source import is_phantom
 from medcore.errors import MedcoreError
 from medcore.evaluation.features import Familiarity
 from medcore.evaluation.predict import FileBatch, ahead, auto_batch_size, place_model, stream_files
@@ -310,6 +311,7 @@ def read_as_trained(manifest: dict[str, Any], source: str | PathLike[str], *, on
     from medcore.data.load import own_set, read_set  # with its readers and libraries, which new images do not need
     from medcore.data.targets import asked_again
 
+    source = source if is_phantom(source) else find_source(source)
     own = own_set(source)
     asked = asked_again(manifest, own or Path(source))
     if is_phantom(source):

@@ -22,10 +22,11 @@ import pandas as pd
 from medcore.data.load import read_set
 from medcore.data.patchset import PatchSet
 from medcore.data.phantoms.slides import make_slides
+from medcore.data.remote import find_source
 from medcore.data.slides.reader import find_slides
 from medcore.data.slides.slide import Slide
 from medcore.data.slides.tissue import Tissue, find_tissue
-from medcore.data.source import SLIDE_PHANTOM, data_home, find_source
+from medcore.data.source import SLIDE_PHANTOM, data_home
 from medcore.data.splits import patient_folds
 from medcore.errors import MedcoreError
 from medcore.evaluation.features import features
