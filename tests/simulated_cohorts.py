@@ -228,6 +228,22 @@ def difference_of(name: str, metric: str, patients: int, weaker: float) -> Setti
     return Setting(name, f"{metric} difference", cohort.true_values()[metric] - lost, draw)
 
 
+def dice_difference_of(name: str, patients: int, failures: tuple[float, float]) -> Setting:
+    """Two methods on the same patients whose failures are independent of each other."""
+    truth = [level * (1 - share) + 0.25 * share for level, share in zip((0.93, 0.91), failures, strict=True)]
+
+    def draw(rng: np.random.Generator) -> Drawn:
+        first, second = (
+            np.where(rng.random(patients) < share, rng.uniform(0, 0.5, patients), rng.normal(level, 0.03, patients))
+            for level, share in zip((0.93, 0.91), failures, strict=True)
+        )
+        values, names = np.clip(first, 0, 1) - np.clip(second, 0, 1), np.arange(patients)
+        about = {"name": "dice_difference", "unit": "image", "split": "test", "bounds": (-1.0, 1.0)}
+        return Drawn(mean_interval(values, names, **about), values=values, patient=names)
+
+    return Setting(name, "dice difference", truth[0] - truth[1], draw)
+
+
 def folds_of(name: str, patients: int, metric: str = "auroc", folds: int = 5, features: int = 8) -> Setting:
     """A linear discriminant over folds where there is nothing to learn."""
 
@@ -279,6 +295,8 @@ SETTINGS = [
     calibration_of("20 patients, calibrated", "calibration_slope", 20, 20, 1.0, 1.0),
     difference_of("30 patients, both kinds", "auroc", 30, 0.5),
     difference_of("30 patients, both kinds", "accuracy", 30, 0.5),
+    dice_difference_of("15 patients, only the second method fails, 10 %", 15, (0.0, 0.1)),
+    dice_difference_of("30 patients, 5 % and 20 % fail", 30, (0.05, 0.2)),
     folds_of("60 patients, nothing to learn", 60),
     folds_of("120 patients, nothing to learn", 120),
     folds_of("60 patients, nothing to learn", 60, "balanced_accuracy"),
@@ -312,6 +330,9 @@ CONFIRMED = [
     calibration_of("35 patients, overconfident", "calibration_slope", 35, 8, 1.6, 1 / 1.6),
     calibration_of("35 patients, overconfident", "calibration_intercept", 35, 8, 1.0, 0.0),
     difference_of("18 patients, both kinds", "accuracy", 18, 0.3),
+    dice_difference_of("8 patients, 15 % of the first method fail", 8, (0.15, 0.0)),
+    dice_difference_of("20 patients, both fail in 8 %", 20, (0.08, 0.08)),
+    dice_difference_of("40 patients, 2 % and 10 % fail", 40, (0.02, 0.1)),
     folds_of("90 patients, ten folds, 30 features, nothing to learn", 90, "auroc", 10, 30),
     folds_of("150 patients, three folds, nothing to learn", 150, "auroc", 3, 5),
     folds_of("90 patients, ten folds, 30 features, nothing to learn", 90, "balanced_accuracy", 10, 30),

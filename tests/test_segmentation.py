@@ -182,6 +182,11 @@ def test_a_mean_distance_says_what_its_interval_cannot_hold() -> None:
     found = {one.name: one for one in case_estimates(table, split="test")}
     assert "diagonal" in found["hd95_pixels"].note and "jackknife" in found["hd95_pixels"].method
     assert "diagonal" not in found["dice"].note and "half a patient" in found["dice"].method
+    other = score_cases(masks, masks, list("abcd"), list("pqrs"), classes=["b", "g"])
+    gaps = {one.name: one for one in compare_cases(table, {"truth": other}, split="test").differences["truth"]}
+    assert "diagonal" in gaps["hd95_pixels_difference"].note and "jackknife" in gaps["hd95_pixels_difference"].method
+    assert "half a patient" in gaps["dice_difference"].method and "diagonal" not in gaps["dice_difference"].note
+    assert gaps["dice_difference"].low >= -1 and gaps["dice_difference"].value == pytest.approx(found["dice"].value - 1)
 
 
 def test_a_case_without_the_class_is_left_out_and_counted() -> None:
@@ -226,9 +231,10 @@ def test_the_foreground_leads_and_stray_pixels_of_an_absent_class_do_not_halve_i
 def test_differences_are_paired_by_case_and_a_larger_distance_is_a_loss() -> None:
     truth = np.zeros((40, 40), np.uint8)
     truth[10:30, 10:30] = 1
-    shifts = [(1, 3), (2, 5), (1, 4), (3, 6)]
+    shifts = [(1, 3), (2, 5), (1, 4), (3, 6)] * 10  # of four patients, one failure could outweigh a Dice of a tenth
+    names = [f"{n}" for n in range(40)]
     tables = [
-        score_cases([truth] * 4, [np.roll(truth, shift[side], 1) for shift in shifts], list("abcd"), list("pqrs"),
+        score_cases([truth] * 40, [np.roll(truth, shift[side], 1) for shift in shifts], names, names,
                     classes=["b", "g"], tolerance=2)
         for side in (0, 1)
     ]  # fmt: skip

@@ -30,7 +30,7 @@ import pandas as pd
 from medcore.errors import MedcoreError
 from medcore.evaluation.comparison import Comparison, strongest
 from medcore.evaluation.estimate import Estimate
-from medcore.evaluation.intervals import Method, mean_interval, statistic_interval
+from medcore.evaluation.intervals import mean_interval, statistic_interval
 from medcore.metrics.objects import object_metrics
 from medcore.metrics.overlap import IGNORE, OVERLAP, border_metrics, overlap_metrics, pixel_confusion
 
@@ -219,13 +219,10 @@ def _differences(table: pd.DataFrame, other: pd.DataFrame, split: str) -> list[E
     rows, others = foreground_rows(table), foreground_rows(other)
     if rows["case"].tolist() != others["case"].tolist():
         raise MedcoreError("compare_cases: the two tables do not list the same cases in the same order")
-    found = [
-        mean_interval(
-            rows[column].to_numpy() - others[column].to_numpy(), rows["patient"].to_numpy(),
-            name=f"{name}_difference", unit="image", split=split, by="patient", bounds=None,
-        )
-        for name, column, _ in leading_metrics(table)
-    ]  # fmt: skip
+    found = []
+    for name, column, _ in leading_metrics(table):
+        gap, most = rows[column].to_numpy() - others[column].to_numpy(), _largest(column, table)
+        found.append(_mean(gap, rows["patient"].to_numpy(), f"{name}_difference", split, 0.95, (-most, most)))
     return _in_groups(found, table)
 
 
@@ -276,11 +273,12 @@ def _mean(
     level: float,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Estimate:
-    method: Method = "auto" if bounds[1] <= 1 else "jackknife"  # no half patient a diagonal away
+    far = bounds[1] > 1  # no half patient a diagonal away
     found = mean_interval(
-        values, patients, name=name, unit="image", split=split, by="patient", bounds=bounds, level=level, method=method
-    )
-    unseen = "a failure that none of these had would count the diagonal; no interval holds it" if bounds[1] > 1 else ""
+        values, patients, name=name, unit="image", split=split, by="patient", level=level,
+        bounds=None if far and bounds[0] else bounds, method="jackknife" if far else "auto",
+    )  # fmt: skip
+    unseen = "a failure that none of these had would count the diagonal; no interval holds it" if far else ""
     return replace(found, note="; ".join(text for text in (found.note, unseen) if text))
 
 
