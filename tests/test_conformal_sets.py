@@ -11,6 +11,7 @@ from medcore.evaluation.scores import Scores
 from medcore.evaluation.selective import (
     ConformalRule,
     coverage_table,
+    cross_conformal,
     fit_conformal,
     nonconformity,
     weighted_limit,
@@ -72,6 +73,62 @@ def test_each_class_keeps_the_promise_when_asked_and_a_class_of_few_patients_is_
     rule = fit_conformal(few, coverage=0.95, by_class=True)
     assert rule.limits[2] == 1.0 and rule.patients[2] == 3
     assert rule.sets(few.score)[:, 2].all()
+
+
+def folded(rng: np.random.Generator, patients: int = 40, new: int = 200) -> tuple[Scores, np.ndarray, list, Scores]:
+    """Patients in four folds and new ones; each fold's network knows the class means of the other folds' patients."""
+    owner = np.repeat(np.arange(patients + new), rng.choice([1, 3, 12], patients + new))
+    truth = rng.integers(0, 3, patients + new)[owner]
+    seen = 2 * np.eye(3)[truth] + rng.normal(0, 1, (patients + new, 3))[owner] + rng.normal(0, 0.7, (len(owner), 3))
+    fold = rng.permutation(np.arange(patients + new) % 4)[owner]
+    known, score, said = owner < patients, np.zeros((len(owner), 3)), []
+    for number in range(4):
+        learnt = known & (fold != number)
+        means = np.array([seen[learnt & (truth == kind)].mean(axis=0) for kind in range(3)])
+        stated = softmax(-((seen[:, None] - means) ** 2).sum(axis=2), axis=1)
+        score[known & (fold == number)] = stated[known & (fold == number)]
+        said.append(stated[~known])
+    names = owner.astype(str)
+    held_out = Scores(truth[known], score[known], names[known], ["train"] * known.sum(), ("a", "b", "c"))
+    later = Scores(truth[~known], said[0], names[~known], ["test"] * (~known).sum(), ("a", "b", "c"))
+    return held_out, fold[known], said, later
+
+
+def test_sets_from_folds_hold_the_truth_of_new_patients_about_as_often_as_asked():
+    rng = np.random.default_rng(4)
+    found = []
+    for _ in range(150):
+        held_out, fold, said, later = folded(rng)
+        found.append(covered(cross_conformal(held_out, fold, said, coverage=0.9), later))
+    assert 0.88 <= np.mean(found) <= 0.95
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_sets_from_folds_equal_their_definition_and_split_sets_where_all_folds_say_the_same(by_class: bool):
+    held_out, fold, said, later = folded(np.random.default_rng(7), patients=60, new=12)
+    sets = cross_conformal(held_out, fold, said, coverage=0.8, by_class=by_class)
+    for row, kind in np.ndindex(sets.shape):
+        rows = np.flatnonzero(held_out.truth == kind) if by_class else np.arange(len(held_out))
+        shares = []
+        for name in np.unique(held_out.patient[rows]):
+            own = rows[held_out.patient[rows] == name]
+            shares.append(np.mean([held_out.score[n, held_out.truth[n]] > said[fold[n]][row, kind] for n in own]))
+        assert sets[row, kind] == (sum(shares) / (len(shares) + 1) < 0.8)
+    assert 0 < sets.mean() < 1
+    alike = cross_conformal(held_out, fold, [later.score] * 4, coverage=0.8, by_class=by_class)
+    assert (alike == fit_conformal(held_out, coverage=0.8, by_class=by_class).sets(later.score)).all()
+
+
+def test_sets_from_folds_refuse_what_does_not_fit():
+    held_out, fold, said, later = folded(np.random.default_rng(7))
+    with pytest.raises(TestDataRefused):
+        cross_conformal(later, np.arange(len(later)), said)
+    with pytest.raises(MedcoreError, match="3 networks"):
+        cross_conformal(held_out, fold, said[1:])
+    with pytest.raises(MedcoreError, match="one a patient"):
+        cross_conformal(held_out, np.arange(len(held_out)) % 4, said)  # patients in several folds
+    with pytest.raises(MedcoreError, match="between 0 and 1"):
+        cross_conformal(held_out, fold, said, coverage=95)
 
 
 def test_the_table_counts_what_the_sets_hold():

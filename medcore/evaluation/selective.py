@@ -6,10 +6,11 @@
 
 **Reference**: El-Yaniv & Wiener 2010 (risk-coverage curve); Geifman, Uziel & El-Yaniv 2019, arXiv:1805.08206 (AURC).
 
-Split conformal prediction over patients: sets of answers that hold the truth as often as promised.
+Split and cross-conformal prediction over patients: sets of answers that hold the truth as often as promised.
 
     rule = fit_conformal(scores.where("val"), coverage=0.95)    # which answers stay plausible, chosen on validation
     sets = rule.sets(scores.where("test").score)                # (N, K) bool
+    sets = cross_conformal(crossed.scores["network"], crossed.fold, said)    # without a validation part, from folds
     coverage_table(sets, scores.where("test"))                  # coverage, size, empty and single sets
 
 - The promise is marginal: over new patients of the same kind, drawn like those of the validation part, the truth of one
@@ -21,11 +22,13 @@ Split conformal prediction over patients: sets of answers that hold the truth as
   that nothing can be excluded.
 
 **Reference**: Lee, Barber & Willett 2023, arXiv:2306.06342 (hierarchical data); Sadinle, Lei & Wasserman 2019,
-doi:10.1080/01621459.2017.1395341.
+doi:10.1080/01621459.2017.1395341; Vovk 2015, doi:10.1007/s10472-013-9368-4, and Romano, Sesia & Candès 2020,
+arXiv:2006.02544 (cross-conformal sets, CV+).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -250,15 +253,70 @@ def fit_conformal(scores: Scores, *, coverage: float = 0.95, by_class: bool = Fa
         TestDataRefused: A case is marked test, or not marked.
         MedcoreError: The scores are no probabilities of K classes, or the coverage is out of range.
     """
-    refuse_test_data(scores, "conformal limits")
-    miss = nonconformity(scores)
-    if not 0 < coverage < 1:
-        raise MedcoreError(f"fit_conformal(coverage={coverage}): it must lie between 0 and 1")
+    miss = _calibrating(scores, coverage)
     kinds = range(len(scores.classes))
     rows = [scores.truth == kind if by_class else np.ones(len(scores), bool) for kind in kinds]
     found = [weighted_limit(miss[chosen], scores.patient[chosen], coverage) for chosen in rows]
     counts = tuple(len(np.unique(scores.patient[chosen])) for chosen in rows)
     return ConformalRule(coverage, tuple(found), scores.classes, counts, by_class, scores.side)
+
+
+def cross_conformal(
+    scores: Scores, fold: np.ndarray, said: Sequence[np.ndarray], *, coverage: float = 0.95, by_class: bool = False
+) -> np.ndarray:
+    """Sets of new images from the folds of a cross-validation: every patient calibrates, none is set aside for it.
+
+    A class leaves the set where enough patients, each scored by the network of the fold that held it out, miss less
+    than the image would if this class were true, judged by the same network. Every patient weighs the same.
+
+    **Promise** At worst the truth of one image of a new patient is in its set with a probability of about one minus
+    *twice* the share of misses (0.90 for ``coverage=0.95``), less where a fold has few patients; in practice it is
+    about ``coverage``, unless the networks of the folds differ much. It needs folds that are cut by chance over
+    patients, and networks for which nothing was chosen on the images that they held out.
+
+    Args:
+        scores: Probabilities ``(N, K)`` of known cases, each by the network that never saw its patient.
+        fold: Number of the fold that held a case out. **Shape** ``(N,)``.
+        said: What the network of each fold says of the M new images, by rising number of the fold.
+            **Shapes** ``(M, K)``.
+        coverage: What is asked for, above 0 and below 1.
+        by_class: Each class is judged by its own cases.
+
+    Returns:
+        **Shape** ``(M, K)`` bool.
+
+    Raises:
+        TestDataRefused: A case is marked test, or not marked.
+        MedcoreError: The scores are no probabilities, a patient is in two folds, or folds and answers do not fit.
+    """
+    miss, fold, numbers = _calibrating(scores, coverage), np.asarray(fold), np.unique(fold)
+    owners, shapes = group_index(scores.patient)[1], {np.shape(one) for one in said}
+    if fold.shape != miss.shape or len(set(zip(scores.patient.tolist(), fold.tolist(), strict=True))) != owners:
+        raise MedcoreError(f"cross_conformal: fold must hold a number for each of {len(miss)} cases, one a patient")
+    if len(said) != len(numbers) or len(shapes) != 1 or next(iter(shapes))[1:] != (len(scores.classes),):
+        raise MedcoreError(
+            f"cross_conformal: answers of {len(said)} networks of shapes {sorted(shapes)} for {len(numbers)} folds and "
+            f"{len(scores.classes)} classes; each network says (M, K) of the same new images"
+        )
+    stated = 1 - np.asarray(said, dtype=float)
+    below = np.zeros(stated.shape[1:])  # weight of patients that miss less
+    for kind in range(len(scores.classes)):
+        rows = scores.truth == kind if by_class else np.ones(len(scores), bool)
+        weight = _patient_weights(scores.patient[rows])
+        for number, missing in zip(numbers, stated[:, :, kind], strict=True):
+            own = np.flatnonzero(fold[rows] == number)
+            own = own[np.argsort(miss[rows][own], kind="stable")]
+            reached = np.append(0.0, np.cumsum(weight[own]))
+            below[:, kind] += reached[np.searchsorted(miss[rows][own], missing - 1e-12)]
+    return np.asarray(below < coverage - 1e-12)
+
+
+def _calibrating(scores: Scores, coverage: float) -> np.ndarray:
+    """One minus the probability of the truth of cases that may choose sets, for a coverage that can be asked for."""
+    refuse_test_data(scores, "conformal sets")
+    if not 0 < coverage < 1:
+        raise MedcoreError(f"coverage={coverage}: it must lie between 0 and 1")
+    return nonconformity(scores)
 
 
 def nonconformity(scores: Scores) -> np.ndarray:
@@ -283,11 +341,15 @@ def weighted_limit(miss: np.ndarray, patient: np.ndarray, coverage: float) -> fl
     """
     if len(miss) == 0:
         return 1.0
-    group, patients = group_index(patient)
-    weight = 1 / (np.bincount(group, minlength=patients)[group] * (patients + 1))
     order = np.argsort(miss, kind="stable")
-    reached = np.flatnonzero(np.cumsum(weight[order]) >= coverage - 1e-12)
+    reached = np.flatnonzero(np.cumsum(_patient_weights(patient)[order]) >= coverage - 1e-12)
     return float(miss[order[reached[0]]]) if len(reached) else 1.0
+
+
+def _patient_weights(patient: np.ndarray) -> np.ndarray:
+    """What each image weighs where each of P patients and one more weigh ``1 / (P + 1)``. **Shape** ``(N,)``."""
+    group, patients = group_index(patient)
+    return np.asarray(1 / (np.bincount(group, minlength=patients)[group] * (patients + 1)))
 
 
 def coverage_table(sets: np.ndarray, scores: Scores) -> pd.DataFrame:
