@@ -25,6 +25,7 @@ ORACLES = {
     "mcc": sk.matthews_corrcoef,
     "kappa": sk.cohen_kappa_score,
     "quadratic_kappa": lambda t, d: sk.cohen_kappa_score(t, d, weights="quadratic"),
+    "within_one": lambda t, d: np.mean(np.abs(t - d) <= 1),
 }
 ONE_CLASS = {
     "sensitivity": sk.recall_score,

@@ -22,7 +22,7 @@ def write_dicoms(patches: PatchSet, folder: Path) -> Path:
     """Write every image of a set as DICOM and what the table says of it as ``metadata.csv``.
 
     Pixels are stored in 12 bits with the window that shows them as they are. The columns of the table are ``image``,
-    ``patient``, ``split``, ``label`` or a column of 1, 0, -1 or nothing for each finding (``--findings``), and whatever
+    ``patient``, ``split``, ``label`` or a column of 1, 0, -1 or nothing for each finding, and whatever
     else the set knows.
 
     Returns:
