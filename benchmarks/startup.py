@@ -117,7 +117,7 @@ def startup(rounds: int, count: int) -> list[str]:
             "`medcore --help`": [*medcore, "--help"],
             "`medcore predict`, one image": [*medcore, "predict", name, f"{name}/new.png"],
         }
-        for path in sorted((ROOT / "notebooks").glob("0[0-8]_*.ipynb"))[:: 1 if rounds > 1 else 9]:
+        for path in sorted((ROOT / "notebooks").glob("0[0-9]_*.ipynb"))[:: 1 if rounds > 1 else 9]:
             commands[f"import cell of {path.stem}"] = [sys.executable, "-c", import_cell(path)]
         lines += [f"| {what} | {seconds_of(words, rounds):.1f} |" for what, words in commands.items()]
         for how, forked in (("forked from one process", True), ("each started anew", False)):
