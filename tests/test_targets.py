@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -23,6 +24,7 @@ from sklearn.metrics import (
 
 from medcore import plots
 from medcore.cli.evaluate import command as evaluate
+from medcore.cli.export import command as export
 from medcore.cli.predict import command as predict_images
 from medcore.cli.study import command as new
 from medcore.cli.train import command as train
@@ -337,10 +339,36 @@ def test_a_study_of_findings_beats_trivial_methods_and_names_who_is_missed(tmp_p
     assert list(study.lagging(table, audit(study.patches)))[0] == "a, marker no (the audit names this column, too)"
 
 
+@pytest.mark.parametrize("make", [shortcut, graded, measured])
+def test_an_exported_network_says_what_its_folder_says(make, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    patches, run = assign_splits(make(60), seed=0), tmp_path / "run"
+    done(train, "classifier", "--data", patches.save(tmp_path / "set.npz").path, "--out", run, "--profile", "smoke")
+    done(export, run, "--to", "onnx", "--out", tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    (said,) = session.run(None, {"images": patches.take()})
+    assert said.shape == (60, len(patches.classes)) and np.ptp(said) > 0
+    assert np.allclose(said, load(run).probabilities(patches), rtol=1e-4, atol=1e-4)
+
+
+def test_folds_of_a_grade_tell_the_kappa_of_the_patients_that_each_held_out(tmp_path: Path) -> None:
+    patches, out = assign_splits(graded(160), seed=0), tmp_path / "folds"
+    data = patches.save(tmp_path / "set.npz").path
+    done(train, "classifier", "--data", data, "--out", out, *SHORT, "--folds", "2")
+    known = patches.select((patches.splits != "test") & (patches.labels >= 0))
+    rows = pd.read_csv(out / "folds.csv")
+    for n, fold in enumerate(patient_folds(known, 2, seed=0)):
+        held_out = known.select(fold.validation)
+        called = median_grade(load(out / f"fold-{n + 1}").probabilities(held_out))
+        expected = cohen_kappa_score(held_out.labels, called, weights="quadratic", labels=range(4))
+        assert rows["val_quadratic_kappa"][n] == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("make", [measured, graded])
 def test_a_study_of_grades_or_values_judges_saves_and_hands_on(make, tmp_path: Path, tmp_data: Path) -> None:
     study = TargetStudy.read(str(make(200).save(tmp_path / "set.npz").path), seed=0)
     assert study.test.shown.all() or make is graded  # what has no answer is left out
+    torch.manual_seed(0)
     network = study.build("small_cnn")
     config = study.config("none", epochs=12, learning_rate=1e-2)
     fit(network, study.objective, study.train, study.validation, config, progress=False, out=tmp_path / "run")

@@ -11,6 +11,7 @@ Training with pretrained weights: ``freeze_backbone`` for the first epochs, then
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -172,7 +173,8 @@ class Classifier(OnBackbone):
 
 def grade_probabilities(logits: Tensor) -> Tensor:
     """Conditional logits "above grade k, given at least k" to probabilities. **Shape** ``(B, K - 1)`` to ``(B, K)``."""
-    above = logits.float().sigmoid().cumprod(1)
+    given = logits.float().sigmoid().unbind(1)
+    above = torch.stack([*itertools.accumulate(given, torch.mul)], dim=1)  # ONNX knows no cumulative product
     return torch.cat([1 - above[:, :1], above[:, :-1] - above[:, 1:], above[:, -1:]], dim=1)
 
 
