@@ -1,5 +1,7 @@
 """Cross-prediction: no patient judges itself, nothing is chosen on held-out images, order kept. Variants, subgroups."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +13,12 @@ from medcore.data.splits import Fold, patient_folds
 from medcore.errors import MedcoreError, TestDataRefused
 from medcore.evaluation.baselines import run_baselines
 from medcore.evaluation.estimate import Estimate, not_estimable
-from medcore.evaluation.intervals import group_gap
+from medcore.evaluation.intervals import group_gap, interval
 from medcore.evaluation.predict import predict
 from medcore.evaluation.scores import Scores
 from medcore.models.classifier import build_classifier
 from medcore.studies.experiments import (
+    CrossPrediction,
     baseline_method,
     compare_variants,
     cross_predict,
@@ -74,6 +77,24 @@ def test_splits_stay_in_the_scores_and_rows_carry_n_and_interval(crossed) -> Non
     assert whole.baselines[HISTOGRAM][0].value == pytest.approx(right) and right > 0.8  # the toy is told by its colour
     gap = whole.differences[HISTOGRAM][0]
     assert gap.value == pytest.approx(whole.metrics[0].value - right) and whole.reference == HISTOGRAM
+
+
+@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 1.3, 1.42), (6.0, 1.0, 1.05)])
+def test_the_interval_over_folds_is_wider_near_chance_and_hardly_so_away_from_it(shift, least, most) -> None:
+    rng = np.random.default_rng(0)
+    truth, cases = np.arange(240) % 3, np.arange(240)
+    score = rng.normal(size=(240, 3)) + shift * np.eye(3)[truth] / 2
+    found = Scores(truth, score, cases, ["test"] * 240, ("a", "b", "c"))
+    crossed = CrossPrediction({"network": found}, cases // 3 % 4 + 1)
+    plain = interval(found, "balanced_accuracy")
+    wide, ranked = crossed.compare("network", metrics=["balanced_accuracy", "auroc"]).metrics
+    assert wide.value == plain.value and least <= (wide.high - wide.low) / (plain.high - plain.low) <= most
+    assert "folds" in wide.method and ranked.value == interval(found, "auroc").value
+    two = replace(found, truth=truth % 2, score=score[:, :2], classes=("a", "b"))
+    (within,) = CrossPrediction({"network": two}, crossed.fold).compare("network", metrics=["auroc"]).metrics
+    wins = [np.sign(a - b) / 2 + 0.5 for k in range(1, 5) for a in two.score[(crossed.fold == k) & (two.truth == 1), 1]
+            for b in two.score[(crossed.fold == k) & (two.truth == 0), 1]]  # fmt: skip
+    assert within.value == pytest.approx(np.mean(wins))
 
 
 def test_folds_that_do_not_cover_the_set_once_are_refused() -> None:

@@ -124,7 +124,7 @@ def _ranked(scores: Scores, metric: str, positive: str | None) -> Measure:
     group, patients = group_index(scores.patient)
     if positive is not None:
         scores = scores.one_vs_rest(positive)
-    if scores.folds is not None and metric == "auroc":
+    if scores.folds is not None and metric == "auroc" and len(scores.classes) == 2:
         return _within_folds(scores, group, patients)
     if len(scores.classes) == 2:
         statistic = _ranked_statistic(metric, scores.positive, scores.positive_score, group, patients)

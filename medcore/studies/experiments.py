@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from medcore.evaluation.comparison import Comparison, compare_methods
 from medcore.evaluation.estimate import LOWER_IS_BETTER, Estimate, not_estimable
 from medcore.evaluation.intervals import FEW_PATIENTS, group_gap, interval
 from medcore.evaluation.predict import predict
-from medcore.evaluation.scores import Scores, Values, decided
+from medcore.evaluation.scores import Folds, Scores, Values, decided
 from medcore.training.checkpoint import load_checkpoint
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
@@ -62,10 +62,14 @@ class CrossPrediction:
     ) -> Comparison:  # fmt: skip
         """One method beside the others, over all images or over those of some splits alone.
 
+        Intervals are wider by what the folds' trainings share, see ``resampling.widened_for_folds``.
+
         Args:
             trivial: Which of the others are baselines; the rest are rivals. None takes all.
         """
-        parts = {name: found.where(*splits) if splits else found for name, found in self.scores.items()}
+        said = {name: replace(found, folds=Folds(found.score[None, :, -1], self.fold[None]))
+                for name, found in self.scores.items()}  # fmt: skip
+        parts = {name: found.where(*splits) if splits else found for name, found in said.items()}
         how = f"folds, {' and '.join(splits)} part" if splits else "folds"
         own = parts.pop(method)
         simple = {name: found for name, found in parts.items() if trivial is None or name in trivial}
