@@ -127,6 +127,9 @@ def test_each_finding_equals_scikit_learn_and_the_means_are_of_the_estimable_one
     found = {one.name: one for one in findings_estimates(finding_scores(lacking, stated), limits)}
     assert found["auroc blue"].value is None and "not blue" in found["macro_auroc"].note
     assert found["macro_auroc"].value == pytest.approx(np.mean(each[:2]))
+    alike = findings_estimates(finding_scores(patches, np.full((300, 3), 0.2)), limits)
+    constant = next(one for one in alike if one.name == "macro_auroc")  # whoever the patients are, it is a half
+    assert constant.low == constant.value == constant.high == 0.5 and constant.method == "exact"
 
 
 def test_thresholds_are_chosen_on_validation_images_and_never_on_test() -> None:

@@ -287,7 +287,8 @@ def over_parts(
     def statistic(weights: np.ndarray) -> np.ndarray:
         return np.asarray(combine(*(one.statistic(weights[:, rows]) for one, rows in zip(measures, own, strict=True))))
 
-    whole = Measure(name, statistic, group, patients, bounds, needed, len(group))
+    exact = measures[0].exact if all(one.exact for one in measures) else ""
+    whole = Measure(name, statistic, group, patients, bounds, needed, len(group), exact=exact)
     return estimate(whole, Construction(level), parts[0].unit, parts[0].side)
 
 
