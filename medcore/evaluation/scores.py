@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -29,7 +29,57 @@ class Folds(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scores:
+class KnownCases:
+    """What a model said of N cases whose truth is known; the common part of ``Scores`` and ``Values``."""
+
+    truth: np.ndarray
+    score: np.ndarray
+    patient: np.ndarray
+    split: np.ndarray
+    classes: tuple[str, ...]
+    ids: np.ndarray | None = None
+    unit: str = "image"
+
+    def _arrange(self, truth: type) -> int:
+        """Bring everything to one dtype, ``truth`` that of the truth; returns how many cases there are."""
+        count = len(np.atleast_1d(np.asarray(self.truth)))
+        for name, dtype in (("truth", truth), ("score", np.float64), ("patient", str), ("split", str)):
+            object.__setattr__(self, name, _column(name, getattr(self, name), dtype, count))
+        if self.ids is not None:
+            object.__setattr__(self, "ids", _column("ids", self.ids, np.int64, count))
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        return count
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    @property
+    def side(self) -> str:
+        """The split of all cases, or ``train+val`` and the like; ``unmarked`` where there is none."""
+        return "+".join(side or "unmarked" for side in np.unique(self.split)) or "none"
+
+    @property
+    def patients(self) -> int:
+        """How many different patients there are."""
+        return len(np.unique(self.patient))
+
+    def select(self, rows: np.ndarray | Sequence[int] | Sequence[bool]) -> Self:
+        """Some cases, by a boolean mask of length N or by position."""
+        rows = np.asarray(rows)
+        return replace(self, **self._part(rows.astype(np.int64) if rows.size == 0 and rows.dtype != bool else rows))
+
+    def _part(self, rows: np.ndarray) -> dict[str, Any]:
+        """The fields that hold something of each case, for some cases."""
+        parts = {name: getattr(self, name)[rows] for name in ("truth", "score", "patient", "split")}
+        return parts | {"ids": None if self.ids is None else self.ids[rows]}
+
+    def where(self, *splits: str) -> Self:
+        """The cases of some splits."""
+        return self.select(np.isin(self.split, splits))
+
+
+@dataclass(frozen=True)
+class Scores(KnownCases):
     """Scores of N known cases.
 
     Attributes:
@@ -46,28 +96,17 @@ class Scores:
         MedcoreError: Lengths, classes or values do not fit together.
     """
 
-    truth: np.ndarray
-    score: np.ndarray
-    patient: np.ndarray
-    split: np.ndarray
-    classes: tuple[str, ...]
-    ids: np.ndarray | None = None
     unit: str = "patch"
     folds: Folds | None = None
 
     def __post_init__(self) -> None:
         """Bring everything to one dtype and refuse what does not fit."""
-        count = len(np.atleast_1d(np.asarray(self.truth)))
-        for name, dtype in (("truth", np.int64), ("score", np.float64), ("patient", str), ("split", str)):
-            object.__setattr__(self, name, _column(name, getattr(self, name), dtype, count))
-        if self.ids is not None:
-            object.__setattr__(self, "ids", _column("ids", self.ids, np.int64, count))
+        count = self._arrange(np.int64)
         if self.folds is not None:
             if any(np.ndim(part) != 2 or np.shape(part) != (len(self.folds.score), count) for part in self.folds):
                 raise MedcoreError(f"scores: folds must hold (repeats, {count}) scores and folds")
             folds = Folds(np.asarray(self.folds.score, dtype=float), np.asarray(self.folds.fold, dtype=np.int64))
             object.__setattr__(self, "folds", folds)
-        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         self._check()
 
     def _check(self) -> None:
@@ -99,15 +138,12 @@ class Scores:
         stands for itself, as the splits take them. ``unit`` is what the set's card says of its images where it is not
         given.
         """
-        patient = ps.patients
-        if "linked" in ps.columns or not ps.card.patients_known or (patient == "").any():
-            from medcore.data.splits import group_names  # brings scikit-learn, which this file does not need else
+        unit = unit or ps.card.case
+        return cls(ps.labels, score, resampled_units(ps), ps.splits, tuple(ps.classes), ids=ps.index, unit=unit)
 
-            patient = group_names(ps)
-        return cls(ps.labels, score, patient, ps.splits, tuple(ps.classes), ids=ps.index, unit=unit or ps.card.case)
-
-    def __len__(self) -> int:
-        return len(self.truth)
+    def _part(self, rows: np.ndarray) -> dict[str, Any]:
+        folds = None if self.folds is None else Folds(self.folds.score[:, rows], self.folds.fold[:, rows])
+        return super()._part(rows) | {"folds": folds}
 
     @property
     def positive(self) -> np.ndarray:
@@ -147,28 +183,6 @@ class Scores:
             raise MedcoreError("scores: one score per case gives no class; choose a threshold and apply it")
         return self.score.argmax(axis=1)
 
-    @property
-    def side(self) -> str:
-        """The split of all cases, or ``train+val`` and the like; ``unmarked`` where there is none."""
-        return "+".join(side or "unmarked" for side in np.unique(self.split)) or "none"
-
-    @property
-    def patients(self) -> int:
-        """How many different patients there are."""
-        return len(np.unique(self.patient))
-
-    def select(self, rows: np.ndarray | Sequence[int] | Sequence[bool]) -> Scores:
-        """Some cases, by a boolean mask of length N or by position."""
-        rows = np.asarray(rows)
-        rows = rows.astype(np.int64) if rows.size == 0 and rows.dtype != bool else rows
-        parts = {name: getattr(self, name)[rows] for name in ("truth", "score", "patient", "split")}
-        folds = None if self.folds is None else Folds(self.folds.score[:, rows], self.folds.fold[:, rows])
-        return replace(self, **parts, ids=None if self.ids is None else self.ids[rows], folds=folds)
-
-    def where(self, *splits: str) -> Scores:
-        """The cases of some splits."""
-        return self.select(np.isin(self.split, splits))
-
     def one_vs_rest(self, *positive: str) -> Scores:
         """Two classes, ``rest`` and the given one(s); the scores of several are added.
 
@@ -185,8 +199,17 @@ class Scores:
         return replace(self, truth=truth, score=score[:, columns].sum(1), classes=names, folds=None)
 
 
+def resampled_units(ps: PatchSet) -> np.ndarray:
+    """The unit of each image that intervals resample as a whole: its patient, see ``Scores.from_set``."""
+    if "linked" in ps.columns or not ps.card.patients_known or (ps.patients == "").any():
+        from medcore.data.splits import group_names  # brings scikit-learn, which this file does not need else
+
+        return group_names(ps)
+    return ps.patients
+
+
 @dataclass(frozen=True)
-class Values:
+class Values(KnownCases):
     """What a model said of a measured value of N known cases; it goes where ``Scores`` go.
 
     Attributes:
@@ -198,19 +221,9 @@ class Values:
         MedcoreError: Lengths or values do not fit together.
     """
 
-    truth: np.ndarray
-    score: np.ndarray
-    patient: np.ndarray
-    split: np.ndarray
-    classes: tuple[str, ...]
-    ids: np.ndarray | None = None
-    unit: str = "image"
-
     def __post_init__(self) -> None:
         """Bring everything to one dtype and refuse what does not fit."""
-        count = len(np.atleast_1d(np.asarray(self.truth)))
-        for name, dtype in (("truth", np.float64), ("score", np.float64), ("patient", str), ("split", str)):
-            object.__setattr__(self, name, _column(name, getattr(self, name), dtype, count))
+        self._arrange(np.float64)
         broken = np.flatnonzero(~(np.isfinite(self.truth) & np.isfinite(self.score)))
         if len(broken):
             raise MedcoreError(f"values: case {broken[0]} has the truth {self.truth[broken[0]]} and the answer "
@@ -219,29 +232,13 @@ class Values:
     @classmethod
     def from_set(cls, ps: PatchSet, score: np.ndarray) -> Values:
         """Join a model's answers, ``(N,)`` or ``(N, 1)``, with the values and patients of a set."""
-        like = Scores.from_set(
-            ps.with_columns(label=np.zeros(len(ps), dtype=np.int64)), np.ones((len(ps), len(ps.classes)))
-        )
-        stated = np.asarray(score, dtype=float).reshape(len(ps))
-        return cls(ps.values, stated, like.patient, like.split, like.classes, ids=like.ids, unit=like.unit)
-
-    def __len__(self) -> int:
-        return len(self.truth)
+        stated, classes = np.asarray(score, dtype=float).reshape(len(ps)), tuple(ps.classes)
+        return cls(ps.values, stated, resampled_units(ps), ps.splits, classes, ids=ps.index, unit=ps.card.case)
 
     @property
     def error(self) -> np.ndarray:
         """Answer minus truth. **Shape** ``(N,)``."""
         return self.score - self.truth
-
-    @property
-    def side(self) -> str:
-        """As in ``Scores``."""
-        return "+".join(side or "unmarked" for side in np.unique(self.split)) or "none"
-
-    def select(self, rows: np.ndarray) -> Values:
-        """Some cases, by a boolean mask of length N or by position."""
-        parts = {name: getattr(self, name)[rows] for name in ("truth", "score", "patient", "split")}
-        return replace(self, **parts, ids=None if self.ids is None else self.ids[rows])
 
 
 def finding_scores(ps: PatchSet, score: np.ndarray) -> dict[str, Scores]:

@@ -1,4 +1,4 @@
-"""What a classification study hands out besides estimates: an augmentation, a calibration, an explanation."""
+"""What a classification study hands out besides estimates: a calibration, an explanation and the like."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.scores import Scores
 from medcore.metrics.calibration import calibration_error
 from medcore.models.classifier import Classifier
-from medcore.training.augment.apply import augmented_examples
 
 
 class JudgedNetwork(NamedTuple):
@@ -23,18 +22,6 @@ class JudgedNetwork(NamedTuple):
     network: Classifier
     scores: Scores
     on_validation: Scores
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """The recipe of a training: its name, and why it leaves the class as it is."""
-
-    name: str
-    reason: str
-
-    def examples(self, train: PatchSet, *, images: int = 2, count: int = 7, seed: int = 0) -> np.ndarray:
-        """Some training images, each followed by variants. **Shape** ``(images (count + 1), H, W, C)`` uint8."""
-        return augmented_examples(self.name, train.take(np.arange(min(images, len(train)))), count=count, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,10 @@ from medcore.evaluation.scores import Scores
 from medcore.evaluation.tables import classification_table
 from medcore.metrics.confusion import confusion_matrix
 from medcore.models.classifier import Classifier, build_classifier
+from medcore.studies.choices import TrainsClassifiers
 from medcore.studies.classification.abstention import Abstention, judge_abstention
 from medcore.studies.classification.choices import ClassificationChoices, variant_changes
 from medcore.studies.classification.results import (
-    Augmentation,
     Calibrated,
     Explained,
     JudgedNetwork,
@@ -61,7 +61,6 @@ from medcore.studies.experiments import (
     without_prior,
 )
 from medcore.studies.preprocessing import select_classes
-from medcore.training.augment.recipe import REASONS, as_augment, suitable_recipe
 from medcore.training.batches import suitable_size
 from medcore.training.checkpoint import load_checkpoint
 from medcore.training.config import TrainConfig
@@ -70,7 +69,7 @@ from medcore.training.objectives import Classification
 from medcore.training.reuse import fine_tune
 
 
-class ClassificationStudy:
+class ClassificationStudy(TrainsClassifiers):
     """The sides, baselines, scores and results of one study; see the top of this file."""
 
     def __init__(self, patches: PatchSet, choices: ClassificationChoices | None = None, *, seed: int = 0) -> None:
@@ -145,12 +144,6 @@ class ClassificationStudy:
         images = torch.from_numpy(np.ascontiguousarray(part.take().transpose(0, 3, 1, 2)))
         return images.float() / 255, torch.from_numpy(part.labels.astype(np.int64))
 
-    def augmentation(self, name: str | None = None) -> Augmentation:
-        """The augmentation of this name, by default the one that fits the set."""
-        name = name or suitable_recipe(self.patches.card, self.patches.shape[2])
-        as_augment(name)  # refuses a name that is none
-        return Augmentation(name, REASONS[name])
-
     def build(self, model: str, weights: str | None = None, *, like: PatchSet | None = None) -> Classifier:
         """A fresh classifier for images like those of the training; ``weights`` is ``imagenet``, a file or None."""
         train = self.train if like is None else like
@@ -158,18 +151,10 @@ class ClassificationStudy:
         options: dict[str, Any] = {"in_channels": channels, "image_size": side, "stain": stain}
         return build_classifier(model, len(self.patches.classes), weights=weights, **options)
 
-    def config(self, recipe: str, *, pretrained: bool, **settings: Any) -> TrainConfig:
+    def config(self, recipe: str, *, pretrained: bool = False, **settings: Any) -> TrainConfig:
         """A training's settings: those given and the study's choices."""
-        settings["batch_size"] = settings.get("batch_size") or suitable_size(len(self.train))
-        return TrainConfig(
-            seed=self.seed,
-            augment=as_augment(recipe),
-            optimiser=self.choices.optimiser,  # type: ignore[arg-type]
-            schedule=self.choices.schedule,  # type: ignore[arg-type]
-            frozen_epochs=self.choices.frozen_epochs if pretrained else 0,
-            backbone_share=self.choices.backbone_share if pretrained else 1.0,
-            **settings,
-        )
+        frozen = self.choices.frozen_epochs if pretrained else 0
+        return super().config(recipe, pretrained=pretrained, frozen_epochs=frozen, **settings)
 
     # --- the result
 

@@ -34,13 +34,10 @@ from medcore.evaluation.predictor import equip
 from medcore.evaluation.scores import Scores, Values, decided
 from medcore.metrics.confusion import median_grade
 from medcore.models.classifier import Classifier, build_classifier
-from medcore.studies.choices import Choices
-from medcore.studies.classification.results import Augmentation
+from medcore.studies.choices import Choices, TrainsClassifiers
 from medcore.studies.experiments import subgroup_table
 from medcore.studies.targets.questions import Cases, question_of
-from medcore.training.augment.recipe import REASONS, as_augment, suitable_recipe
-from medcore.training.batches import suitable_size
-from medcore.training.config import TrainConfig, setting
+from medcore.training.config import setting
 from medcore.training.objectives import Objective
 
 
@@ -54,7 +51,7 @@ class TargetChoices(Choices):
     backbone_share: float = setting(0.2, "Learning rate of a pretrained backbone.", "share of the head's")
 
 
-class TargetStudy:
+class TargetStudy(TrainsClassifiers):
     """The sides, baselines, cases and results of one study; see the top of this file."""
 
     def __init__(self, patches: PatchSet, choices: TargetChoices | None = None, *, seed: int = 0) -> None:
@@ -99,30 +96,12 @@ class TargetStudy:
         several = {"uncertain": self.choices.uncertain} if self.question.task == "findings" else {}
         return self.question.objective(self.train, **several)
 
-    def augmentation(self, name: str | None = None) -> Augmentation:
-        """The augmentation of this name, by default the one that fits the set."""
-        name = name or suitable_recipe(self.patches.card, self.patches.shape[2])
-        as_augment(name)  # refuses a name that is none
-        return Augmentation(name, REASONS[name])
-
     def build(self, model: str, weights: str | None = None) -> Classifier:
         """A fresh network for the training images; ``weights`` is ``imagenet``, a file or None."""
         side, _, channels = self.train.shape
         head = self.question.head(self.train)
         count = len(self.patches.classes)
         return build_classifier(model, count, weights=weights, in_channels=channels, image_size=side, **head)
-
-    def config(self, recipe: str, *, pretrained: bool = False, **settings: Any) -> TrainConfig:
-        """A training's settings: those given and the study's choices."""
-        settings["batch_size"] = settings.get("batch_size") or suitable_size(len(self.train))
-        return TrainConfig(
-            seed=self.seed,
-            augment=as_augment(recipe),
-            optimiser=self.choices.optimiser,  # type: ignore[arg-type]
-            schedule=self.choices.schedule,  # type: ignore[arg-type]
-            backbone_share=self.choices.backbone_share if pretrained else 1.0,
-            **settings,
-        )
 
     # --- the result
 
