@@ -252,6 +252,24 @@ def test_a_layout_that_may_mean_two_things_is_refused_with_the_way_out(
     assert not list(tmp_data.rglob("*.npz")) if tmp_data.exists() else True
 
 
+@pytest.mark.parametrize("names", ["{1..3}.png", "images/{1..3}.png"])
+@pytest.mark.parametrize(
+    ("kind", "written"),
+    [
+        ("COCO", {"images": [{"id": 1, "file_name": "1.png"}], "annotations": [{"image_id": 1}]}),
+        ("LabelMe", {"shapes": [{"label": "gland", "points": [[1, 1], [5, 5]]}], "imagePath": "1.png"}),
+        ("VIA", {"1.png55": {"filename": "1.png", "regions": [{"shape_attributes": {"name": "polygon"}}]}}),
+    ],
+)
+def test_outlines_in_json_are_named_and_not_taken_for_labels(
+    tmp_path: Path, tmp_data: Path, kind: str, written: dict, names: str
+) -> None:
+    folder = build(tmp_path / "set", names)
+    (folder / "notes.json").write_text(json.dumps(written), encoding="utf-8")
+    with pytest.raises(MedcoreError, match=rf"notes\.json holds outlines or boxes as {kind}.*images/ and masks/"):
+        read_set(folder, progress=False)
+
+
 SAID: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "sites": (REFUSED["sites or classes"][0], {"layout": "*/class"}, {"classes": {"benign": 4, "malignant": 4}}),
     "sites as a column": (REFUSED["sites or classes"][0], {"layout": "site/class"},

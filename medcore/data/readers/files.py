@@ -30,6 +30,8 @@ FOREIGN = {
     ".h5": "HDF5 arrays", ".hdf5": "HDF5 arrays", ".mat": "MATLAB arrays", ".npy": "NumPy arrays",
     ".svg": "vector drawings", ".heic": "HEIC photographs", ".mp4": "films", ".avi": "films", ".dcmdir": "DICOM index",
 }  # fmt: skip
+# names that stand early in a .json of outlines, by the program or format
+OUTLINES = {"COCO": ("file_name",), "LabelMe": ("shapes", "imagePath"), "VIA": ("regions", "filename")}
 _SYSTEM = frozenset({"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found",
                      "thumbs.db", "desktop.ini", "dicomdir", "readme", "licence", "license"})  # fmt: skip
 
@@ -194,7 +196,21 @@ def beside(folder: Folder) -> str:
     if there[0].suffix.lower() in TABLES:
         return (f". {there[0].name} may hold the labels: name it in place of the folder, and its columns with --column "
                 "image=NAME --column label=NAME")  # fmt: skip
+    if kind := _outlines_in(there[0]):
+        return (
+            f". {there[0].name} holds outlines or boxes as {kind} writes them, which medcore does not read: draw them into "
+            "a mask image an image (images/ and masks/), or write a metadata.csv with the columns image,label"
+        )
     return f". {there[0].name} may hold the labels: save it as a .csv with the columns image,label"
+
+
+def _outlines_in(path: Path) -> str:
+    """Which program's outlines a ``.json`` holds, judged by the names in its first 64 kB; empty where none is known."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        start = file.read(65_536)
+    return next((kind for kind, words in OUTLINES.items() if all(f'"{word}"'.encode() in start for word in words)), "")
 
 
 def _say_split_lists(folder: Folder, used: Path | None, problems: Problems) -> None:

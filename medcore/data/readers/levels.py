@@ -101,8 +101,7 @@ def _below_splits(tree: Folder, splits: list[Folder], problems: Problems) -> lis
     if not branches:
         raise MedcoreError(
             f"'{tree.path}': {listed([folder.name for folder in splits])} hold images without class folders; put them "
-            f"into "
-            f"one folder a class, or write a metadata.csv with the columns image,label,split{beside(tree)}"
+            f"into one folder a class, or write a metadata.csv with the columns image,label,split{beside(tree)}"
         )
     return branches
 
@@ -156,10 +155,8 @@ def _refuse_roles(tree: Folder, filled: Sequence[Folder], inner: dict[str, list[
     if inside or (named and (len(named) == len(filled) or any(role_of(name) == "masks" for name in named))):
         raise MedcoreError(
             f"'{tree.path}': the folders {listed(named or inside)} are no classes by their names, and hold no images "
-            f"and "
-            "masks of the same names; write a metadata.csv with the columns image,label (or image,mask), or say where "
-            "the "
-            "classes are: --layout class, --layout '*/class'"
+            "and masks of the same names; write a metadata.csv with the columns image,label (or image,mask), or say "
+            f"where the classes are: --layout class, --layout '*/class'{beside(tree)}"
         )
     refuse_twins([folder for folder in filled if folder.images])
 

@@ -318,8 +318,7 @@ def refuse_boxes(tree: Folder) -> None:
         if kinds:
             raise MedcoreError(
                 f"'{boxes.path}' holds boxes or outlines in {' and '.join(kinds)} files, which medcore does not read: "
-                f"it "
-                "needs a class an image (folders or metadata.csv) or a mask image an image (images/ and masks/)"
+                "it needs a class an image (folders or metadata.csv) or a mask image an image (images/ and masks/)"
             )
 
 
@@ -334,8 +333,8 @@ def refuse_twins(folders: Sequence[Folder]) -> None:
             if _looks_like_masks(other) and not _looks_like_masks(one):
                 raise MedcoreError(
                     f"'{one.path.parent}': {one.name}/ and {other.name}/ have equal file names, and {other.name}/ "
-                    f"looks like "
-                    f"masks: say --images '{one.name}' --masks '{other.name}', or --layout class if both are classes"
+                    f"looks like masks: say --images '{one.name}' --masks '{other.name}', or --layout class if both are "
+                    "classes"
                 )
 
 

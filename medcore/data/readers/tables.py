@@ -162,8 +162,7 @@ def _decode(path: Path, encoding: str | None, notes: list[str]) -> str:
         row = data[: error.start].count(b"\n") + 1
         raise MedcoreError(
             f"{path}, row {row}: byte 0x{data[error.start]:02x} is not {error.encoding}; save the file as UTF-8, or "
-            f"say "
-            "its encoding: --encoding cp1252 (Windows; in Python encoding='cp1252'), latin-1, gb18030, ..."
+            "say its encoding: --encoding cp1252 (Windows; in Python encoding='cp1252'), latin-1, gb18030, ..."
         ) from error
     except LookupError as error:
         raise MedcoreError(f"encoding {encoding!r} is not known; try 'utf-8', 'latin-1' or 'cp1252'") from error
