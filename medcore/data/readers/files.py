@@ -198,8 +198,8 @@ def beside(folder: Folder) -> str:
                 "image=NAME --column label=NAME")  # fmt: skip
     if kind := _outlines_in(there[0]):
         return (
-            f". {there[0].name} holds outlines or boxes as {kind} writes them, which medcore does not read: draw them into "
-            "a mask image an image (images/ and masks/), or write a metadata.csv with the columns image,label"
+            f". {there[0].name} holds outlines or boxes as {kind} writes them, which medcore does not read: draw them "
+            "into a mask image an image (images/ and masks/), or write a metadata.csv with the columns image,label"
         )
     return f". {there[0].name} may hold the labels: save it as a .csv with the columns image,label"
 

@@ -333,8 +333,8 @@ def refuse_twins(folders: Sequence[Folder]) -> None:
             if _looks_like_masks(other) and not _looks_like_masks(one):
                 raise MedcoreError(
                     f"'{one.path.parent}': {one.name}/ and {other.name}/ have equal file names, and {other.name}/ "
-                    f"looks like masks: say --images '{one.name}' --masks '{other.name}', or --layout class if both are "
-                    "classes"
+                    f"looks like masks: say --images '{one.name}' --masks '{other.name}', or --layout class if both "
+                    "are classes"
                 )
 
 
