@@ -43,6 +43,7 @@ from medcore.metrics.measured import MEASURED, moments
 from medcore.models.classifier import grade_probabilities
 from medcore.studies.targets import TargetChoices, TargetStudy
 from medcore.studies.targets.questions import question_of
+from medcore.studies.validation.frozen import same_classes
 from medcore.studies.validation.models import load
 from medcore.training.fit import fit
 from medcore.training.losses import corn
@@ -407,3 +408,9 @@ def test_objectives_refuse_what_they_cannot_learn_from() -> None:
         Regression("age", 50, 10).begin(measured(), torch.device("cpu"))
     with pytest.raises(MedcoreError, match="spread"):
         Regression("age", 50, 0)
+
+
+def test_a_cohort_with_another_measure_is_refused_by_its_name(tmp_path: Path, tmp_data: Path) -> None:
+    table = written(tmp_path / "a", "patient,weight", ["p,40", "q,50", "r,60"])
+    with pytest.raises(MedcoreError, match="'weight', and the model answers 'age'.*rename the column"):
+        same_classes(read_set(table, value="weight"), ["age"])

@@ -260,7 +260,8 @@ def _understood(
     )
     if target:
         if TARGET not in table.header:
-            raise MedcoreError(f"{path}: there is no column {target!r}; it has {', '.join(table.header)}")
+            there = ", ".join(table.header)
+            raise MedcoreError(f"{path}: there is no column {target!r}; name one of {there}, or rename one of them so")
         return table, finder
     if findings:
         if "mask" in table.header:

@@ -114,6 +114,11 @@ def same_classes(patches: PatchSet, classes: Sequence[str]) -> None:
         MedcoreError: They differ.
     """
     if list(patches.classes) != list(classes):
+        if patches.card.task == "regression":
+            raise MedcoreError(
+                f"the set holds {patches.classes[0]!r}, and the model answers {classes[0]!r}: if that is the same "
+                f"measure in the same unit, rename the column of the table to {classes[0]!r}"
+            )
         raise MedcoreError(
             f"the set's classes {', '.join(patches.classes)} are not the checkpoint's {', '.join(classes)}; "
             "rename the folders or labels, or fine-tune the model on the new classes"
