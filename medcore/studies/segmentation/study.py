@@ -287,7 +287,8 @@ class SegmentationStudy:
             part = SegmentationStudy(self.patches.with_split(sides.tolist()), **how)
             network = part.build(model, weights, deep_supervision=deep)
             with tempfile.TemporaryDirectory() as folder:
-                fit(network, objective, part.train_seen, part.validation_seen, config, out=folder, progress=False)
+                unused = part.validation_seen.select(np.arange(1))  # nothing is chosen, as in experiments.network_method
+                fit(network, objective, part.train_seen, unused, config, out=folder, progress=False)
                 last: Any = load_checkpoint(folder, "last").model
             own.append(part.score(part.validation, part.predict(last, part.validation)))
             rules.append(part.tables_of_rules(part.validation))
