@@ -432,3 +432,16 @@ def test_the_card_of_calibration_is_judged_by_slope_and_intercept(
     results = sample_results().model_copy(update={"metrics": rows})
     (card,) = [card for card in cards(results) if card["title"] == "Calibration"]
     assert card["tone"] == tone and word in card["text"]
+
+
+def test_of_several_findings_the_card_of_calibration_names_those_that_do_not_pass() -> None:
+    given = {"nodule": ((1.1, 0.6, 1.6), (0.0, -0.5, 0.5)), "effusion": ((0.5, 0.3, 0.7), (-1.1, -1.7, -0.6))}
+    rows = [
+        Estimate(f"calibration_{what} {name}", *numbers, n=60, unit="image", split="test")
+        for name, both in given.items()
+        for what, numbers in zip(("slope", "intercept"), both, strict=True)
+    ]
+    results = sample_results().model_copy(update={"metrics": rows})
+    (card,) = [card for card in cards(results) if card["title"] == "Calibration"]
+    assert card["tone"] == "warn" and "1 of 2" in card["text"] and "effusion: " in card["text"]
+    assert "nodule" not in card["text"]

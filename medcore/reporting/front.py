@@ -173,19 +173,34 @@ def cards(results: Results) -> list[dict[str, str]]:
 
 
 def calibration_of(results: Results) -> tuple[str, bool]:
-    """What is said of calibration, and whether it passes: slope compatible with 1, not 0; intercept with 0."""
+    """What is said of calibration, and whether it passes: slope compatible with 1, not 0; intercept with 0.
+
+    Of several findings each is judged, and those that do not pass are named.
+    """
     rows = {row.name: row for row in reversed(results.metrics) if row.value is not None}
-    asked = [(rows[name], ideal) for name, ideal in IDEAL.items() if name in rows]
-    words = [row for row, _ in asked] or [row for name, row in rows.items() if name.split("_")[0] in CALIBRATION][:2]
-    text = ", ".join(f"{metric_name(row.name)} {row}" for row in words) or results.answers.get("calibration", "")
-    if not asked:
+    parts = list(dict.fromkeys(name.partition(" ")[2] for name in rows if name.partition(" ")[0] in IDEAL))
+    if not parts:
+        words = [row for name, row in rows.items() if name.split("_")[0] in CALIBRATION][:2]
+        text = ", ".join(f"{metric_name(row.name)} {row}" for row in words) or results.answers.get("calibration", "")
         return (f"{text}; slope and intercept not assessed" if text else "not assessed"), False
-    off = [metric_name(row.name) for row, ideal in asked if row.low is not None and not _holds(row, ideal)]
-    vague = [row for row, ideal in asked if row.low is None or (ideal and _holds(row, 0.0))]
-    missing = [metric_name(name) for name in IDEAL if name not in rows]
-    doubt = f"; {' and '.join(off)} off" if off else "; too few cases to tell" if vague else ""
-    doubt = doubt or (f"; {missing[0]} not assessed" if missing else "")
-    return text + doubt, not doubt
+    asked = {part: {base: rows.get(f"{base} {part}".strip()) for base in IDEAL} for part in parts}
+    doubts = {part: doubt for part in parts if (doubt := _doubt_of(asked[part]))}
+    if len(parts) == 1:
+        words = [row for row in asked[parts[0]].values() if row is not None]
+        text = ", ".join(f"{metric_name(row.name)} {row}" for row in words)
+        return "; ".join([text, *doubts.values()]), not doubts
+    text = f"slope and intercept of {len(parts) - len(doubts)} of {len(parts)} fit"
+    return "; ".join([text, *(f"{part}: {doubt}" for part, doubt in doubts.items())]), not doubts
+
+
+def _doubt_of(rows: dict[str, Estimate | None]) -> str:
+    """Why a slope and an intercept do not pass; empty where they do."""
+    known = [(metric_name(name), row, IDEAL[name]) for name, row in rows.items() if row is not None]
+    if off := [name for name, row, ideal in known if row.low is not None and not _holds(row, ideal)]:
+        return f"{' and '.join(off)} off"
+    if any(row.low is None or (ideal and _holds(row, 0.0)) for _, row, ideal in known):
+        return "too few cases to tell"
+    return next((f"{metric_name(name)} not assessed" for name, row in rows.items() if row is None), "")
 
 
 def _holds(row: Estimate, number: float) -> bool:
