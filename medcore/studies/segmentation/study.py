@@ -287,7 +287,7 @@ class SegmentationStudy:
             part = SegmentationStudy(self.patches.with_split(sides.tolist()), **how)
             network = part.build(model, weights, deep_supervision=deep)
             with tempfile.TemporaryDirectory() as folder:
-                unused = part.validation_seen.select(np.arange(1))  # nothing is chosen, as in experiments.network_method
+                unused = part.validation_seen.select(np.arange(1))  # nothing is chosen, see experiments.network_method
                 fit(network, objective, part.train_seen, unused, config, out=folder, progress=False)
                 last: Any = load_checkpoint(folder, "last").model
             own.append(part.score(part.validation, part.predict(last, part.validation)))
