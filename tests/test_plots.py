@@ -497,9 +497,15 @@ def test_forest_draws_values_intervals_and_explains_what_is_missing():
     assert "not estimable: one class only" in written and any("0.80 (0.70–0.90)" in text for text in written)
 
 
-def test_the_key_of_a_forest_with_every_baseline_stays_on_the_page():
-    names = ("majority", "mean colour", "size and brightness", "colour histogram")
-    ax = intervals.forest([estimate("balanced_accuracy")], baselines={name: [estimate(value=0.5)] for name in names})
+@pytest.mark.parametrize(
+    ("metric", "names"),
+    [
+        ("balanced_accuracy", ("majority", "mean colour", "size and brightness", "colour histogram")),
+        ("macro_auroc", ("prevalence", "mean grey level", "size and brightness", "grey-level histogram")),
+    ],
+)
+def test_the_key_of_a_forest_with_every_baseline_stays_on_the_page(metric, names):
+    ax = intervals.forest([estimate(metric)], baselines={name: [estimate(value=0.5)] for name in names})
     ax.figure.canvas.draw()
     key = ax.get_legend().get_window_extent()
     assert ax.figure.bbox.x0 <= key.x0 and key.x1 <= ax.figure.bbox.x1

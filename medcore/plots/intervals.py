@@ -122,9 +122,11 @@ def _draw_baselines(
         ax.plot([], [], color=style.line_colour(colour), ls=dash, lw=1.8, label=name)
     if baselines:
         ax.plot([], [], "o-", color=style.PALETTE[0], lw=2.4, ms=6, label="this model")
+        columns = 5 if sum(map(len, baselines)) < 58 else 3  # of long names five leave the figure
         ax.legend(
-            loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, columnspacing=1.4, handlelength=1.8, borderaxespad=0.1
-        )
+            loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, columnspacing=1.4, handlelength=1.8,
+            borderaxespad=0.1,
+        )  # fmt: skip
 
 
 def _limits(ax: Axes) -> tuple[float, float]:
