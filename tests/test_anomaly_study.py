@@ -41,7 +41,7 @@ from medcore.studies.anomaly.experiments import (
     width_sweep,
 )
 from medcore.studies.anomaly.reconstructions import quality_table, reconstruction_quality
-from medcore.studies.anomaly.scores import WeightedErrors, error_profile, score, score_set
+from medcore.studies.anomaly.scores import KINDS, TITLES, WeightedErrors, error_profile, score, score_set
 from medcore.studies.anomaly.study import AnomalyChoices, AnomalyStudy
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Reconstruction
@@ -387,7 +387,7 @@ def test_where_the_test_part_is_small_the_network_in_folds_leads(tmp_data, fewes
     assert (
         list(found.results(0))
         == list(found.results(99))
-        == [next(n for n in names if "structure score" in n or "mse score" in n)]
+        == [next(n for n in names if "error of structure" in n or "squared error" in n)]
     )
 
 
@@ -459,7 +459,7 @@ def test_the_reference_of_the_headline_is_chosen_on_validation_cases(study):
 def test_a_rival_network_is_compared_on_the_same_cases(study):
     torch.manual_seed(1)
     study.add("rival", ConvAutoencoder(16, bottleneck=6).eval())
-    name = f"rival, {study.chosen['rival']} score"
+    name = f"rival, {TITLES[study.chosen['rival']]}"
     assert list(study.comparison.rivals) == [name]
     one, other = study.found, study.judged["rival"].test[study.chosen["rival"]]
     expected = roc_auc_score(one.truth, one.score) - roc_auc_score(other.truth, other.score)
@@ -499,3 +499,7 @@ def test_what_learns_from_images_refuses_test_images(sides):
 def test_a_network_has_to_be_added_first(tmp_data):
     with pytest.raises(MedcoreError, match="call add"):
         _ = AnomalyStudy(make_set(160, split=[""] * 160), SMALL).kind
+
+
+def test_every_score_has_a_title_in_words():
+    assert {*KINDS, "weighted", "latent_distance"} == set(TITLES) and not any("_" in title for title in TITLES.values())

@@ -32,6 +32,11 @@ def metric_name(name: str) -> str:
     return METRICS.get(str(name)) or " ".join(METRICS.get(word, word) for word in words)
 
 
+def with_article(name: str) -> str:
+    """``an AUROC``, ``a balanced accuracy``: the name of a metric behind its article."""
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
+
+
 def cases_of(number: int, unit: str) -> str:
     """``32 patients``, ``1 lesion``, ``427 patches``; thin spaces between thousands from ten thousand on."""
     plural = "" if number == 1 else "es" if unit.endswith(("ch", "s", "x")) else "s"

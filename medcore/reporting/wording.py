@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from medcore.evaluation.estimate import Estimate, cases_of, gain_in_words, metric_name
+from medcore.evaluation.estimate import Estimate, cases_of, gain_in_words, metric_name, with_article
 from medcore.reporting.results import Data, Results
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def shortcut_warning(headline: Estimate, name: str, baseline: Estimate, classes:
     if baseline.value - chance <= 0.5 * (headline.value - chance):
         return ""
     return (
-        f"A shortcut solves much of this set: {name} alone reaches a {metric_name(headline.name)} of "
+        f"A shortcut solves much of this set: {name} alone reaches {with_article(metric_name(headline.name))} of "
         f"{baseline.value:.2f}; guessing gives {chance:.2f}."
     )
 

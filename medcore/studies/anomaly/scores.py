@@ -136,6 +136,10 @@ PIXEL_MAPS: dict[str, PixelMap] = {
 PIXEL_MAPS |= {f"{kind}_centre": _in_the_centre(PIXEL_MAPS[kind]) for kind in ("ssim", "structure")}
 LATENT_SCORES = ("elbo", "kl")
 KINDS = (*PIXEL_MAPS, *LATENT_SCORES)
+TITLES = {"mse": "squared error", "l1": "absolute error", "ssim": "SSIM error", "ssim_centre": "central SSIM error",
+          "ssim_multiscale": "multi-scale SSIM error", "structure": "error of structure", "red": "loss of red",
+          "structure_centre": "central error of structure", "dab": "loss of brown stain", "kl": "KL divergence",
+          "elbo": "negative ELBO", "weighted": "weighted errors", "latent_distance": "distance of codes"}  # fmt: skip
 
 
 def score(model: nn.Module, images: Tensor, kind: str = "ssim") -> Tensor:

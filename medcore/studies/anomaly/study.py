@@ -54,7 +54,7 @@ from medcore.studies.anomaly.detection import (
 from medcore.studies.anomaly.latent import LatentSpace
 from medcore.studies.anomaly.pretrained import pretrained_scores
 from medcore.studies.anomaly.reconstructions import error_maps, quality_table, reconstruct_pixels
-from medcore.studies.anomaly.scores import PIXEL_MAPS
+from medcore.studies.anomaly.scores import PIXEL_MAPS, TITLES
 from medcore.training.augment.recipe import as_augment
 from medcore.training.config import TrainConfig
 from medcore.training.objectives import Objective
@@ -215,7 +215,7 @@ class AnomalyStudy:
             kinds = ["mse"] if name.startswith("PCA") else []
             kinds += [self.kind] if self.kind in judged.test else []
             for kind in dict.fromkeys(kinds):
-                pairs[f"{name}, {kind} score"] = (judged.validation[kind], judged.test[kind])
+                pairs[f"{name}, {TITLES[kind]}"] = (judged.validation[kind], judged.test[kind])
         colours = [colour_distances(self.sides.train, side) for side in sides]
         for name in colours[0]:
             first, second = (abnormal_scores(side, found[name], abnormal=self.sides.abnormal)
@@ -253,7 +253,7 @@ class AnomalyStudy:
     @cached_property
     def comparison(self) -> Comparison:
         """The method beside trivial detectors, the other networks (each by its own chosen score) and the peer."""
-        rivals = {f"{name}, {self.chosen[name]} score": self.judged[name].test[self.chosen[name]]
+        rivals = {f"{name}, {TITLES[self.chosen[name]]}": self.judged[name].test[self.chosen[name]]
                   for name in list(self.judged)[1:]}  # fmt: skip
         trivial = {name: test for name, (_, test) in self.trivial.items()}
         compared = compare_methods(
@@ -273,7 +273,7 @@ class AnomalyStudy:
         Test cases lead, and three detectors that need no network follow, in folds of everybody. Where the test part is
         small, whole trainings of the network in these folds lead. Too few patients have no folds.
         """
-        tested = {f"Trained on normal images only, the {self.method} ({self.kind} score)": self.comparison}
+        tested = {f"Trained on normal images only, the {self.method} ({TITLES[self.kind]})": self.comparison}
         patches, normal = self.patches, experiments.learnt_from(self.patches, self.sides, self.learn)
         if not folds or len(np.unique(patches.patients[normal])) < 3 * folds:
             return tested

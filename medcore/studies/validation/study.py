@@ -23,7 +23,7 @@ from medcore.data.splits import group_names
 from medcore.errors import MedcoreError
 from medcore.evaluation.calibration import stated_and_observed
 from medcore.evaluation.curves import DecisionCurve, decision_curve
-from medcore.evaluation.estimate import Estimate, metric_name, printed
+from medcore.evaluation.estimate import Estimate, metric_name, printed, with_article
 from medcore.evaluation.intervals import interval, mean_interval
 from medcore.evaluation.scores import Scores
 from medcore.evaluation.tables import classification_table
@@ -146,14 +146,14 @@ class ExternalStudy:
         before, gap = self.development.get(first.name), self.differences.get(first.name)
         name = metric_name(first.name)
         if before is None or gap is None:
-            return f"The frozen model reaches a {name} of {first}; the folder tells no development result."
+            return f"The frozen model reaches {with_article(name)} of {first}; the folder tells no development result."
         inside = (
             before.low is not None and first.value is not None and before.low <= first.value <= (before.high or 1.0)
         )
         words = "lies within" if inside else "lies outside"
         return (
-            f"The frozen model reaches a {name} of {first:ci} here; development: {before}; difference {gap}, "
-            f"{in_words(gap)}. The value found here {words} the interval of the development."
+            f"The frozen model reaches {with_article(name)} of {first:ci} here; development: {before}; difference "
+            f"{gap}, {in_words(gap)}. The value found here {words} the interval of the development."
         )
 
     @cached_property
