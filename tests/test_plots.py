@@ -132,7 +132,7 @@ def test_round_length(length, expected):
 
 @pytest.fixture
 def notebook(monkeypatch):
-    """What was displayed, as (bundle, metadata)."""
+    """What was displayed in a run for a report, as (bundle, metadata)."""
     shown = []
 
     def display(bundle, *, metadata, raw):
@@ -140,6 +140,7 @@ def notebook(monkeypatch):
         shown.append((bundle, metadata))
 
     monkeypatch.setattr(display_module, "front_end", lambda: display)
+    monkeypatch.setenv(display_module.STILL, "somewhere")
     return shown
 
 
@@ -232,7 +233,8 @@ def test_a_real_kernel_carries_the_picture_and_its_alt_text():
         "show(image_grid(noise), alt='forty squares of noise', caption='What it is.')"
     )
     notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)]), kernel_name="python3").execute()
-    (output,) = notebook.cells[0].outputs
+    output, caption = notebook.cells[0].outputs
+    assert caption.data["text/html"] == "<em>What it is.</em>"
     assert output.metadata["image/jpeg"]["alt"] == "forty squares of noise"
     assert "data:image/jpeg;base64" in HTMLExporter().from_notebook_node(notebook)[0]
 
@@ -563,3 +565,28 @@ def test_the_intervals_of_folds_lie_inside_the_axis() -> None:
     table = pd.DataFrame({"fold": [1, 2], "n": [9, 9], "auroc": [0.69, 0.71], "low": [0.5, 0.6], "high": [0.8, 0.9]})
     low, high = diagnosis.fold_results(table, value="auroc").get_ylim()
     assert low < 0.5 and high > 0.9
+
+
+def test_a_forest_of_extremes_is_not_called_one_of_confidence_intervals() -> None:
+    ax = intervals.forest([estimate(method="extremes of 5 draws, no confidence interval")])
+    (said,) = [text for text in style.notes_of(ax.figure) if text.startswith("Dots")]
+    assert said == "Dots: values; lines: extremes of 5 draws, no confidence interval."
+
+
+def test_a_forest_of_differences_says_so_at_its_axis() -> None:
+    ax = intervals.forest([estimate("auroc_difference"), estimate("accuracy_difference")])
+    assert ax.get_xlabel() == "difference of the metric"
+
+
+def test_corruptions_carry_their_settings_and_units() -> None:
+    table = corruptions().assign(
+        setting=lambda rows: rows["severity"].map({0: "none", 1: "0.5", 2: "1.0", 3: "2.5"}), unit="pixels"
+    )
+    ax = curves.robustness_curves(table)[1]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["none", "0.5", "1.0", "2.5"]
+    assert ax.get_title(loc="left") == "blur (pixels)"
+
+
+def test_the_band_of_a_decision_curve_stays_inside_its_axes() -> None:
+    found = decision_curve(two_classes(), resamples=20)
+    assert calibration.decision_curves({"model": found}).get_ylim()[1] > found.high.max()

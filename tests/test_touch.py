@@ -88,30 +88,33 @@ def test_a_run_for_a_report_shows_the_still_figure_and_no_control(
 
 
 @pytest.mark.parametrize("still", [True, False])
-def test_a_caption_travels_with_the_figure_into_the_report(
+def test_a_caption_stands_below_the_figure_and_travels_into_the_report(
     still: bool, sent: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw, controls, _ = FIGURES["operating point"]
     if still:
         monkeypatch.setenv(interactive.STILL, "somewhere")
     explore(draw, alt="What it shows.", caption="80 cases,\n  <b>validation</b>.", **controls)
-    ((data, metadata),) = sent
+    (data, metadata), *captions = sent
     output = new_output("display_data", data=data, metadata=metadata)
     page = report_page(nbformat.from_dict(new_notebook(cells=[new_code_cell("explore(…)", outputs=[output])])), None)
     assert "<b>Figure 1.</b> 80 cases, &lt;b&gt;validation&lt;/b&gt;." in page
+    text = "80 cases, <b>validation</b>."
+    below = {"text/html": f"<em>{html.escape(text)}</em>", "text/plain": text}
+    assert captions == ([] if still else [(below, {})])  # who reads the notebook itself reads it there
 
 
 def test_without_ipywidgets_the_still_figure_is_shown(sent: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interactive.importlib.util, "find_spec", lambda name: None)
     draw, controls, _ = FIGURES["operating point"]
     explore(draw, alt="What it shows.", caption="On 80 cases.", **controls)
-    assert len(sent) == 1 and set(sent[0][0]) == {"image/svg+xml", "text/plain"}
+    assert [set(data) for data, _ in sent] == [{"image/svg+xml", "text/plain"}, {"text/html", "text/plain"}]
 
 
 def test_a_saved_notebook_keeps_the_still_figure_beside_the_control(sent: list) -> None:
     draw, controls, _ = FIGURES["operating point"]
     explore(draw, alt="ROC curve & point", caption="On 80 cases.", **controls)
-    ((data, metadata),) = sent
+    (data, metadata), *captions = sent
     assert "application/vnd.jupyter.widget-view+json" in data and "<svg" in data["image/svg+xml"]
     output = new_output("display_data", data=data, metadata=metadata)
     state = {"application/vnd.jupyter.widget-state+json": {"state": {"1": {"model_name": "FloatSliderModel"}}}}

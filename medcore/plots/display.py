@@ -8,7 +8,9 @@ nbconvert templates drop it, so a plain ``jupyter nbconvert`` would lose the fig
 from __future__ import annotations
 
 import base64
+import html
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -27,6 +29,7 @@ from medcore.plots import style
 SVG_LIMIT = 60_000  # bytes; a larger drawing loads and scrolls worse than its picture
 PNG_LIMIT = 250_000  # bytes; above this a photographic figure is sent as JPEG
 SCALE = 2  # picture pixels per shown pixel, for sharp text on high-density screens
+STILL = "MEDCORE_RUN_DIR"  # set by `medcore reports`: what runs then is a report
 PLACEHOLDERS = ("", "image", "figure", "plot", "no description has been provided for this image")
 
 
@@ -38,7 +41,7 @@ def show(figure_or_axes: Any, *, alt: str, caption: str) -> None:
     Args:
         figure_or_axes: a Figure, an Axes, or an array of Axes of one figure.
         alt: what the figure shows, for a reader who cannot see it: what is drawn and what it says.
-        caption: what stands below it in a report, behind its number: what is shown, on which cases, how many. What
+        caption: what stands below it, in a report behind its number: what is shown, on which cases, how many. What
             bands and bars are is known to the plot that drew them (`style.note`) and added.
 
     Raises:
@@ -51,8 +54,17 @@ def show(figure_or_axes: Any, *, alt: str, caption: str) -> None:
         if send is not None:
             data, metadata = bundle_of(figure, alt, caption)
             send(data, metadata=metadata, raw=True)
+            send_caption(send, metadata)
     finally:
         plt.close(figure)
+
+
+def send_caption(send: Callable[..., Any], metadata: dict[str, Any]) -> None:
+    """The caption below a figure, for whoever reads the notebook itself; a report sets its own."""
+    if STILL not in os.environ:
+        ((_, facts),) = metadata.items()
+        text = facts["caption"]
+        send({"text/html": f"<em>{html.escape(text)}</em>", "text/plain": text}, metadata={}, raw=True)
 
 
 def check_words(**words: str) -> None:

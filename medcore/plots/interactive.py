@@ -20,9 +20,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from medcore.errors import MedcoreError
-from medcore.plots.display import bundle_of, check_words, figure_of, front_end, show
-
-STILL = "MEDCORE_RUN_DIR"  # set by `medcore reports`: what runs then is a report
+from medcore.plots.display import STILL, bundle_of, check_words, figure_of, front_end, send_caption, show
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,7 @@ def explore(draw: Callable[..., Any], *, alt: str, caption: str, **controls: Sli
     data, metadata = bundle_of(still, alt, caption)
     plt.close(figure_of(still))
     send({**data, **panel(draw, alt, controls)._repr_mimebundle_()}, metadata=metadata, raw=True)
+    send_caption(send, metadata)
 
 
 def can_be_touched() -> bool:
