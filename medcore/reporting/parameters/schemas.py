@@ -97,7 +97,7 @@ class FirstNetworkParameters(Parameters):
     lr: Rate
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"limit": 80, "epochs": 3},
-        "quick": {"limit": 120, "epochs": 40},
+        "quick": {"limit": 360, "epochs": 40},
         "full": {"limit": 400, "epochs": 60},
     }
 
