@@ -18,11 +18,19 @@ from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate
 from medcore.reporting.body import RESULTS, block_math, inline_math, markdown_fragment, settled, write_body
 from medcore.reporting.figures import figure_fragment
-from medcore.reporting.front import cards, front
+from medcore.reporting.front import cards, front, with_unlabelled
 from medcore.reporting.report import ReportExporter, find_results, report_page
 from medcore.reporting.sanitise import Narrative, clean, column_classes, page_fragment
 from medcore.reporting.status import Verdict, verdict_of
-from medcore.reporting.wording import PHANTOM_LINE, SMOKE_LINE, answer_in_words, duration, memory
+from medcore.reporting.wording import (
+    PHANTOM_LINE,
+    REPEATED,
+    SMOKE_LINE,
+    answer_in_words,
+    duration,
+    memory,
+    number_format,
+)
 
 SHELL_LIMIT = 60_000  # bytes of a report without its figures
 DATA_URI = re.compile(r"data:image/[^\"]+")
@@ -445,3 +453,70 @@ def test_of_several_findings_the_card_of_calibration_names_those_that_do_not_pas
     (card,) = [card for card in cards(results) if card["title"] == "Calibration"]
     assert card["tone"] == "warn" and "1 of 2" in card["text"] and "effusion: " in card["text"]
     assert "nodule" not in card["text"]
+
+
+def test_text_refers_to_the_figure_and_table_above_it_by_number() -> None:
+    """Each link leads to the last one of its section; where the section has none, the words stay and lead nowhere."""
+    picture = display({"image/png": png(120, 60)}, {"image/png": {"alt": "Shows a square.", "caption": "A square."}})
+    table = display({"text/html": "<table><tr><th>a</th></tr><tr><td>1</td></tr></table>"})
+    words = new_markdown_cell("See [the curve](#figure-above) and [the rows](#table-above).")
+    cells = [
+        new_markdown_cell("# T\n\n## One"), words, code("1", picture, table), code("1", picture), words,
+        new_markdown_cell("## Two"), words,
+    ]  # fmt: skip
+    page = report_page(new_notebook(cells=cells), sample_results())
+    told = (
+        '<a href="#s-figure--2-place">the curve (Fig.\u00a02)</a> and <a href="#s-table--1">the rows (Table\u00a01)</a>'
+    )
+    assert page.count(told) == 1 and page.count("See <a>the curve</a> and <a>the rows</a>.") == 2
+    assert 'id="s-figure--2-place"' in page and 'id="s-table--1"' in page
+
+
+def test_a_table_that_the_first_screen_holds_is_not_repeated() -> None:
+    shown = {"text/html": "<table><tr><th>metric</th></tr><tr><td>repeated row</td></tr></table>"}
+    notebook = new_notebook(
+        cells=[new_markdown_cell("# T"), code("run.table(run.headline(), 'x')", display(shown, {REPEATED: True}))]
+    )
+    page = report_page(notebook, sample_results())
+    assert "repeated row" not in page and '<a href="#result">tables of the result</a>' in page
+    assert "repeated row" in report_page(notebook, None)
+
+
+def test_the_answer_names_the_strongest_rival_by_the_comparison_of_the_headline() -> None:
+    """Not the weakest, not the folds' difference of the same name that is recorded later."""
+    rows = [
+        ("colour histogram", 0.47, 0.36, 0.31, 0.41),
+        ("ABMIL", 0.82, 0.01, -0.02, 0.04),
+        ("probe", 0.70, 0.13, 0.1, 0.2),
+    ]
+    baselines = [
+        estimate("balanced_accuracy", value, value - 0.1, value + 0.1, baseline=name) for name, value, *_ in rows
+    ]
+    gaps = [estimate("balanced_accuracy_difference", *gap, baseline=name) for name, _, *gap in rows]
+    folds = estimate("balanced_accuracy_difference", 0.5, 0.4, 0.6, baseline="ABMIL", split="folds")
+    said = answer_in_words(sample_results(baselines=baselines, differences=[*gaps, folds]))
+    assert said.endswith("paired difference 0.36 (0.31–0.41); not shown to be better than ABMIL, 0.82 (0.72–0.92), "
+                         "difference 0.01 (−0.02 to 0.04).")  # fmt: skip
+    assert ";" not in answer_in_words(sample_results())
+
+
+def test_cases_of_no_known_class_are_counted_and_no_zero_stands_for_them() -> None:
+    splits = [{"split": "test", "images": 9, "patients": 3, "tumour": 0, "stroma": 0}]
+    data = sample_results().data.model_copy(update={"splits": splits, "task": "diagnosis"})
+    assert with_unlabelled(data) == [splits[0] | {"not labelled": 9}]
+    assert with_unlabelled(data.model_copy(update={"task": "findings"})) == splits
+    assert (
+        with_unlabelled(data.model_copy(update={"splits": [splits[0] | {"tumour": 4, "stroma": 5}]}))[0].keys()
+        == splits[0].keys()
+    )
+
+
+def test_numbers_of_a_column_are_printed_alike() -> None:
+    def printed(*values: object) -> list[str]:
+        return [number_format(values)(value) for value in values]
+
+    assert printed(1.0, 0.9412, 0.8) == ["1.000", "0.941", "0.800"]
+    assert printed(0.98, 1.0, 0.8) == ["0.98", "1.00", "0.80"]
+    assert (
+        printed(3.0, 12.0) == ["3", "12"] and printed(2e-4, 0.5) == ["0.0002", "0.5"] and printed("a", 4) == ["a", "4"]
+    )

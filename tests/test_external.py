@@ -68,7 +68,7 @@ def test_results_stand_beside_those_of_the_development(folder):
     assert {one.split for one in study.outcome.estimates} == {"external"}
     gap = independent_difference(study.outcome.estimates[0], study.development["balanced_accuracy"])
     assert study.differences["balanced_accuracy"] == gap
-    assert table.loc["brier", "development"] == "not told" and table.loc["balanced accuracy", "difference"]
+    assert table.loc["Brier score", "development"] == "not told" and table.loc["balanced accuracy", "difference"]
     assert str(study.outcome.estimates[0].value)[:4] in study.held() or "development" in study.held()
     scores, decision = study.two_way
     assert np.array_equal(decision, model.probabilities(cohort).argmax(1))

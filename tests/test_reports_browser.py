@@ -23,7 +23,7 @@ from medcore.reporting.figures import write_thumbnail
 from medcore.reporting.index import write_index, write_study
 from medcore.reporting.report import find_browser, print_pdf, report_page
 from medcore.reporting.results import Picture, Results, checked, write_results
-from medcore.reporting.sanitise import svg_uri
+from medcore.reporting.wording import svg_uri
 
 sys.path.insert(0, str(Path(__file__).parent / "browser"))
 from chromium import AXE, Tab, browser  # noqa: E402

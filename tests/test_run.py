@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -211,6 +212,27 @@ def test_many_metrics_of_few_methods_stand_side_by_side() -> None:
     assert table.loc["HD95 (µm)"].tolist() == ["1\u00a0patient,\u00a0test", "3.0 (1.0–5.0)", ""]
     assert run.headline()["metric"].tolist() == ["AUROC", "HD95 (µm)", "AUROC"]
     assert [row.trivial for row in run.results.baselines] == [False]
+
+
+def test_the_table_of_the_headline_is_marked_as_one_that_a_report_shows_already(monkeypatch) -> None:
+    sent = []
+    monkeypatch.setattr("medcore.reporting.run.front_end", lambda: lambda bundle, **more: sent.append(more["metadata"]))
+    run = Run.start(NOTEBOOK, {})
+    run.record(Estimate("auroc", 0.9, 0.8, 0.95, 20, "patch", "test"))
+    for table in (run.headline(), run.headline(across=True), run.headline(across=True).loc[["AUROC"]]):
+        run.table(table, "Every metric")
+    run.table(pd.DataFrame({"a": [1]}), "Another")
+    assert [bool(metadata) for metadata in sent] == [True, True, True, False]
+
+
+def test_a_second_model_takes_nothing_over_from_the_first() -> None:
+    run = Run.start(NOTEBOOK, {})
+    run.describe_model(torch.nn.Linear(2, 1), name="small", initialisation="random")
+    run.describe_model(made="today")
+    run.describe_model(torch.nn.Linear(2, 1), name="small", folder="a")
+    assert run.results.model["initialisation"] == "random" and run.results.model["made"] == "today"
+    run.describe_model(torch.nn.Linear(3, 1), name="probe on an encoder")
+    assert "initialisation" not in run.results.model and run.results.model["weights"] == 4
 
 
 def test_intervals_speak_of_what_the_set_has() -> None:

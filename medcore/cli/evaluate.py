@@ -46,7 +46,7 @@ def command(
 ) -> int:  # fmt: skip
     """Evaluate a model folder or CHECKPOINT of any task on the labelled cases of --data."""
     from medcore.data.npzfile import atomic_path
-    from medcore.evaluation.estimate import metric_name
+    from medcore.evaluation.estimate import cases_of, metric_name
     from medcore.studies.ensemble import ensemble_gain, load_ensemble, members_of
     from medcore.studies.validation.models import load
     from medcore.training.device import choose_device
@@ -63,7 +63,7 @@ def command(
     patches, overlap = choose_side((joint or model).seen, patches, split, seen, by_patient=not other_patients)
     found = model.evaluate(patches)
     patients = len(set(patches.patients.tolist()))
-    click.echo(f"{len(patches)} {patches.card.case}s of {patients} {patches.card.group}s ({split})")
+    click.echo(f"{cases_of(len(patches), patches.card.case)} of {cases_of(patients, patches.card.group)} ({split})")
     for estimate in found.estimates:
         click.echo(f"  {metric_name(estimate.name):<22} {estimate}   {estimate.method}")
     for value, gain in ensemble_gain(joint, found.scores, found.patches) if joint and found.scores else ():

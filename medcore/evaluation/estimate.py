@@ -20,6 +20,7 @@ METRICS = {
     "foreground_hd95_pixels": "foreground HD95 (pixels)", "mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR",
     "rmse": "RMSE", "r2": "R²", "quadratic_kappa": "quadratic-weighted kappa", "within_one": "share within one grade",
     "ece": "ECE", "elbo": "ELBO", "kl": "KL", "fpr": "FPR", "tpr": "TPR", "ppv": "PPV", "npv": "NPV",
+    "brier": "Brier score", "aurc": "area under risk and coverage", "coverage": "coverage of conformal sets",
 }  # fmt: skip
 
 
@@ -39,8 +40,12 @@ def with_article(name: str) -> str:
 
 def cases_of(number: int, unit: str) -> str:
     """``32 patients``, ``1 lesion``, ``427 patches``; thin spaces between thousands from ten thousand on."""
-    plural = "" if number == 1 else "es" if unit.endswith(("ch", "s", "x")) else "s"
-    return f"{_thousands(number)} {unit}{plural}"
+    return f"{_thousands(number)} {unit if number == 1 else plural(unit)}"
+
+
+def plural(unit: str) -> str:
+    """``patients``, ``patches``."""
+    return f"{unit}es" if unit.endswith(("ch", "s", "x")) else f"{unit}s"
 
 
 UNITS = ("patch", "image", "window", "pixel", "case", *(unit for unit in get_args(Group) if unit != "image"))

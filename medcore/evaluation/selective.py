@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 
 from medcore.errors import MedcoreError
-from medcore.evaluation.estimate import Estimate
+from medcore.evaluation.estimate import Estimate, plural
 from medcore.evaluation.intervals import interval, mean_interval, statistic_interval
 from medcore.evaluation.resampling import group_index, resample_counts
 from medcore.evaluation.scores import Scores, refuse_test_data
@@ -374,5 +374,5 @@ def coverage_table(sets: np.ndarray, scores: Scores) -> pd.DataFrame:
         shares = {"single": size == 1, "empty": size == 0, "full": size == sets.shape[1]}
         found[name] = {"coverage": covered, "mean size": float(size[chosen].mean())}
         found[name] |= {kind: float(which[chosen].mean()) for kind, which in shares.items()}
-        found[name] |= {f"{scores.unit}s": int(chosen.sum())}
+        found[name] |= {plural(scores.unit): int(chosen.sum())}
     return pd.DataFrame.from_dict(found, orient="index")

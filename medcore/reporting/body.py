@@ -23,7 +23,7 @@ from medcore.reporting.figures import figure_fragment, image_in, text_of
 from medcore.reporting.results import RUN_NOTEBOOK
 from medcore.reporting.sanitise import Link, Narrative, only_anchors, page_fragment
 from medcore.reporting.status import Verdict, source_of, verdict_of
-from medcore.reporting.wording import CONTROL
+from medcore.reporting.wording import CONTROL, REPEATED
 
 ENTITY = re.compile(r"&#x([0-9A-Fa-f]+);")
 NESTED_ROW = re.compile(r"<mrow>\s*<mrow>((?:(?!</?mrow>).)*)</mrow>\s*</mrow>")
@@ -128,6 +128,7 @@ def attachment_uri(bundle: dict[str, Any]) -> str:
 
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+REPEATS = '<p class="note">Every metric of every method: see the <a href="#result">tables of the result</a>.'
 RESULTS = "application/vnd.medcore.results+json"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 PROGRESS = re.compile(r"\s*\d+%\||\d+it \[|\d+/\d+ \[")
@@ -170,6 +171,8 @@ def display_fragment(output: dict[str, Any], narrative: Narrative, link: Any) ->
         return ""
     if image_in(data):
         return figure_fragment(data, metadata, narrative)
+    if narrative.listed and metadata.get(REPEATED):
+        return REPEATS
     if "text/html" in data and WIDGET not in data:
         return page_fragment(text_of(data["text/html"]), narrative, link)
     if "text/markdown" in data:
@@ -285,10 +288,10 @@ def write_body(
         label: Kept before the names of tables and formulas, for the same reason.
         top: Level of the largest heading in the body.
         unit: What the patients of the set are, for the captions.
-        listed: Whether the page lists the parameters elsewhere; their cells are then left out.
+        listed: Whether the page shows parameters and results elsewhere; they are then not repeated.
         link: Maps relative links, see ``sanitise.clean``.
     """
-    narrative, verdict = Narrative(prefix, label, top, unit), verdict_of(notebook)
+    narrative, verdict = Narrative(prefix, label, top, unit, listed), verdict_of(notebook)
     title, parts, lesson = "", [], False
     for number, cell in enumerate(notebook["cells"], start=1):
         narrative.cell = number
@@ -324,6 +327,8 @@ def for_readers(markdown: str, lesson: bool = False) -> tuple[str, bool]:
 def without_dead_links(body: str, narrative: Narrative) -> str:
     """Links to a section that is not there (a notebook that stopped early) become plain text."""
     known = {html.escape(heading.anchor) for heading in narrative.headings}
+    known |= {f"{narrative.prefix}figure--{number}-place" for number in range(1, narrative.figures + 1)}
+    known |= {f"{narrative.prefix}table--{number}" for number in range(1, narrative.tables + 1)}
 
     def kept(found: re.Match[str]) -> str:
         return "<a>" if found[1].startswith(narrative.prefix) and found[1] not in known else found[0]

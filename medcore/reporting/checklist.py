@@ -65,7 +65,9 @@ def _told(name: str, known: Callable[[Results], str] = _nothing) -> Callable[[Re
 
 def _split(results: Results) -> str:
     how = results.data.recipe.get("split", {})
-    return f"{how.get('how', '')}; see the split table" if how else ""
+    given = "the parts that the set gives" if any(row.get("split") == "test" for row in results.data.splits) else ""
+    told = how.get("how", "") if how else given
+    return f"{told}; see the split table" if told else ""
 
 
 def _size(results: Results) -> str:

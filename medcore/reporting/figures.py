@@ -25,7 +25,8 @@ import re
 import struct
 from pathlib import Path
 
-from medcore.reporting.sanitise import Narrative, as_attributes, compact, svg_uri
+from medcore.reporting.sanitise import Narrative, as_attributes
+from medcore.reporting.wording import compact, svg_uri
 
 LOSSLESS_LIMIT = 90_000  # bytes; a lossless picture above it holds photographs
 QUALITIES = (82, 70, 58)  # the next lower one only for a picture that stays heavier than

@@ -65,7 +65,7 @@ def front(results: Results | None, verdict: Verdict, title: str) -> dict[str, An
         "headline": headline(results),
         "metrics": other_metrics(results),
         "data": data_facts(data),
-        "splits": table(data.splits),
+        "splits": table(with_unlabelled(data)),
         "audit": audit_facts(results.audit),
         "model": _facts(results.model),
         "warnings": list(dict.fromkeys(results.warnings + data.warnings)),
@@ -240,6 +240,15 @@ def _side(row: Mapping[str, Any], data: Data) -> dict[str, Any]:
         "name": PARTS.get(name, name),
         "text": f"{cases_of(int(row['images']), data.case)}{of_whom}",
     }
+
+
+def with_unlabelled(data: Data) -> list[dict[str, Any]]:
+    """The split table; where some cases have no known class, with a column for them: a 0 would say too little."""
+    counted = [(row, sum(int(row.get(name) or 0) for name in data.classes)) for row in data.splits]
+    missing = data.task in ("classification", "anomaly", "diagnosis") and any(
+        number < row["images"] for row, number in counted
+    )
+    return [row | ({"not labelled": row["images"] - number} if missing else {}) for row, number in counted]
 
 
 def data_facts(data: Data) -> Facts:

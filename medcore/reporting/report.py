@@ -29,7 +29,7 @@ from medcore.reporting.body import RESULTS, Body, write_body
 from medcore.reporting.environment import Anonymiser
 from medcore.reporting.front import front
 from medcore.reporting.results import RUN_NOTEBOOK, Results, checked, read_results
-from medcore.reporting.sanitise import Heading
+from medcore.reporting.sanitise import INTERVAL, Heading
 from medcore.reporting.wording import CONTROL, saved_csv
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -67,7 +67,7 @@ def style(name: str) -> Any:
 @cache
 def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -76,6 +76,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals["unbroken"] = lambda text: Markup(INTERVAL.sub(r"<nobr>\g<0></nobr>", str(escape(text))))
     made.globals["saved_csv"] = lambda rows, name: Markup(saved_csv(rows, name))
     return made
 

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import random
 import re
@@ -40,6 +39,7 @@ from medcore.evaluation.estimate import cases_of, metric_name
 from medcore.evaluation.intervals import Estimate
 from medcore.evaluation.scores import Scores
 from medcore.plots import style
+from medcore.plots.display import front_end
 from medcore.reporting import environment
 from medcore.reporting.checklist import fill_checklist
 from medcore.reporting.folders import MARK, TRAINING
@@ -47,11 +47,13 @@ from medcore.reporting.parameters import Parameters, did_you_mean, literals, sch
 from medcore.reporting.results import AuditFacts, Data, MethodEstimate, Results, Validation, json_types, write_results
 from medcore.reporting.wording import (
     CONTROL,
+    REPEATED,
     SMOKE_LINE,
     comparison_sentence,
     escape_markdown,
     limits_of,
     shortcut_warning,
+    table_html,
     without_active_parts,
 )
 from medcore.training.checkpoint import PUBLISHED
@@ -167,6 +169,8 @@ class Run:
         """Record which model was used: its specification, weights and where it came from."""
         if model is not None:
             facts = {"spec": getattr(model, "spec", {}), "weights": sum(p.numel() for p in model.parameters())} | facts
+            if facts.get("name") != self.results.model.get("name"):
+                self.results.model = {}  # another model: what was said of the first holds no more
         self.results.model |= json_types(facts)
 
     def record(self, *estimates: Estimate) -> None:
@@ -264,11 +268,10 @@ class Run:
 
     def table(self, content: pd.DataFrame | pd.Series | None, title: str) -> None:
         """Show a table with its title, which a report numbers; nothing where there is no table."""
-        if content is None:
-            return
-        caption = f"<caption>{html.escape(CONTROL.sub('', title))}</caption>"
-        shown = pd.DataFrame(content).to_html(border=0, float_format="{:.4g}".format).replace(">", ">" + caption, 1)
-        _display({"text/html": shown, "text/plain": f"{title}\n{content}"}, f"{title}\n{content}")
+        if content is not None:
+            shown, plain = table_html(pd.DataFrame(content), title), f"{title}\n{content}"
+            known = {REPEATED: True} if content.attrs.get(REPEATED) else {}
+            _display({"text/html": shown, "text/plain": plain}, plain, **known)
 
     def on(self, part: PatchSet | Scores) -> str:
         """How many cases of how many patients, for captions: ``427 patches of 57 patients``."""
@@ -338,11 +341,13 @@ class Run:
             }
             for model, row in rows
         ])  # fmt: skip
+        table.attrs[REPEATED] = True
         if not across:
             return table.set_index("model")
         wide = table.pivot_table(value, index=["metric", "cases"], columns="model", aggfunc="first")
         order = list(dict.fromkeys(zip(table["metric"], table["cases"], strict=True)))
         wide = wide.loc[order, list(dict.fromkeys(table["model"]))].fillna("").reset_index("cases")
+        wide.attrs[REPEATED] = True
         return wide.rename_axis(columns=None)
 
     def finish(self, summary: str = "", *, answer: str = "") -> dict[str, Any]:
@@ -372,17 +377,12 @@ class Run:
         return content
 
 
-def _display(bundle: dict[str, Any], text: str) -> None:
+def _display(bundle: dict[str, Any], text: str, **metadata: Any) -> None:
     """Show something in the notebook, or print its text where there is none."""
-    try:
-        from IPython import get_ipython
-        from IPython.display import display
-    except ImportError:
-        get_ipython = None
-    if get_ipython is None or get_ipython() is None:
-        print(text)
+    if send := front_end():
+        send(bundle, metadata=metadata, raw=True)
     else:
-        display(bundle, raw=True)
+        print(text)
 
 
 def seed_everything(seed: int) -> None:

@@ -3,8 +3,6 @@
 Whatever a cell printed or a Markdown cell holds passes through ``clean`` before it enters a page. Nothing that runs,
 loads or floats over the page survives: no script, style, form, frame, inline SVG, event handler, id or class of ours.
 
-Drawings as ``data:`` addresses, about half the size they come in.
-
 What a page knows while it is being written: headings, numbers of figures, what lacks a description.
 
 Tables from a notebook as a journal sets them: numbers to the right, words to the left, one line of headings.
@@ -19,11 +17,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from itertools import count
 from typing import Any
 from urllib.parse import unquote
 
-from medcore.reporting.wording import saved_csv
+from medcore.reporting.wording import saved_csv, svg_uri
 
 TEXT = """a abbr b blockquote br caption code col colgroup dd del details dfn div dl dt em figcaption figure h1 h2 h3
 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead
@@ -107,48 +104,6 @@ def as_attributes(**values: Any) -> str:
     return "".join(f' {key}="{value}"' for key, value in escaped.items())
 
 
-PROLOGUE = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata\b.*?</metadata>", re.DOTALL)
-BETWEEN = re.compile(r">\s+<")
-BREAK = re.compile(r"\s*\n\s*")
-DECIMALS = re.compile(r"\b([1-9]\d*\.\d\d)\d+")  # small factors keep theirs: they scale whole glyphs
-PATH = re.compile(r' d="([^"]*)"')
-COMMAND = re.compile(r"\s*([A-Za-z])\s*")
-STYLE = re.compile(r' style="([^"]*)"')
-ID = re.compile(r' id="([^"]*)"')
-USED = re.compile(r"#([\w.:-]+)")
-REFERENCE = re.compile(r'(href="#|url\(#| id=")([\w.:-]+)')
-ESCAPES = str.maketrans({"%": "%25", "#": "%23", "<": "%3C", ">": "%3E"})
-
-
-def svg_uri(svg: str) -> str:
-    """An SVG document as ``data:`` address."""
-    if "xmlns=" not in svg[:1000]:
-        svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    drawing = compact(svg).translate(ESCAPES)
-    return "data:image/svg+xml," + (drawing.replace('"', "%22") if "'" in drawing else drawing.replace('"', "'"))
-
-
-def compact(svg: str) -> str:
-    """The same drawing without comments, metadata, line breaks, unused names and decimals below a hundredth pixel."""
-    svg = BREAK.sub(" ", BETWEEN.sub("><", PROLOGUE.sub("", svg)))
-    svg = DECIMALS.sub(r"\1", svg).replace("xlink:href=", "href=").strip()
-    svg = PATH.sub(lambda found: f' d="{COMMAND.sub(lambda letter: letter[1], found[1]).strip()}"', svg)
-    svg = STYLE.sub(lambda found: f' style="{found[1].replace("; ", ";").replace(": ", ":")}"', svg)
-    return _shorter_names(svg)
-
-
-def _shorter_names(svg: str) -> str:
-    """Names that nothing refers to are dropped; the others become short where only drawing elements use them."""
-    used = set(USED.findall(svg))
-    svg = ID.sub(lambda found: found[0] if found[1] in used else "", svg)
-    if "#" in "".join(re.findall(r"<style\b.*?</style>", svg, re.DOTALL)):
-        return svg  # a style sheet may use names in other ways
-    numbers, short = count(), dict[str, str]()
-    for name in ID.findall(svg):
-        short.setdefault(name, f"i{next(numbers)}")
-    return REFERENCE.sub(lambda found: found[1] + short.get(found[2], found[2]), svg)
-
-
 @dataclass
 class Heading:
     """One entry of the table of contents."""
@@ -163,17 +118,19 @@ class Narrative:
     """Counters of one notebook's body.
 
     ``prefix`` keeps its anchors apart from those of the page and of other notebooks, ``label`` its tables' names.
-    ``unit`` is what the patients of the set are.
+    ``unit`` is what the patients of the set are, ``listed`` whether the page shows the results elsewhere.
     """
 
     prefix: str = "s-"
     label: str = ""
     top: int = 2  # level of the body's largest heading; the page's title has level 1
     unit: str = "patient"
+    listed: bool = False
     headings: list[Heading] = field(default_factory=list)
     figures: int = 0
     tables: int = 0
     formulas: int = 0  # those that may have to scroll
+    before: tuple[int, int] = (0, 0)  # figures and tables before the section being written
     undescribed: list[str] = field(default_factory=list)  # images without alt text, and where they are
     untitled: list[str] = field(default_factory=list)  # figures and tables without a caption, and where they are
     cell: int = 0  # number of the cell being written, from 1
@@ -189,11 +146,12 @@ class Narrative:
         while unique in taken:
             unique, number = f"{anchor}-{number}", number + 1
         self.headings.append(Heading(level, text, unique))
+        self.before = (self.figures, self.tables)
         return self.headings[-1]
 
     def anchor(self, text: str) -> str:
         """The anchor that a heading with this text has; links to JupyterLab's ``#My-Heading`` find it too."""
-        slug = re.sub(r"[^\w]+", "-", text.strip().lower()).strip("-_")[:24].strip("-_")
+        slug = re.sub(r"[^\w]+", "-", text.strip().lower()).strip("-_")[:16].strip("-_")
         return f"{self.prefix}{slug or 'section'}"
 
     def miss(self, what: str) -> None:
@@ -289,6 +247,7 @@ class _Writer(HTMLParser):
         self.heading_text: list[str] = []
         self.tables: list[int] = []  # where in ``parts`` the open tables begin
         self.in_table = 0  # depth of tables; the space between their cells only weighs
+        self.named = ""  # what the open link adds to its words: the number of a figure or table
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         source = self.get_starttag_text() or ""
@@ -319,6 +278,9 @@ class _Writer(HTMLParser):
         elif tag == "th" and self.parts and self.parts[-1].startswith("<th"):
             self.parts[-1] = "<td>"  # an empty header cell names nothing
             self.parts.append("</td>")
+        elif tag == "a":
+            self.parts.append(f"{self.named}</a>")
+            self.named = ""
         elif tag == "table":
             self.in_table -= 1
             self.parts.append("</table>")
@@ -361,9 +323,21 @@ class _Writer(HTMLParser):
         target = attrs.get("href") or ""
         if not target.startswith("#"):
             return source
+        if target in ("#figure-above", "#table-above"):
+            return self._reference(figure="figure" in target)
         if target.startswith(CHAPTER):
             return f'<a href="#{html.escape(target.removeprefix(CHAPTER))}">'
         return f'<a href="#{html.escape(self.narrative.anchor(unquote(target[1:])))}">'
+
+    def _reference(self, *, figure: bool) -> str:
+        """A link to the last figure or table of the section, which names its number; nothing where there is none."""
+        page = self.narrative
+        number, before = (page.figures, page.before[0]) if figure else (page.tables, page.before[1])
+        if number == before:
+            return "<a>"
+        self.named = f" ({'Fig.' if figure else 'Table'}\u00a0{number})"
+        place = f"figure--{number}-place" if figure else f"table--{number}"
+        return f'<a href="#{html.escape(page.prefix)}{place}">'
 
 
 def _level(tag: str) -> int:

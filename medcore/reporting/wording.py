@@ -1,4 +1,7 @@
-"""Every computed sentence of a report; numbers, names and times as a reader expects them; tables to be saved."""
+"""Every computed sentence of a report; numbers, names and times as a reader expects them; tables to be saved.
+
+Drawings as ``data:`` addresses, about half the size they come in.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,31 @@ import html
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from medcore.evaluation.estimate import Estimate, cases_of, gain_in_words, metric_name, with_article
-from medcore.reporting.results import Data, Results
+import numpy as np
+
+from medcore.evaluation.estimate import (
+    LOWER_IS_BETTER,
+    Estimate,
+    cases_of,
+    gain_in_words,
+    metric_name,
+    with_article,
+)
+from medcore.reporting.results import Data, MethodEstimate, Results
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from medcore.evaluation.comparison import Comparison
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # what steers a terminal
+REPEATED = "on the first screen"  # of a table of the notebook whose values a report shows there, too
 IN_ADDRESS = re.compile(r"[%#\"&<>\\\x00-\x1f]")  # what a data: address between double quotes must escape
 FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]+\s*(\(.*\))?\Z)")
 CODE_SPAN = re.compile(r"(?<![`\\])(`[^`\n]+`)(?!`)")
@@ -116,12 +132,32 @@ def answer_in_words(results: Results) -> str:
     if first is None or first.value is None or not named:
         return ""
     gap, metric = named[0], metric_name(first.name)
-    verdict = {"a gain": "do better than", "a loss": "do worse than"}.get(gain_in_words(gap), "")
-    verdict = f"the method is shown to {verdict}" if verdict else "the method is not shown to do better than"
+    verdict = "shown to do" if gain_in_words(gap).startswith(("a gain", "a loss")) else "not shown to do"
     return as_sentence(
-        f"On {cases_of(first.n, first.unit)} ({PART_NAMES.get(first.split, first.split)}), {verdict} {gap.baseline}: "
-        f"{metric} {first:ci}, paired difference {gap}"
+        f"On {cases_of(first.n, first.unit)} ({PART_NAMES.get(first.split, first.split)}), the method is {verdict} "
+        f"{_direction(gap)} {gap.baseline}: {metric} {first:ci}, paired difference {gap}{_rival(results, named[1:])}"
     )
+
+
+def _direction(gap: Estimate) -> str:
+    return "worse than" if gain_in_words(gap) == "a loss" else "better than"
+
+
+def _rival(results: Results, gaps: Sequence[MethodEstimate]) -> str:
+    """What is said of the strongest of the other methods that are set against the run; empty where there is none."""
+    first = results.metrics[0]
+    paired = {gap.baseline: gap for gap in reversed(gaps)}  # the headline's own comparison is recorded first
+    sign = -1 if first.name.startswith(LOWER_IS_BETTER) else 1
+    others = [
+        row for row in results.baselines if (row.name, row.unit, row.split) == (first.name, first.unit, first.split)
+    ]
+    known = [row for row in others if row.baseline in paired and row.value is not None]
+    if not known:
+        return ""
+    best = max(known, key=lambda row: sign * (row.value or 0.0))
+    gap = paired[best.baseline]
+    shown = "" if gain_in_words(gap) in ("a gain", "a loss") else "not shown to be "
+    return f"; {shown}{_direction(gap)} {best.baseline}, {best}, difference {gap}"
 
 
 PART_NAMES = {"test": "test part", "val": "validation part", "folds": "cross-validated"}
@@ -210,21 +246,75 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def saved(content: str, name: str, mime: str, label: str) -> str:
-    """A link, as HTML, that saves a text under a name: the text stands in the link itself, nothing is asked for."""
-    named, shown = (html.escape(text, quote=True) for text in (name, label))
-    hidden = f'<span class="hidden"> ({named})</span>'
-    address = IN_ADDRESS.sub(lambda found: quote(found[0]), content)
-    return f'<a class="csv" download="{named}" href="data:{mime};charset=utf-8,{address}">{shown}{hidden}</a>'
+def number_format(column: Iterable[Any]) -> Callable[[Any], str]:
+    """How the numbers of a table's column are printed: shares with two or three decimals, others as they are."""
+    numbers = [float(x) for x in column if isinstance(x, (float, np.floating)) and math.isfinite(x)]
+    shares = any(x % 1 for x in numbers) and all(x == 0 or 1e-3 <= abs(x) <= 1 for x in numbers)
+    form = ("{:.2f}" if all(round(x, 3) == round(x, 2) for x in numbers) else "{:.3f}") if shares else "{:.4g}"
+    return lambda value: form.format(value) if isinstance(value, (float, np.floating)) else str(value)
+
+
+def table_html(table: pd.DataFrame, title: str) -> str:
+    """A table with its title, in HTML; the numbers of a column are printed alike."""
+    formats = [number_format(table.iloc[:, place]) for place in range(table.shape[1])]
+    caption = f"<caption>{html.escape(CONTROL.sub('', title))}</caption>"
+    return table.to_html(border=0, formatters=formats).replace(">", ">" + caption, 1)
 
 
 def saved_csv(rows: Iterable[Sequence[str]], name: str) -> str:
-    """A link that saves rows as CSV; no cell of it is a formula to a spreadsheet."""
+    """A link that saves rows as CSV: they stand in the link itself, and no cell is a formula to a spreadsheet.
+
+    The mark at the beginning says UTF-8 to whatever opens the file.
+    """
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows([[_no_formula(cell) for cell in row] for row in rows])
-    return saved("\ufeff" + file.getvalue(), f"{name.lower().replace(' ', '-')}.csv", "text/csv", "CSV")
+    named = html.escape(f"{name.lower().replace(' ', '-')}.csv", quote=True)
+    address = IN_ADDRESS.sub(lambda found: quote(found[0]), "\ufeff" + file.getvalue())
+    return f'<a class="csv" download="{named}" href="data:text/csv,{address}">CSV</a>'
 
 
 def _no_formula(cell: str) -> str:
     """A cell that would begin a formula, behind an apostrophe; a signed number stays one."""
     return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+PROLOGUE = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata\b.*?</metadata>", re.DOTALL)
+BETWEEN = re.compile(r">\s+<")
+BREAK = re.compile(r"\s*\n\s*")
+DECIMALS = re.compile(r"\b([1-9]\d*\.\d\d)\d+")  # small factors keep theirs: they scale whole glyphs
+PATH = re.compile(r' d="([^"]*)"')
+COMMAND = re.compile(r"\s*([A-Za-z])\s*")
+STYLE = re.compile(r' style="([^"]*)"')
+ID = re.compile(r' id="([^"]*)"')
+USED = re.compile(r"#([\w.:-]+)")
+REFERENCE = re.compile(r'(href="#|url\(#| id=")([\w.:-]+)')
+ESCAPES = str.maketrans({"%": "%25", "#": "%23", "<": "%3C", ">": "%3E"})
+
+
+def svg_uri(svg: str) -> str:
+    """An SVG document as ``data:`` address."""
+    if "xmlns=" not in svg[:1000]:
+        svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    drawing = compact(svg).translate(ESCAPES)
+    return "data:image/svg+xml," + (drawing.replace('"', "%22") if "'" in drawing else drawing.replace('"', "'"))
+
+
+def compact(svg: str) -> str:
+    """The same drawing without comments, metadata, line breaks, unused names and decimals below a hundredth pixel."""
+    svg = BREAK.sub(" ", BETWEEN.sub("><", PROLOGUE.sub("", svg)))
+    svg = DECIMALS.sub(r"\1", svg).replace("xlink:href=", "href=").strip()
+    svg = PATH.sub(lambda found: f' d="{COMMAND.sub(lambda letter: letter[1], found[1]).strip()}"', svg)
+    svg = STYLE.sub(lambda found: f' style="{found[1].replace("; ", ";").replace(": ", ":")}"', svg)
+    return _shorter_names(svg)
+
+
+def _shorter_names(svg: str) -> str:
+    """Names that nothing refers to are dropped; the others become short where only drawing elements use them."""
+    used = set(USED.findall(svg))
+    svg = ID.sub(lambda found: found[0] if found[1] in used else "", svg)
+    if "#" in "".join(re.findall(r"<style\b.*?</style>", svg, re.DOTALL)):
+        return svg  # a style sheet may use names in other ways
+    numbers, short = count(), dict[str, str]()
+    for name in ID.findall(svg):
+        short.setdefault(name, f"i{next(numbers)}")
+    return REFERENCE.sub(lambda found: found[1] + short.get(found[2], found[2]), svg)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medcore.evaluation.estimate import cases_of, metric_name
+from medcore.evaluation.estimate import cases_of, metric_name, plural
 from medcore.models.sealed import read_sealed
 from medcore.reporting.results import Results, json_types
 from medcore.reporting.wording import limits_of, shown, without_active_parts
@@ -110,7 +110,7 @@ def _intended(results: Results, manifest: dict[str, Any], task: str) -> list[str
     height, width, channels = manifest["image_shape"]
     case = results.data.case
     return [
-        f"- **Use**: research and teaching, on {case}s like those it was trained on ({width}×{height} pixels, "
+        f"- **Use**: research and teaching, on {plural(case)} like those it was trained on ({width}×{height} pixels, "
         f"{channels} channel{'s' * (channels > 1)}), prepared alike; `medcore predict` does so.",
         f"- **Classes**: {', '.join(map(_plain, manifest['classes']))}.",
         "- **Out of scope**: clinical use of any kind; other stains, devices or diseases without an "
