@@ -47,8 +47,8 @@ def reliability_diagram(
     fresh = not ax.lines
     if fresh:
         ax.plot([0, 1], [0, 1], color=style.MUTED, lw=0.8, ls=(0, (2, 3)), zorder=0)
-        ax.annotate("overconfident", (0.97, 0.60), ha="right", fontsize=8, color="#777777", style="italic")
-        ax.annotate("underconfident", (0.03, 0.47), fontsize=8, color="#777777", style="italic")
+        ax.annotate("overconfident", (0.97, 0.06), ha="right", fontsize=8, color="#777777", style="italic")
+        ax.annotate("underconfident", (0.03, 0.93), fontsize=8, color="#777777", style="italic")
     ax.vlines(found.stated, found.low, found.high, color=colour, lw=1.4, alpha=0.6)
     ax.plot(found.stated, found.observed, "o-", color=colour, lw=1.2, ms=5, mec="white", mew=0.7, label=label)
     shown = np.asarray(probability)[:: max(1, len(probability) // 400)]
@@ -123,7 +123,8 @@ def decision_curves(found: Mapping[str, DecisionCurve], *, ax: Axes | None = Non
         lines.append((name, curve.model, colour))
     if any(curve.low is not None for curve in found.values()):
         style.note(ax, "Band: 95 %, pointwise, from bootstrap resamples of patients.")
-    top = max(float(np.max(values)) for _, values, _ in lines) or 0.01
+    bands = [curve.high for curve in found.values() if curve.high is not None]
+    top = max(float(np.max(values)) for values in [*(values for _, values, _ in lines), *bands]) or 0.01
     ax.set(xlabel="threshold probability", ylabel="net benefit", ylim=(-0.15 * top, 1.1 * top))
     ax.set_xlim(first.threshold[0], first.threshold[-1])
     ends = [float(np.clip(values[-1], *ax.get_ylim())) for _, values, _ in lines]

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from medcore.errors import MedcoreError
 from medcore.evaluation.curves import roc_curve
+from medcore.evaluation.estimate import cases_of
 from medcore.evaluation.scores import Scores
 from medcore.metrics.confusion import confusion_matrix as count_decisions
 from medcore.plots import style
@@ -37,7 +38,7 @@ def confusion_heatmap(
     shares = matrix / np.maximum(totals, 1)[:, None]
     cell = float(np.clip(5.2 / count, 0.42, 0.85))
     ax = style.new_axes(ax, width=cell * count + 2.2, height=cell * count + 1.0)
-    size = float(np.clip(cell * 11, 6, 9))
+    size = float(np.clip(cell * 11, 8, 9))
     written = [
         [f"{n:,}\n{_percent(s)} %" if n else "·" for n, s in zip(*row, strict=True)]
         for row in zip(matrix, shares, strict=True)
@@ -58,8 +59,9 @@ def confusion_heatmap(
             tick.set_fontweight("bold")
     ax.tick_params(length=0)
     ax.set(xlabel="predicted", ylabel="true")
-    many = f"{unit}es" if unit.endswith("ch") else f"{unit}s"
-    ax.set_title(f"{matrix.sum():,} {many}; share of the true class in %", fontweight="normal", fontsize=8.5)
+    ax.set_title(
+        f"{cases_of(int(matrix.sum()), unit)}; share of the true class in %", fontweight="normal", fontsize=8.5
+    )
     return ax
 
 

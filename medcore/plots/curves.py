@@ -90,6 +90,7 @@ def learning_curves(table: pd.DataFrame, *, metric: str | None = None, best_epoc
     _, axes = plt.subplots(1, len(values), figsize=(3.6 * len(values), 2.7), squeeze=False)
     for value, ax in zip(values, axes[0], strict=True):
         learning_curve(table, value=value, best_epoch=best_epoch, ax=ax)
+    style.note(axes[0, 0], f"{' and '.join(map(metric_name, values)).capitalize()} over the epochs.")
     return axes[0]
 
 
@@ -207,7 +208,8 @@ def robustness_curves(
     """How a result falls as images get worse: one panel per corruption, the same axis for all.
 
     Args:
-        table: columns ``corruption``, ``severity`` (0 = untouched), `value`; optionally ``low``, ``high``, ``model``.
+        table: columns ``corruption``, ``severity`` (0 = untouched), `value`; optionally ``setting`` and its ``unit``,
+            ``low``, ``high``, ``model``.
         value: the column that is drawn.
         chance: drawn as a dotted line.
 
@@ -233,16 +235,25 @@ def robustness_curves(
             style.note(ax, "Dotted: guessing.")
         if {"low", "high"} <= set(table):
             style.note(ax, "Bands: 95 % CI of each point.")
-        ax.set_title(name, fontsize=8.5)
+        _name_settings(ax, name, table[table["corruption"] == name])
         ax.grid(axis="y")
     for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
-    figure.supxlabel("severity of the corruption (0: the image as it is)", fontsize=8.5)
+    figure.supxlabel("strength of the corruption (left: the image as it is)", fontsize=8.5)
     figure.supylabel(label or value.replace("_", " "), fontsize=8.5)
     if len(models) > 1:
         handles, texts = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside upper right", ncols=len(models))
     return axes.flat[: len(names)]
+
+
+def _name_settings(ax: Axes, name: str, part: pd.DataFrame) -> None:
+    """The settings of a corruption at its axis, where the table has them, and their unit in its title."""
+    unit = f" ({part['unit'].iloc[0]})" if "unit" in part else ""
+    ax.set_title(f"{name}{unit}", fontsize=8.5)
+    if "setting" in part:
+        steps = part.drop_duplicates("severity")
+        ax.set_xticks(steps["severity"], steps["setting"].astype(str))
 
 
 @style.styled

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import StrMethodFormatter
 
 from medcore.data.audit.audit import Audit
 from medcore.data.audit.hashing import apply_symmetry
@@ -13,6 +12,7 @@ from medcore.data.datasets import title_of
 from medcore.data.patchset import PatchSet
 from medcore.data.splits import SPLITS, group_names, unit_of
 from medcore.errors import MedcoreError
+from medcore.evaluation.estimate import plural
 from medcore.plots import style
 from medcore.plots.images import image_pairs
 
@@ -49,15 +49,18 @@ def class_counts(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
         )
     ax.set_yticks(range(len(names)), [f"{title_of(name)} {name}".strip() for name in names])
     ax.invert_yaxis()
-    ax.set(xlabel=f"number of {ps.card.case}s".replace("chs", "ches"), xlim=(0, max(start.max(), 1) * 1.17))
+    ax.set(xlabel=f"number of {plural(ps.card.case)}", xlim=(0, max(start.max(), 1) * 1.17))
     ax.tick_params(axis="y", length=0)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, handlelength=1, handleheight=1)
     return ax
 
 
+FAR_MORE = 20  # times the images of the patient with the fewest, from which a linear scale would hide these
+
+
 @style.styled
 def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
-    """How many images each patient gives: every patient a dot on a log scale, sorted, with the median."""
+    """How many images each patient gives, sorted, with the median; on a log scale where some give far more."""
     unit = unit_of(ps)
     counts = np.sort(pd.Series(group_names(ps)).value_counts().to_numpy())[::-1]
     ax = style.new_axes(ax, height=2.6)
@@ -66,11 +69,13 @@ def images_per_patient(ps: PatchSet, *, ax: Axes | None = None) -> Axes:
     ax.step(place, counts, where="mid", color=style.PALETTE[0], lw=1.4)
     median = float(np.median(counts))
     ax.axhline(median, color=style.MUTED, lw=1, ls=(0, (4, 3)))
-    ax.set(yscale="log", ylim=(0.8, counts.max() * 1.6), xlim=(0.5, len(counts) + 0.5))
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    ax.set(xlabel=f"{unit}s, sorted by number of images", ylabel="images (log scale)")
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.yaxis.set_minor_formatter(lambda value, _: "")
+    uneven = counts.max() > FAR_MORE * counts.min()
+    ax.set(ylim=(0, counts.max() * 1.15), xlim=(0.5, len(counts) + 0.5))
+    ax.set(xlabel=f"{unit}s, sorted by number of images", ylabel="images (log scale)" if uneven else "images")
+    if uneven:
+        ax.set(yscale="log", ylim=(0.8, counts.max() * 1.6))
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.yaxis.set_minor_formatter(lambda value, _: "")
     ax.annotate(
         f"median {median:g}",
         (1.0, median),

@@ -106,7 +106,7 @@ def score_histograms(
         score: (N,) the model's score.
         truth: (N,) class numbers.
         threshold: the operating point, in the score's units.
-        threshold_name: how it was chosen, as in ``"Youden on val"``.
+        threshold_name: how it was chosen, as in ``"threshold (youden, validation)"``.
         bins: number of bins over the range of all scores.
     """
     score, truth = np.asarray(score, dtype=float), np.asarray(truth)
@@ -127,6 +127,7 @@ def score_histograms(
         side = "left" if threshold < edges.mean() else "right"
         ax.annotate(f"{threshold_name}: {threshold:.3g}", (threshold, 1.0), xycoords=("data", "axes fraction"),
                     xytext=(4, 2), textcoords="offset points", ha=side, va="bottom", fontsize=8)  # fmt: skip
+    style.note(ax, "Each class is drawn to its own height.")
     ax.set(yticks=[], ylim=(0, len(present)), xlabel=label, ylabel="share of class")
     ax.spines["left"].set_visible(False)
     return ax

@@ -146,7 +146,7 @@ def worst_mistakes(
     titles = [
         f"{is_}{arrow}{was}\n{share:.0%} sure" for is_, was, share in zip(truth, predicted, confidence, strict=True)
     ]
-    return image_grid(
+    ax = image_grid(
         images,
         titles=titles,
         colours=[colours[name] for name in truth],
@@ -154,6 +154,8 @@ def worst_mistakes(
         pixel_size_um=pixel_size_um,
         ax=ax,
     )
+    style.note(ax, "Above each: truth → answer, and its stated probability; the frame has the colour of the truth.")
+    return ax
 
 
 @style.styled

@@ -97,13 +97,18 @@ def _draw_chance(ax: Axes, estimates: Sequence[EstimateLike], chance: float | No
 def axis_label(estimates: Sequence[EstimateLike]) -> str:
     """What the axis of some estimates measures: the metric's name where they share one."""
     names = dict.fromkeys(metric_name(one.name) for one in estimates)
+    if len(names) > 1 and all(one.name.endswith("_difference") for one in estimates):
+        return "difference of the metric"
     return next(iter(names)) if len(names) == 1 else "value of the metric"
 
 
 def _note_methods(ax: Axes, estimates: Sequence[EstimateLike]) -> None:
     """How the drawn intervals were made, for the caption."""
     methods = list(dict.fromkeys(one.method for one in estimates if one.low is not None and one.method != "exact"))
-    if methods:
+    others = [method for method in methods if "no confidence interval" in method]
+    if others:
+        style.note(ax, f"Dots: values; lines: {'; '.join(others)}.")
+    elif methods:
         more = f", and {len(methods) - 2} more" if len(methods) > 2 else ""
         style.note(ax, f"Dots: values; lines: 95 % CI ({'; '.join(methods[:2])}{more}).")
 

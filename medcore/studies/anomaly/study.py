@@ -176,6 +176,8 @@ class AnomalyStudy:
         """The score that was chosen for the method."""
         return self.chosen[self.method]
 
+    kind_in_words = property(lambda self: TITLES[self.kind], doc="The chosen score as a reader knows it.")
+
     @property
     def found(self) -> Scores:
         """Test cases under the method and its chosen score."""
@@ -338,9 +340,8 @@ class AnomalyStudy:
         kind = self.kind if self.kind in PIXEL_MAPS else "structure"
         words = ["missed"] * len(missed[:count]) + ["false alarm"] * len(alarms[:count])
         titles = [f"{name}\n{word}" for name, word in zip(names, words, strict=True)]
-        errors = error_maps(self.models[self.method], images, kind)
-        return {"images": images, "reconstructions": restored, "errors": errors, "titles": titles,
-                "error_label": f"{kind} error"}  # fmt: skip
+        maps = {"errors": error_maps(self.models[self.method], images, kind), "error_label": TITLES[kind]}
+        return {"images": images, "reconstructions": restored, "titles": titles, **maps}
 
     def mistake_counts(self) -> pd.DataFrame:
         """How many abnormal test images are missed, and how many normal ones raise a false alarm."""

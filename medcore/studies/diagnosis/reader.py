@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from medcore.evaluation.estimate import printed_p
 from medcore.evaluation.scores import Scores
 from medcore.metrics.ranking import within_fold_auroc
 from medcore.studies.diagnosis.aggregation import fit_evidence, level_counts, unseen_evidence, window_levels
@@ -182,7 +183,7 @@ def count_table(
     rows = {
         "AUROC by the bare number of windows": str(patient_auroc(found[bare])) if bare in found else "all have as many",
         "score and number of windows in healthy patients": "not known" if dependence is None
-        else f"Spearman {dependence[0]:.2f}, P = {dependence[1]:.2g}".replace("-0", "−0"),
+        else f"Spearman {dependence[0]:.2f}, {printed_p(dependence[1])}".replace("-0", "−0"),
         f"placebo: mean AUROC of {draws} random dealings": f"{dealt.mean():.3f} (standard error {error:.3f})",
     }  # fmt: skip
     return pd.DataFrame({"value": rows})
