@@ -126,6 +126,22 @@ def test_the_frame_of_every_notebook(path: Path) -> None:
     assert len(re.findall(r"<details>", prose)) >= 3, "three exercises with folded solutions at least"
 
 
+@numbered_notebook
+def test_a_reader_predicts_twice_tries_and_finds_the_words(path: Path) -> None:
+    prose = "\n".join(sources(path, "markdown"))
+    assert len(re.findall("predict, then run", prose, flags=re.IGNORECASE)) >= 2
+    assert "# your try" in sources(path, "code")
+    assert "(README.md)" in read(path).cells[0].source, "no link to the glossary"
+
+
+def test_every_word_of_the_glossary_is_met_in_a_notebook() -> None:
+    glossary = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8").partition("## Glossary")[2]
+    rows = re.findall(r"^\| ([^|]+?) \| [^|]+ \|$", glossary, re.M)[1:]
+    words = [word.lower() for row in rows for word in row.split(", ")]
+    text = " ".join(" ".join(cell.source.split()) for path in NUMBERED for cell in read(path).cells).lower()
+    assert len(words) > 60 and not [word for word in words if word not in text]
+
+
 def explained(cells: list, n: int) -> bool:
     """Prose stands right behind the figure: as Markdown, or rendered from computed values."""
     after = cells[n + 1] if n + 1 < len(cells) else None
