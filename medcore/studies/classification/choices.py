@@ -37,6 +37,11 @@ class ClassificationChoices:
     )  # fmt: skip
     few_patients: tuple[int, ...] = setting((1, 5, 10, 50), "Patients of each class that a probe learns from.")
     few_draws: int = setting(5, "How often so few are drawn.", "times")
+    context_reach: float = setting(
+        3.0, "Neighbours of a patch weigh by a Gaussian of this standard deviation.", "spacings of patches"
+    )
+    context_components: int = setting(48, "Principal components of an encoder's features that are held against them.")
+    context_folds: int = setting(5, "Folds in which patches are judged beside their neighbours.", "folds")
     fewest_test_images: int = setting(50, "With fewer test images the cross-validated figure leads.", "images")
     fewest_test_units: int = setting(5, "With fewer test patients (lesions, …) the cross-validated figure leads.")
     mistakes: int = setting(12, "Wrong answers that are shown, the surest first.", "images")

@@ -24,14 +24,16 @@ import pandas as pd
 import torch
 
 from medcore.data.patchset import PatchSet
-from medcore.data.splits import group_names, unit_of
+from medcore.data.splits import group_names, patient_folds, unit_of
+from medcore.evaluation.comparison import Comparison
 from medcore.evaluation.estimate import Estimate
 from medcore.evaluation.features import FeatureStore, features
 from medcore.evaluation.intervals import interval
 from medcore.evaluation.scores import Scores
 from medcore.models.classifier import Classifier, build_classifier
+from medcore.studies.classification.context import CONTEXT, has_neighbours, in_context
 from medcore.studies.classification.study import ClassificationStudy
-from medcore.studies.experiments import TrainAndPredict, network_method
+from medcore.studies.experiments import TrainAndPredict, baseline_method, cross_predict, network_method
 from medcore.studies.heads import FINE_TUNING, LINEAR, SETTINGS, Head, encoder_side, fit_head, start_from_probe
 from medcore.training.augment.recipe import as_augment, suitable_recipe
 from medcore.training.batches import suitable_size
@@ -39,6 +41,7 @@ from medcore.training.config import TrainConfig
 from medcore.training.fit import fit, keep
 
 FINE_TUNED = "fine-tuned"
+BESIDE = "folds, beside neighbours"
 MOST_NEIGHBOURS = 2000  # images among which the nearest one is looked for
 
 
@@ -76,6 +79,7 @@ class PretrainedStart:
                 side=self.side, levels=True, stain=choices.staining(study.train), turns=self.turns,
             ).to(device)  # fmt: skip
             self.heads[LINEAR].put_into(self.network)
+            study.encoded.give(self.network, self.of)
 
     @property
     def networks(self) -> dict[str, Classifier]:
@@ -186,6 +190,21 @@ class PretrainedStart:
         if self._tuning is not None and best in self.tuned:
             found[best] = network_method(self._ready_to_train, self.study.objective, self._tuning)
         return found
+
+    def beside_neighbours(self) -> list[Comparison]:
+        """In folds over all patches: each judged beside the others of its patient, the probe, and the histogram.
+
+        Empty without an encoder, and where patches have no position or no neighbours.
+        """
+        study, choices = self.study, self.study.choices
+        if not self.encoder or not has_neighbours(study.patches):
+            return []
+        trivial = baseline_method(study.histogram, seed=study.seed, balanced=self.balanced)
+        methods = {CONTEXT: in_context(self.of, choices, seed=study.seed)} | self.methods() | {study.histogram: trivial}
+        crossed = cross_predict(
+            study.patches, methods, patient_folds(study.patches, choices.context_folds, seed=study.seed)
+        )
+        return [crossed.compare(CONTEXT, metrics=choices.metrics, trivial=[study.histogram]).labelled(BESIDE)]
 
     def keep(self, folder: Path, config: TrainConfig, name: str = "") -> Path:
         """The run's folder of one of ``networks``; the probe (the default) is written like any other checkpoint."""
