@@ -495,7 +495,7 @@ def test_the_answer_names_the_strongest_rival_by_the_comparison_of_the_headline(
     gaps = [estimate("balanced_accuracy_difference", *gap, baseline=name) for name, _, *gap in rows]
     folds = estimate("balanced_accuracy_difference", 0.5, 0.4, 0.6, baseline="ABMIL", split="folds")
     said = answer_in_words(sample_results(baselines=baselines, differences=[*gaps, folds]))
-    assert said.endswith("paired difference 0.36 (0.31–0.41); not shown to be better than ABMIL, 0.82 (0.72–0.92), "
+    assert said.endswith("paired difference 0.36 (0.31–0.41); not shown to be better than “ABMIL”, 0.82 (0.72–0.92), "
                          "difference 0.01 (−0.02 to 0.04).")  # fmt: skip
     assert ";" not in answer_in_words(sample_results())
 

@@ -578,6 +578,11 @@ def test_a_forest_of_differences_says_so_at_its_axis() -> None:
     assert ax.get_xlabel() == "difference of the metric"
 
 
+def test_a_forest_of_findings_shows_where_chance_lies() -> None:
+    ax = intervals.forest([estimate("auroc nodule"), estimate("auroc effusion")])
+    assert ax.get_xlabel() == "AUROC" and "Dotted: chance." in style.notes_of(ax.figure)
+
+
 def test_corruptions_carry_their_settings_and_units() -> None:
     table = corruptions().assign(
         setting=lambda rows: rows["severity"].map({0: "none", 1: "0.5", 2: "1.0", 3: "2.5"}), unit="pixels"

@@ -58,6 +58,8 @@ def test_the_sample_names_no_folder_of_the_machine_it_was_made_on() -> None:
 def test_relative_links_of_the_readme_lead_to_files() -> None:
     for text in (ROOT / "README.md", ROOT / "notebooks" / "README.md"):
         links = re.findall(r"\]\(([^)#]+)\)", text.read_text(encoding="utf-8"))
+        proofs = re.findall(r"`((?:tests|benchmarks)/[\w./-]+)`", text.read_text(encoding="utf-8"))
+        links += [f"{ROOT}/{path}" for path in proofs]  # what holds a promise
         missing = [link for link in links if not link.startswith("http") and not (text.parent / link).exists()]
         assert not missing, f"{text.name}: {missing}"
 

@@ -85,10 +85,10 @@ def forest(
 
 def _draw_chance(ax: Axes, estimates: Sequence[EstimateLike], chance: float | None) -> None:
     """A dotted line where guessing or no difference lies, as far as that is known."""
-    names = {one.name for one in estimates}
+    names = {_metric(one) for one in estimates}
     differences = all(name.endswith("_difference") for name in names)
     if chance is None:
-        chance = 0.0 if differences else 0.5 if names == {"auroc"} else None
+        chance = 0.0 if differences else 0.5 if names <= {"auroc", "macro_auroc"} else None
     if chance is not None:
         ax.axvline(chance, color=style.MUTED, lw=0.9, ls=(0, (2, 3)), zorder=0)
         style.note(ax, f"Dotted: {'no difference' if differences else 'chance'}.")
@@ -96,10 +96,15 @@ def _draw_chance(ax: Axes, estimates: Sequence[EstimateLike], chance: float | No
 
 def axis_label(estimates: Sequence[EstimateLike]) -> str:
     """What the axis of some estimates measures: the metric's name where they share one."""
-    names = dict.fromkeys(metric_name(one.name) for one in estimates)
+    names = dict.fromkeys(metric_name(_metric(one)) for one in estimates)
     if len(names) > 1 and all(one.name.endswith("_difference") for one in estimates):
         return "difference of the metric"
     return next(iter(names)) if len(names) == 1 else "value of the metric"
+
+
+def _metric(one: EstimateLike) -> str:
+    """The metric of an estimate, which may name a finding behind it: ``auroc`` of ``auroc nodule``."""
+    return one.name.partition(" ")[0]
 
 
 def _note_methods(ax: Axes, estimates: Sequence[EstimateLike]) -> None:

@@ -16,6 +16,7 @@ from medcore.metrics.measured import LIMITS
 from medcore.plots import style
 from medcore.plots.calibration import reliability_diagram
 from medcore.plots.confusion import confusion_heatmap
+from medcore.plots.curves import DIAGONAL
 
 BINS = 8  # of stated values, each with about equally many cases
 
@@ -44,6 +45,7 @@ def truth_and_answer(cases: Mapping[str, Scores | Values], *, ax: Axes | None = 
         ax.plot(curve.x, curve.y, color=style.PALETTE[number % len(style.PALETTE)], lw=1.4, label=name)
     ax.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), box_aspect=1)
     ax.legend(loc="lower right", fontsize=8)
+    style.note(ax, DIAGONAL)
     return ax
 
 

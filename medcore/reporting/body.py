@@ -355,11 +355,9 @@ def _code_cell(cell: dict[str, Any], number: int, narrative: Narrative, verdict:
 
 
 def _folded(source: str, cell: dict[str, Any], tags: set[str], reached: bool) -> str:
-    lines = source.count("\n") + 1
     name = "Parameters given" if "injected-parameters" in tags else "Parameters" if "parameters" in tags else "Code"
     count = cell.get("execution_count")
-    state = f"{lines} line{'s' if lines > 1 else ''}" if reached else "not run"
-    label = f"{name} {f'[{count}] ' if count and reached else ''}· {state}"
+    label = f"{name}{f' [{count}]' if count else ''}" if reached else f"{name} · not run"
     return f"<details><summary>{label}</summary><pre>{highlight(source)}</pre></details>"
 
 

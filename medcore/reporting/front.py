@@ -244,11 +244,15 @@ def _side(row: Mapping[str, Any], data: Data) -> dict[str, Any]:
 
 def with_unlabelled(data: Data) -> list[dict[str, Any]]:
     """The split table; where some cases have no known class, with a column for them: a 0 would say too little."""
-    counted = [(row, sum(int(row.get(name) or 0) for name in data.classes)) for row in data.splits]
-    missing = data.task in ("classification", "anomaly", "diagnosis") and any(
-        number < row["images"] for row, number in counted
-    )
-    return [row | ({"not labelled": row["images"] - number} if missing else {}) for row, number in counted]
+    rest = [_number(row, "images") - sum(_number(row, name) for name in data.classes) for row in data.splits]
+    if data.task not in ("classification", "anomaly", "diagnosis") or not any(number > 0 for number in rest):
+        return data.splits
+    return [row | {"not labelled": number} for row, number in zip(data.splits, rest, strict=True)]
+
+
+def _number(row: Mapping[str, Any], column: str) -> int:
+    value = row.get(column)
+    return value if isinstance(value, int) else 0
 
 
 def data_facts(data: Data) -> Facts:

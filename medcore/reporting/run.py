@@ -42,7 +42,7 @@ from medcore.plots import style
 from medcore.plots.display import front_end
 from medcore.reporting import environment
 from medcore.reporting.checklist import fill_checklist
-from medcore.reporting.folders import MARK, TRAINING
+from medcore.reporting.folders import MARK, PARTIAL, TRAINING
 from medcore.reporting.parameters import Parameters, did_you_mean, literals, schema_for, validate
 from medcore.reporting.results import AuditFacts, Data, MethodEstimate, Results, Validation, json_types, write_results
 from medcore.reporting.wording import (
@@ -152,7 +152,7 @@ class Run:
         from medcore.studies.validation.mix import describe_mix
 
         target = hand_on(path, self.model_folder, self.results, describe_mix(self._patches))
-        self.describe_model(folder=f"{self.folder.name}/{target.name}")
+        self.describe_model(folder=f"{self.folder.name.removesuffix(PARTIAL)}/{target.name}")
         return target
 
     @property

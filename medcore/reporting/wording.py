@@ -135,7 +135,7 @@ def answer_in_words(results: Results) -> str:
     verdict = "shown to do" if gain_in_words(gap).startswith(("a gain", "a loss")) else "not shown to do"
     return as_sentence(
         f"On {cases_of(first.n, first.unit)} ({PART_NAMES.get(first.split, first.split)}), the method is {verdict} "
-        f"{_direction(gap)} {gap.baseline}: {metric} {first:ci}, paired difference {gap}{_rival(results, named[1:])}"
+        f"{_direction(gap)} “{gap.baseline}”: {metric} {first:ci}, paired difference {gap}{_rival(results, named[1:])}"
     )
 
 
@@ -157,7 +157,7 @@ def _rival(results: Results, gaps: Sequence[MethodEstimate]) -> str:
     best = max(known, key=lambda row: sign * (row.value or 0.0))
     gap = paired[best.baseline]
     shown = "" if gain_in_words(gap) in ("a gain", "a loss") else "not shown to be "
-    return f"; {shown}{_direction(gap)} {best.baseline}, {best}, difference {gap}"
+    return f"; {shown}{_direction(gap)} “{best.baseline}”, {best}, difference {gap}"
 
 
 PART_NAMES = {"test": "test part", "val": "validation part", "folds": "cross-validated"}
