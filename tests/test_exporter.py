@@ -8,12 +8,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_markdown_cell, new_notebook, new_output
 from report_samples import ALT, code, display, estimate, png, sample_notebook, sample_results, stream
 
+from medcore.data.audit.audit import Audit
+from medcore.data.audit.findings import Finding
 from medcore.errors import MedcoreError
 from medcore.evaluation.estimate import Estimate
 from medcore.reporting.body import RESULTS, block_math, inline_math, markdown_fragment, settled, write_body
@@ -520,3 +523,17 @@ def test_numbers_of_a_column_are_printed_alike() -> None:
     assert (
         printed(3.0, 12.0) == ["3", "12"] and printed(2e-4, 0.5) == ["0.0002", "0.5"] and printed("a", 4) == ["a", "4"]
     )
+
+
+def test_findings_of_the_audit_stand_once() -> None:
+    """In the summary; what the audit can see stays where it was printed."""
+    finding = Finding("near copies", "warning", 2, "2 pairs on one side", examples=[{"a": 1, "b": 2}])
+    done = Audit([finding], pd.DataFrame(), 12, 0, {"flipped": (3, 4)}, {"train": 9, "test": 3})
+    assert "near copies: 2 pairs" in str(done)
+    notebook = new_notebook(
+        cells=[new_markdown_cell("# T"), code("print(run.audited(done))", stream("stdout", f"{done}\nnext"))]
+    )
+    narrative = report_page(notebook, sample_results()).split("<article")[1]
+    assert "near copies" not in narrative and "findings stand in the summary" in narrative
+    assert "power: 3 of 4 copies" in narrative and "next" in narrative
+    assert "near copies" in report_page(notebook, None)

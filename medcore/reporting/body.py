@@ -128,6 +128,9 @@ def attachment_uri(bundle: dict[str, Any]) -> str:
 
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+FINDINGS = re.compile(
+    r"^(audit of [\d,]+ images .*: [\w ]+)\n(?:  (?!power: ).*\n?)+", re.MULTILINE
+)  # of a printed Audit
 REPEATS = '<p class="note">Every metric of every method: see the <a href="#result">tables of the result</a>.'
 RESULTS = "application/vnd.medcore.results+json"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
@@ -144,7 +147,9 @@ def outputs_fragment(cell: dict[str, Any], narrative: Narrative, link: Any) -> s
     for output in merged(cell.get("outputs", [])):
         kind = output.get("output_type")
         if kind == "stream":
-            parts.append(stream_fragment(output.get("name", ""), text_of(output.get("text", ""))))
+            text = text_of(output.get("text", ""))
+            text = FINDINGS.sub(r"\1; its findings stand in the summary\n", text) if narrative.listed else text
+            parts.append(stream_fragment(output.get("name", ""), text))
         elif kind == "error":
             parts.append(error_fragment(output))
         elif kind in ("display_data", "execute_result"):
