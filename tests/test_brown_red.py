@@ -11,7 +11,7 @@ from medcore.data.card import Card
 from medcore.data.patchset import PatchSet
 from medcore.data.stain import HAEMATOXYLIN_DAB, recombine_stains
 from medcore.errors import MedcoreError
-from medcore.metrics.stain_scores import brown_excess, brown_peak, red_share, redness, score_windows
+from medcore.metrics.stain_scores import CHUNK, brown_excess, brown_peak, red_share, redness, score_windows
 from medcore.studies.diagnosis import specks
 
 DAB, BLUE = 1, 0
@@ -100,12 +100,13 @@ def test_what_is_no_colour_window_is_refused(score, bad):
 
 
 def test_scoring_a_set_does_not_depend_on_the_chunks():
-    images = np.random.default_rng(1).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
-    ps = PatchSet.from_arrays(images, {"label": [-1] * 7}, Card("toy", "toy", ["negative", "positive"]))
-    assert score_windows(ps, brown_peak, chunk=2).tolist() == brown_peak(images).tolist()
-    assert specks.speck_features(ps, chunk=3).tolist() == specks.describe_specks(images).tolist()
+    count = CHUNK + 3
+    images = np.random.default_rng(1).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    ps = PatchSet.from_arrays(images, {"label": [-1] * count}, Card("toy", "toy", ["negative", "positive"]))
+    assert score_windows(ps, brown_peak).tolist() == brown_peak(images).tolist()
+    assert specks.speck_features(ps).tolist() == specks.describe_specks(images).tolist()
     with pytest.raises(MedcoreError, match="no windows"):
-        score_windows(ps.select(np.zeros(7, dtype=bool)), brown_peak)
+        score_windows(ps.select(np.zeros(count, dtype=bool)), brown_peak)
 
 
 def described(image: np.ndarray) -> dict[str, float]:
@@ -132,7 +133,7 @@ def test_a_rod_is_long_and_a_blob_is_not():
 def test_the_axes_of_a_rectangle_are_exact():
     marks = np.zeros((40, 40), int)
     marks[5:9, 3:33] = 1  # 4 by 30
-    area, ratio = specks._sizes(marks, 1)
+    area, ratio = specks.speck_sizes(marks, 1)
     assert area.tolist() == [120]
     assert ratio[0] == pytest.approx(30 / 4)
 

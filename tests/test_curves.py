@@ -74,7 +74,7 @@ def test_folds_are_averaged_at_each_false_positive_rate():
 
 def test_net_benefit_by_its_definition():
     scores = make()
-    curve = cv.decision_curve(scores, thresholds=np.array([0.1, 0.5, 0.8]))
+    curve = cv.decision_curve(scores)
     for t, model, everybody in zip(curve.threshold, curve.model, curve.treat_all, strict=True):
         called = scores.score >= t
         hits, alarms = (called & scores.positive).sum(), (called & ~scores.positive).sum()

@@ -23,6 +23,7 @@ DAB = (0.268, 0.570, 0.776)
 FEWEST_TISSUE_PIXELS = 50
 LEAST_DENSITY = 0.15  # pixels with a channel below this count as glass
 MOST_PIXELS = 20_000  # that enter an estimate, evenly spaced
+EXTREMES = (1, 99)  # percentiles of the angles that count as the two stains
 MOST_IMAGES = 16  # of a patient, from which a typical staining is estimated
 
 
@@ -125,22 +126,12 @@ def recombine_stains(
     return intensity(concentrations @ np.asarray(matrix, dtype=np.float32), background=background)
 
 
-def macenko(
-    images: np.ndarray,
-    *,
-    background: float = 255.0,
-    least_density: float = LEAST_DENSITY,
-    percentile: float = 1.0,
-    most_pixels: int = MOST_PIXELS,
-) -> Staining:
+def macenko(images: np.ndarray, *, background: float = 255.0) -> Staining:
     """Estimate the stain vectors of a slide from all of its images together.
 
     Args:
         images: uint8 pixels of one slide or patient. **Shape** ``(..., 3)``.
         background: Intensity of empty glass, 0 to 255.
-        least_density: Pixels with a channel below this density count as glass.
-        percentile: The extreme angles are taken at this percentile and at 100 minus it.
-        most_pixels: At most so many pixels, evenly spaced, enter the estimate.
 
     Raises:
         MedcoreError: There is almost nothing but glass in the images.
@@ -148,24 +139,24 @@ def macenko(
     **Reference** Macenko et al. 2009, ISBI, doi:10.1109/ISBI.2009.5193250.
     """
     pixels = images.reshape(-1, images.shape[-1])
-    density = optical_density(pixels[:: max(1, len(pixels) // most_pixels)], background=background)
-    tissue = density[density.min(axis=1) > least_density]
+    density = optical_density(pixels[:: max(1, len(pixels) // MOST_PIXELS)], background=background)
+    tissue = density[density.min(axis=1) > LEAST_DENSITY]
     if len(tissue) < FEWEST_TISSUE_PIXELS:
         raise StainMissing(
             f"macenko: only {len(tissue)} of {len(density)} pixels are stained (each channel denser than "
-            f"{least_density}); pass images of a whole slide or patient, or leave these images as they are"
+            f"{LEAST_DENSITY}); pass images of a whole slide or patient, or leave these images as they are"
         )
-    matrix = _extreme_directions(tissue, percentile)
+    matrix = _extreme_directions(tissue)
     maxima = np.percentile(density @ np.linalg.pinv(matrix).astype(np.float32), 99, axis=0)
     return Staining(matrix, np.maximum(maxima, 1e-6))
 
 
-def _extreme_directions(tissue: np.ndarray, percentile: float) -> np.ndarray:
+def _extreme_directions(tissue: np.ndarray) -> np.ndarray:
     plane = np.linalg.eigh(np.cov(tissue.T, dtype=np.float64))[1][:, [2, 1]]  # (3, 2), largest variance first
     plane = plane * np.where(plane.sum(axis=0) < 0, -1, 1)
     along = tissue @ plane.astype(np.float32)
     angle = np.arctan2(along[:, 1], along[:, 0])
-    ends = np.percentile(angle, [percentile, 100 - percentile])
+    ends = np.percentile(angle, EXTREMES)
     vectors = np.abs(np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     # haematoxylin absorbs more red than eosin does

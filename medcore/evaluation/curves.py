@@ -109,7 +109,6 @@ def mean_roc(folds: Sequence[Scores], *, grid: np.ndarray = GRID, level: float =
 def decision_curve(
     scores: Scores,
     *,
-    thresholds: np.ndarray = THRESHOLDS,
     level: float = 0.95,
     resamples: int = 400,
     seed: int = 0,
@@ -118,7 +117,6 @@ def decision_curve(
 
     Args:
         scores: Two classes; the score is a probability, 0 to 1.
-        thresholds: Threshold probabilities, strictly between 0 and 1. **Shape** ``(T,)``.
 
     Raises:
         MedcoreError: A score is no probability, or there are no cases.
@@ -129,19 +127,19 @@ def decision_curve(
     if not len(scores) or probability.min() < 0 or probability.max() > 1:
         seen = f"{probability.min():g} to {probability.max():g}" if len(scores) else "no cases"
         raise MedcoreError(f"decision_curve: scores must be probabilities between 0 and 1, got {seen}; calibrate first")
-    odds = thresholds / (1 - thresholds)
-    called = probability[:, None] >= thresholds
+    odds = THRESHOLDS / (1 - THRESHOLDS)
+    called = probability[:, None] >= THRESHOLDS
     benefit = called * np.where(positive[:, None], 1.0, -odds)
     group, patients = group_index(scores.patient)
     of_patient = np.stack([np.bincount(group, column, patients) for column in benefit.T], axis=1)
     sizes = np.bincount(group, minlength=patients).astype(float)
     treat_all = positive.mean() - (~positive).mean() * odds
     if patients < 2:
-        return DecisionCurve(thresholds, benefit.mean(axis=0), treat_all, None, None)
+        return DecisionCurve(THRESHOLDS, benefit.mean(axis=0), treat_all, None, None)
     counts = resample_counts(patients, resamples, seed=seed)
     values = (counts @ of_patient) / (counts @ sizes)[:, None]
     low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2], axis=0)
-    return DecisionCurve(thresholds, benefit.mean(axis=0), treat_all, low, high)
+    return DecisionCurve(THRESHOLDS, benefit.mean(axis=0), treat_all, low, high)
 
 
 def _steps(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

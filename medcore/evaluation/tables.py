@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -52,7 +50,6 @@ def prevalence_table(
     scores: Scores,
     decision: np.ndarray,
     *,
-    prevalences: Sequence[float] = PREVALENCES,
     positive: str | None = None,
     level: float = 0.95,
 ) -> pd.DataFrame:
@@ -60,7 +57,6 @@ def prevalence_table(
 
     Args:
         decision: Class index per case. **Shape** ``(N,)``.
-        prevalences: Each strictly between 0 and 1.
         positive: The class that is the disease; by default the second of two.
 
     Returns:
@@ -71,7 +67,7 @@ def prevalence_table(
             interval(scores, f"{metric}@{prevalence:g}", decision=decision, positive=positive, level=level)
             for metric in ("ppv", "npv")
         ]
-        for prevalence in prevalences
+        for prevalence in PREVALENCES
     }
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["ppv", "npv"])
     return table.rename_axis("prevalence")

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 EIGHT = np.ones((3, 3), dtype=bool)
+SMOOTHING = 2.0  # pixels; standard deviation of the Gaussian over the distance to the border
 
 
 def label_objects(mask: np.ndarray, *, smallest: int = 0) -> np.ndarray:
@@ -42,7 +43,7 @@ def drop_small(labels: np.ndarray, smallest: int) -> np.ndarray:
     return relabel_sequential(np.where(small[labels], 0, labels))[0].astype(np.int32)
 
 
-def split_touching(mask: np.ndarray, *, smallest: int = 50, smoothing: float = 2.0, depth: float = 0.3) -> np.ndarray:
+def split_touching(mask: np.ndarray, *, smallest: int = 50, depth: float = 0.3) -> np.ndarray:
     """Watershed on the distance to the border: regions with a waist become two objects.
 
     Seeds are the tops of the smoothed distance that stand at least the share ``depth`` above the pass to a higher one
@@ -51,7 +52,6 @@ def split_touching(mask: np.ndarray, *, smallest: int = 50, smoothing: float = 2
     Args:
         mask: **Shape** ``(H, W)`` bool.
         smallest: Fewest pixels of an object.
-        smoothing: Standard deviation of the Gaussian over the distance map, pixels.
         depth: How much thinner than its objects a waist must be to be cut, as a share, 0 to below 1.
 
     Returns:
@@ -65,7 +65,7 @@ def split_touching(mask: np.ndarray, *, smallest: int = 50, smoothing: float = 2
     mask = np.asarray(mask, dtype=bool)
     if not mask.any():
         return np.zeros(mask.shape, np.int32)
-    distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), smoothing)
+    distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), SMOOTHING)
     regions, labels = label(mask, connectivity=2), np.zeros(mask.shape, np.int32)
     for number, place in enumerate(ndimage.find_objects(regions), start=1):  # one by one: a slide is large
         inside = regions[place] == number

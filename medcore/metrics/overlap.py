@@ -80,17 +80,16 @@ def border_metrics(
     return {"nsd": nsd, "hd95": min(farthest, diagonal)}
 
 
-IGNORE = 255
+IGNORE = 255  # mask value of pixels that do not count
 OVERLAP = ("dice", "iou", "precision", "recall")
 
 
-def pixel_confusion(truth: np.ndarray, predicted: np.ndarray, classes: int, *, ignore: int = IGNORE) -> np.ndarray:
+def pixel_confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Counts of pixels by true and predicted class.
 
     Args:
-        truth: Class indexes, ``ignore`` where a pixel does not count. **Shape** ``(H, W)``.
+        truth: Class indexes, ``IGNORE`` where a pixel does not count. **Shape** ``(H, W)``.
         predicted: Class indexes. **Shape** ``(H, W)``.
-        ignore: Mask value of pixels that do not count.
 
     Returns:
         Truth down. **Shape** ``(K, K)`` int64.
@@ -101,7 +100,7 @@ def pixel_confusion(truth: np.ndarray, predicted: np.ndarray, classes: int, *, i
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if truth.shape != predicted.shape:
         raise MedcoreError(f"truth {truth.shape} and prediction {predicted.shape} differ in size; crop or resize one")
-    counted = truth != ignore
+    counted = truth != IGNORE
     true, said = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
     for name, values in (("truth", true), ("prediction", said)):
         if values.size and not 0 <= values.min() <= values.max() < classes:

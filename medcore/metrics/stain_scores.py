@@ -28,6 +28,7 @@ from medcore.errors import MedcoreError
 
 WindowScore = Callable[[np.ndarray], np.ndarray]
 """From uint8 windows **Shape** ``(N, H, W, 3)`` to scores **Shape** ``(N,)``, higher = more suspicious."""
+CHUNK = 64  # windows that are in memory at a time
 RULE_SIDE = 128  # the trivial rule was defined on windows of this side
 RED_HUE, RED_SATURATION = (242, 28), 40  # its bounds, of 255: hues above the first or below the second, and saturation
 RED_EDGES = 20.0, 0.2  # degrees of hue and share of saturation over which ``redness`` rises from 0 to 1
@@ -93,11 +94,11 @@ def brown_peak(images: np.ndarray) -> np.ndarray:
     return brown_map(images).max(axis=(1, 2)).astype(np.float64)
 
 
-def score_windows(patches: PatchSet, score: WindowScore, *, chunk: int = 64) -> np.ndarray:
+def score_windows(patches: PatchSet, score: WindowScore) -> np.ndarray:
     """Score every window of a set in constant memory. **Shape** ``(N,)`` float64."""
     if not len(patches):
         raise MedcoreError(f"set {patches.card.name!r}: there are no windows to score; check the selection")
-    return np.concatenate([np.asarray(score(images), dtype=np.float64) for images in patches.chunks(chunk)])
+    return np.concatenate([np.asarray(score(images), dtype=np.float64) for images in patches.chunks(CHUNK)])
 
 
 def _check(images: np.ndarray) -> None:

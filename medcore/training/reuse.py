@@ -127,13 +127,12 @@ def model_key(
 HEADS = ("head", "heads")  # what the models of medcore call their last layers
 
 
-def fine_tune(path: str | Path, classes: Sequence[str], *, which: str | int = "best") -> tuple[nn.Module, str]:
+def fine_tune(path: str | Path, classes: Sequence[str]) -> tuple[nn.Module, str]:
     """A model for new classes that starts from the weights of a checkpoint.
 
     Args:
         path: A run's folder or a checkpoint.
         classes: The new class names, in the order of the new labels.
-        which: ``best``, ``last`` or an epoch.
 
     Returns:
         The model, in evaluation mode, and a sentence that says what was kept and what starts anew. With the very
@@ -142,7 +141,7 @@ def fine_tune(path: str | Path, classes: Sequence[str], *, which: str | int = "b
     Raises:
         MedcoreError: The checkpoint cannot be read, or its model has no classes.
     """
-    folder = checkpoint.find(path, which)
+    folder = checkpoint.find(path, "best")
     weights, manifest = checkpoint.read_checkpoint(folder)
     old, new = list(manifest["classes"]), [str(name) for name in classes]
     spec = copy.deepcopy(manifest["architecture"])

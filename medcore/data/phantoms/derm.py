@@ -324,7 +324,7 @@ def photograph_lesion(
     hairy, dark = rng.random() < hair, rng.uniform(0, 1.2) * (rng.random() < 0.4)
     layers = [*skin.maps(), _hair(rng, wide) if hairy else np.zeros_like(skin.deep)]
     field = Field(pixels, wide.scale)
-    scale = _engraving(rng, field)
+    scale = engraving(rng, field)
     views = []
     for index in range(count):
         own = generator(seed, "derm", lesion, index)
@@ -360,7 +360,7 @@ def _vignette(field: Field, darkness: float) -> np.ndarray:
     return (darkness * smoothstep(radius, 0.95, 1.35)).astype(np.float32)
 
 
-def _engraving(rng: np.random.Generator, field: Field) -> np.ndarray:
+def engraving(rng: np.random.Generator, field: Field) -> np.ndarray:
     """The scale engraved in the contact plate: none, a cross or a ring in the middle, and ticks along the sides.
 
     Most handheld dermatoscopes have one. It lies over healthy and abnormal lesions alike: a sharp, dark structure

@@ -19,6 +19,7 @@ from medcore.models.autoencoder import ConvAutoencoder, DenseAutoencoder
 from medcore.models.vae import VAE, active_units, traverse
 from medcore.studies.anomaly.detection import Sides
 
+REACH = 2.5  # ends of a walk, in standard deviations of the codes
 SIDE = 32  # pixels; distances between images are measured at this size, where noise is averaged out
 
 
@@ -185,20 +186,19 @@ def nearest_neighbours(
 
 @torch.no_grad()
 def traversal(
-    model: VAE, codes: np.ndarray, *, dimensions: int = 4, steps: int = 7, reach: float = 2.5
+    model: VAE, codes: np.ndarray, *, dimensions: int = 4, steps: int = 7
 ) -> tuple[list[int], list[float], np.ndarray]:
     """Images along the dimensions whose codes vary most, from the mean code.
 
     Args:
         codes: Codes of a set. **Shape** ``(N, Z)``.
-        reach: Ends of the walk, in standard deviations of the codes.
 
     Returns:
         The dimensions, the steps in standard deviations, and images ``(D, S, H, W, C)`` float32 in [0, 1].
     """
     spread, centre = codes.std(0), torch.from_numpy(codes.mean(0))
     chosen = np.argsort(-spread, kind="stable")[:dimensions].tolist()
-    values = np.linspace(-reach, reach, steps).tolist()
+    values = np.linspace(-REACH, REACH, steps).tolist()
     rows = [
         _pictures(
             model, traverse(centre, axis, [float(centre[axis]) + value * float(spread[axis]) for value in values])

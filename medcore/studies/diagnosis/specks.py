@@ -20,7 +20,7 @@ from scipy import ndimage
 from medcore.data.patchset import PatchSet
 from medcore.data.stain import optical_density
 from medcore.errors import MedcoreError
-from medcore.metrics.stain_scores import brown_map
+from medcore.metrics.stain_scores import CHUNK, brown_map
 
 if TYPE_CHECKING:
     from sklearn.ensemble import ExtraTreesClassifier
@@ -52,9 +52,9 @@ def describe_specks(images: np.ndarray) -> np.ndarray:
     return np.stack([_describe(one, dark) for one, dark in zip(brown, black, strict=True)])
 
 
-def speck_features(patches: PatchSet, *, chunk: int = 64) -> np.ndarray:
+def speck_features(patches: PatchSet) -> np.ndarray:
     """``describe_specks`` of a whole set in constant memory. **Shape** ``(N, F)``."""
-    return np.concatenate([describe_specks(images) for images in patches.chunks(chunk)])
+    return np.concatenate([describe_specks(images) for images in patches.chunks(CHUNK)])
 
 
 def fit_forest(features: np.ndarray, label: np.ndarray, *, seed: int = 0) -> ExtraTreesClassifier:
@@ -89,7 +89,7 @@ def _describe(brown: np.ndarray, black: np.ndarray) -> np.ndarray:
     head += [count, (marks > 0).mean(), brown.max(), 0.0, 0.0, 0.0, black.mean(), near_black.mean()]
     table = np.zeros((len(AREAS) - 1, len(LENGTHS) - 1))
     if count:
-        area, length = _sizes(marks, count)
+        area, length = speck_sizes(marks, count)
         slope = ndimage.maximum(ndimage.gaussian_gradient_magnitude(brown, 1.0), marks, np.arange(1, count + 1))
         head[7:10] = [float(np.max(slope)), float(np.max(length)), float(np.max(area)) / pixels]
         table = np.histogram2d(area / pixels, length, bins=[AREAS, LENGTHS])[0]
@@ -109,7 +109,7 @@ def thinner_than_a_rod(brown: np.ndarray) -> np.ndarray:
     return brown - ndimage.grey_opening(brown, footprint=disk)
 
 
-def _sizes(marks: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def speck_sizes(marks: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Area (pixels) and ratio of the axes of every speck, from its second moments. Each **Shape** ``(count,)``."""
     y, x = np.nonzero(marks)
     which = marks[y, x] - 1
