@@ -248,15 +248,20 @@ class Familiarity:
     pixels: Space
 
     @classmethod
-    def learn(cls, model: Classifier, train: PatchSet, validation: PatchSet) -> Familiarity:
-        """From labelled training images; validation images say how far usual ones lie. Neither may be marked test."""
+    def learn(
+        cls, model: Classifier, train: PatchSet, validation: PatchSet,
+        known: Callable[[PatchSet], np.ndarray] | None = None,
+    ) -> Familiarity:  # fmt: skip
+        """From labelled training images; validation images say how far usual ones lie. Neither may be marked test.
+
+        Args:
+            known: Features of images under the model, where they are known already.
+        """
         for images in (train, validation):
             refuse_test_data(images, "what is familiar")
-        spaces = [
-            Space.learn(stream(function, train, model=model), train.labels, stream(function, validation, model=model))
-            for function in (model.features, pixel_features)
-        ]
-        return cls(*spaces)
+        seen = known or (lambda images: stream(model.features, images, model=model))
+        plain = lambda images: stream(pixel_features, images, model=model)  # noqa: E731
+        return cls(*(Space.learn(of(train), train.labels, of(validation)) for of in (seen, plain)))
 
     def distance(self, features: Tensor, images: Tensor) -> Tensor:
         """The larger of both distances; above 1 is unusual. **Shape** ``(B, D), (B, C, H, W) -> (B,)``."""

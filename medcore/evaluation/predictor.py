@@ -342,7 +342,10 @@ def read_as_trained(manifest: dict[str, Any], source: str | PathLike[str], *, on
     return patches
 
 
-def equip(run: str | PathLike[str], model: Classifier, train: PatchSet, validation: PatchSet, **extra: Any) -> None:
+def equip(
+    run: str | PathLike[str], model: Classifier, train: PatchSet, validation: PatchSet,
+    known: Callable[[PatchSet], np.ndarray] | None = None, /, **extra: Any,
+) -> None:  # fmt: skip
     """Write into a checkpoint how far from the training images an image may lie in feature space, and further facts.
 
     Args:
@@ -350,9 +353,10 @@ def equip(run: str | PathLike[str], model: Classifier, train: PatchSet, validati
         model: The model of that checkpoint.
         train: Training images: the centre and spread of the features.
         validation: Validation images: how far usual images lie.
+        known: Features of images under the model, where they are known already.
         **extra: Further facts, such as ``temperature`` and ``threshold``.
     """
-    familiarity = Familiarity.learn(model, train, validation)
+    familiarity = Familiarity.learn(model, train, validation, known)
     checkpoint.annotate(Path(run), familiarity=familiarity.as_dict(), **extra)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from medcore.models.classifier import Classifier, build_classifier
 from medcore.studies.choices import TrainsClassifiers
 from medcore.studies.classification.abstention import Abstention, judge_abstention
 from medcore.studies.classification.choices import ClassificationChoices, variant_changes
+from medcore.studies.classification.encoded import Encoded
 from medcore.studies.classification.results import (
     Calibrated,
     Explained,
@@ -79,6 +80,7 @@ class ClassificationStudy(TrainsClassifiers):
         self.train, self.validation, self.test = (patches.where(split=side) for side in ("train", "val", "test"))
         self.objective = Classification(patches.classes, class_weights=self.choices.class_weights)
         self.histogram = baseline_names(patches)[-1]
+        self.encoded = Encoded()
         self._judged: JudgedNetwork | None = None
 
     @classmethod
@@ -169,6 +171,8 @@ class ClassificationStudy(TrainsClassifiers):
 
     def score(self, network: nn.Module, ps: PatchSet, *, temperature: float = 1.0) -> Scores:
         """What a network says of some images."""
+        if isinstance(network, Classifier):
+            return Scores.from_set(ps, self.encoded.probabilities(network, ps, temperature))
         return Scores.from_set(ps, predict(network, ps, temperature=temperature))
 
     def better(self, networks: Mapping[str, Classifier]) -> tuple[str, dict[str, Estimate]]:
@@ -378,7 +382,8 @@ class ClassificationStudy(TrainsClassifiers):
             "rejection": {name: rule.as_dict() for name, rule in abstention.rejection.items()},
             "conformal": abstention.conformal.as_dict(),
         }
-        equip(folder, self.network, self.train, self.validation, temperature=temperature, **facts)
+        known = partial(self.encoded.features, self.network)
+        equip(folder, self.network, self.train, self.validation, known, temperature=temperature, **facts)
 
     def fine_tune(self, folder: Path, classes: Sequence[str]) -> tuple[Classifier, str]:
         """A network for other classes that starts from this study's weights, and what was kept."""
