@@ -131,7 +131,7 @@ def test_a_reader_predicts_twice_tries_and_finds_the_words(path: Path) -> None:
     prose = "\n".join(sources(path, "markdown"))
     assert len(re.findall("predict, then run", prose, flags=re.IGNORECASE)) >= 2
     assert "# your try" in sources(path, "code")
-    assert "(README.md)" in read(path).cells[0].source, "no link to the glossary"
+    assert "(README.md#Glossary)" in read(path).cells[0].source, "no link to the glossary"
 
 
 def test_every_word_of_the_glossary_is_met_in_a_notebook() -> None:
