@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import itertools
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -383,7 +384,18 @@ def words(figure: Figure):
     hidden = {id(text) for text in undrawn(figure)}
     for text in figure.findobj(plt.Text):
         if text.get_visible() and text.get_text().strip() and id(text) not in hidden:
+            assert text.get_fontsize() >= 7.9, f"{text.get_text()!r} has {text.get_fontsize()} points"
             yield text.get_text(), text.get_window_extent(renderer)
+
+
+def unnamed(figure: Figure):
+    """Axes with numbers at them and no name: neither one of their own nor one of the figure."""
+    shared = {"x": figure.get_supxlabel(), "y": figure.get_supylabel()}
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        labels = [label.get_text().replace("−", "-") for label in axis.get_ticklabels() if label.get_visible()]
+        numbers = [text for text in labels if re.fullmatch(r"-?[\d.,]+", text)]
+        if axis.axes.axison and len(numbers) > 1 and not axis.get_label_text() and not shared[axis.axis_name]:
+            yield f"{axis.axis_name} of {axis.axes.get_title() or axis.axes}"
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -393,6 +405,7 @@ def test_no_word_is_cut_or_hidden_by_another_and_the_current_style_stays(name):
     assert dict(plt.rcParams) == before and len(plt.get_fignums()) == 1
     width, height = figure.canvas.get_width_height()
     shown = list(words(figure))
+    assert not list(unnamed(figure))
     for text, box in shown:
         assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, f"{text!r} is cut"
     for (one, a), (other, b) in itertools.combinations(shown, 2):
