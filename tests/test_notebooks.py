@@ -121,6 +121,7 @@ def test_the_frame_of_every_notebook(path: Path) -> None:
     code, prose = "\n".join(sources(path, "code")), "\n".join(sources(path, "markdown"))
     for heading in ("## Limitations", "## Recap", "## Exercises", "## References"):
         assert heading in prose, heading
+    assert "?" in re.split(r"## Recap\s+", prose)[1].split("\n- ")[0], "the recap does not repeat the question"
     assert "Run.start(" in code and "run.finish(" in code
     assert code.index("Run.start(") > code.index(parameters_cell(path))
     assert len(re.findall(r"<details>", prose)) >= 3, "three exercises with folded solutions at least"
