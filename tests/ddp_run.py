@@ -62,5 +62,15 @@ def main(out: str, options: dict[str, Any]) -> int:
     return 0
 
 
+def one_of(processes: int, rank: int, port: str, log: str, out: str, options: dict[str, Any]) -> None:
+    """One process as torchrun would start it; what it says goes into a file."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "toy", "LOCAL_RANK": "0"}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "CUDA_VISIBLE_DEVICES": ""}
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(main(out, options))
+
+
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1], json.loads(sys.argv[2])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from ddp_run import one_of
 from torch import Tensor
-from training_toys import final_tensors, tiny
+from training_toys import final_tensors, start_process, tiny
 
 from medcore.training import checkpoint, distributed
 
@@ -22,11 +24,26 @@ SCRIPT = Path(__file__).with_name("ddp_run.py")
 PLAIN = {"augment": "flips", "schedule": "cosine", "learning_rate": 0.003}
 
 
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def forked(place: Path, processes: int, **options: Any) -> tuple[list[int | None], list[str]]:
+    """Without torchrun, whose start takes longer than the run: exit codes, and what each process said."""
+    logs, port = [place / f"{rank}.log" for rank in range(processes)], free_port()
+    started = [
+        start_process(one_of, processes, rank, port, str(log), str(place), options) for rank, log in enumerate(logs)
+    ]
+    for process in started:
+        process.join(280)
+    return [process.exitcode for process in started], [log.read_text() for log in logs]
+
+
 def launch(out: Path, processes: int, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), str(out), json.dumps(options)]
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
-        command = [sys.executable, *launcher, *command[1:]]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
+    command = [sys.executable, *launcher, str(SCRIPT), str(out), json.dumps(options)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
 
@@ -40,7 +57,7 @@ def close(first: dict[str, Tensor], second: dict[str, Tensor], tolerance: float)
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("one")
-    assert launch(out, 1, config=PLAIN).returncode == 0
+    assert forked(out, 1, config=PLAIN)[0] == [0]
     return out
 
 
@@ -61,11 +78,8 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path, one_process: Path)
 @pytest.mark.slow
 def test_two_nodes_that_meet_at_a_port_give_the_result_of_one(tmp_path: Path, one_process: Path) -> None:
     """Two torchrun agents of one process each, as on two machines."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port, agents = free_port(), []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    agents = []
     for node in "01":
         meeting = ["--nnodes", "2", "--node-rank", node, "--master-addr", "127.0.0.1", "--master-port", port]
         run = ["-m", "torch.distributed.run", "--nproc-per-node", "1", *meeting, str(SCRIPT), str(tmp_path)]
@@ -96,7 +110,16 @@ def test_a_resumed_run_on_two_processes_is_bit_identical(tmp_path: Path) -> None
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("die", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_that_lost_another_says_so(tmp_path: Path) -> None:
+    codes, said = forked(tmp_path, 2, config=PLAIN, die=1)
+    assert codes == [1, -signal.SIGKILL]
+    assert "process 0 of 2 lost another process of this run" in said[0] and "resume" in said[0]
+    assert checkpoint.epochs_in(tmp_path / "checkpoints") == [1]  # what was whole stays usable
+    checkpoint.verify(checkpoint.find(tmp_path, "last"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("die", [0, 1])
 def test_a_lost_process_ends_the_run_and_says_so(tmp_path: Path, die: int) -> None:
     ended = launch(tmp_path, 2, config=PLAIN, die=die)
     assert ended.returncode != 0
@@ -110,9 +133,9 @@ def test_a_lost_process_ends_the_run_and_says_so(tmp_path: Path, die: int) -> No
 
 
 def test_a_nan_on_one_process_stops_all_and_names_the_images(tmp_path: Path) -> None:
-    ended = launch(tmp_path, 2, config=PLAIN, poison=True)
-    assert ended.returncode != 0
-    assert "NaN or infinite in epoch 1, batch 1" in ended.stderr
+    codes, said = forked(tmp_path, 2, config=PLAIN, poison=True)
+    assert codes == [1, 1]
+    assert "NaN or infinite in epoch 1, batch 1" in said[0]
     _, manifest = checkpoint.read_checkpoint(tmp_path / "checkpoints" / "failed-epoch-0001")
     assert len(manifest["failed"]["ids"]) == 9  # of both processes
 

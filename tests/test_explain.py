@@ -22,7 +22,7 @@ def bright_corner(count: int = 16) -> tuple[np.ndarray, np.ndarray]:
 def trained():
     torch.manual_seed(0)
     model = build_classifier("small_cnn", 2, image_size=32)
-    images, labels = bright_corner(64)
+    images, labels = bright_corner(24)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(30):

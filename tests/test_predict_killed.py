@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_toys import toy_set
+from training_toys import start_process, toy_set
 
+from medcore.cli import main, predict
 from medcore.models.classifier import build_classifier
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
 from medcore.training.objectives import Classification
 
-# the command itself, killed when half of the rows are in the file and on the disk
-KILLED_HALF_WAY = """
-import os, signal, sys
-from medcore.cli import main, predict
 
-real, done = predict.table_rows, 0
+def killed_at(row: int, arguments: list[str]) -> None:
+    """The command itself, killed when some of the rows are in the file and on the disk."""
+    real, rows = predict.table_rows, itertools.count(1)
 
-def table_rows(batch, top):
-    global done
-    for row in real(batch, top):
-        done += 1
-        if done == int(sys.argv[1]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield row
+    def table_rows(*given: Any) -> Iterator[Any]:
+        for found in real(*given):
+            if next(rows) == row:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield found
 
-predict.table_rows = table_rows
-main([*sys.argv[2:], "--overwrite"])
-"""
+    predict.table_rows = table_rows
+    main([*arguments, "--overwrite"])
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +54,17 @@ def test_a_killed_prediction_is_never_half_true(run: Path, tmp_path: Path) -> No
         Image.fromarray(image).save(tmp_path / "new" / f"{number:02d}.png")
     out = tmp_path / "predictions.csv"
     arguments = ["predict", str(run), str(tmp_path / "new"), "--out", str(out), "--batch-size", "8", "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
-    def predicted(script: str, *first: str) -> int:
-        command = [sys.executable, "-c", script, *first, *arguments]
-        return subprocess.run(command, capture_output=True, env=environment, timeout=200, check=False).returncode
+    def predicted(killed: int) -> int | None:
+        process = start_process(killed_at, killed, arguments)
+        process.join(200)
+        return process.exitcode
 
-    assert predicted(KILLED_HALF_WAY, "20") == -signal.SIGKILL
+    assert predicted(20) == -signal.SIGKILL
     assert not out.exists()
-    assert predicted(KILLED_HALF_WAY, "0") == 0  # the same command again does it all
+    assert predicted(0) == 0  # the same command again does it all
     whole = out.read_text()
     lines = whole.splitlines()
     assert len(lines) == 41 and [Path(line.split(",")[0]).stem for line in lines[1:]] == [f"{n:02d}" for n in range(40)]
-    assert predicted(KILLED_HALF_WAY, "20") == -signal.SIGKILL
+    assert predicted(20) == -signal.SIGKILL
     assert out.read_text() == whole

@@ -149,15 +149,15 @@ def test_a_run_that_was_killed_reads_only_what_is_missing(
 
 
 def test_a_segmenter_labels_a_slide_as_it_labels_an_image(drawn: Path, tmp_path: Path) -> None:
-    model = SmallUNet(2).eval()
-    segmenter = Segmenter(model, ["background", "gland"], Window(tile=256), pixel_size_um=1.0)
+    model, window = SmallUNet(2, widths=(4, 8, 16)).eval(), Window(tile=128, overlap=0.25)
+    segmenter = Segmenter(model, ["background", "gland"], window, pixel_size_um=2.0)
     (row,) = predict_slides(segmenter, [drawn / "P001.tiff"], tmp_path, TileChoices(), tell=lambda _: None)
     labels = tifffile.imread(tmp_path / "P001_labels.tif")
-    assert labels.shape == (SIDE // 2, SIDE // 2) and not row.get("problem")
+    assert labels.shape == (SIDE // 4, SIDE // 4) and not row.get("problem")
     with Slide(drawn / "P001.tiff") as slide:
         found = find_tissue(slide)
-        pixels = slide.read((0, 0, SIDE, SIDE), mpp=1.0)
-    truth = predict_image(model, pixels, Window(tile=256)).argmax(0)
+        pixels = slide.read((0, 0, SIDE, SIDE), mpp=2.0)
+    truth = predict_image(model, pixels, window).argmax(0)
     deep = np.asarray(Image.fromarray(found.tissue).resize(labels.shape[::-1]))  # the glass is not computed
     assert (labels[deep] == truth[deep]).mean() > 0.99
     features = json.loads((tmp_path / "P001.geojson").read_text())["features"]

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +154,18 @@ def child(out: str, kill_at: int, changes: dict[str, Any], count_file: str | Non
         Path(count_file).write_text("\n".join(events))
 
 
-def in_child(out: Path, kill_at: int = 0, count_file: Path | None = None, **changes: Any) -> int:
-    """Run ``child`` in a process of its own; returns its exit code (-9 when killed)."""
+def start_process(target: Callable[..., None], *arguments: Any) -> multiprocessing.process.BaseProcess:
+    """Start a function in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["medcore.training.fit", "torch._dynamo"])  # imported once, for all children
-    name = None if count_file is None else str(count_file)
-    process = context.Process(target=child, args=(str(out), kill_at, changes, name))
+    process = context.Process(target=target, args=arguments)
     process.start()
+    return process
+
+
+def in_child(out: Path, kill_at: int = 0, count_file: Path | None = None, **changes: Any) -> int:
+    """Run ``child`` in a process of its own; returns its exit code (-9 when killed)."""
+    process = start_process(child, str(out), kill_at, changes, None if count_file is None else str(count_file))
     process.join()
     assert process.exitcode is not None
     return process.exitcode
