@@ -1,23 +1,31 @@
 """Intervals, measured: how often each construction covers the truth, and how fast they are beside scipy.
 
-Run: ``python benchmarks/intervals.py [--cohorts 1000] [--jobs 2] [--device cuda] [--out benchmarks/INTERVALS.md]``.
+    python benchmarks/intervals.py coverage [--cohorts 1000] [--jobs 2]      # writes benchmarks/INTERVALS.md
+    python benchmarks/intervals.py speed [--device cuda]                     # a table of benchmarks/RESULTS.md
+
 The peer ``confidenceinterval`` (``pip install confidenceinterval``) takes every case as independent; where it is not
 installed its column stays empty.
 """
 
 import argparse
+import importlib.util
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed
+from results import machine, record
 from scipy import stats
-from sklearn.metrics import roc_auc_score
+from scipy.special import expit
+from sklearn.metrics import f1_score, roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from simulated_cohorts import CONFIRMED, SETTINGS  # noqa: E402
 
+from medcore.evaluation.intervals import interval  # noqa: E402
 from medcore.evaluation.measures import measure  # noqa: E402
 from medcore.evaluation.resampling import (  # noqa: E402
     bootstrap_values,
@@ -27,7 +35,7 @@ from medcore.evaluation.resampling import (  # noqa: E402
     leave_one_out_values,
     mean_statistic,
 )
-from medcore.metrics.ranking import auroc_statistic, delong  # noqa: E402
+from medcore.evaluation.scores import Scores  # noqa: E402
 
 RESAMPLES, SEED = 499, 2026
 COLUMNS = ("medcore", "percentile", "BCa", "confidenceinterval")
@@ -131,47 +139,84 @@ def best_time(function, repeats):
     return min(times)
 
 
-def speed_table(device):
+def by_peer(metric, truth, decision, score):
+    """Milliseconds of the package's analytic interval; None where it is not installed."""
+    if importlib.util.find_spec("confidenceinterval") is None:
+        return None
+    import confidenceinterval as peer
+
+    if metric == "auroc":
+        return best_time(lambda: peer.roc_auc_score(truth, score), 5)
+    return best_time(lambda: peer.f1_score(truth.tolist(), decision.tolist(), average="macro"), 5)
+
+
+def by_scipy(metric, truth, decision, score, resamples):
+    """Seconds of scipy's bootstrap of scikit-learn's metric."""
+    said = score if metric == "auroc" else decision
+    function = roc_auc_score if metric == "auroc" else partial(f1_score, average="macro")
+    how = {"paired": True, "vectorized": False, "n_resamples": resamples, "method": "percentile"}
+    return best_time(lambda: stats.bootstrap((truth, said), function, **how), 1)
+
+
+def speed_line(metric, n, device, resamples):
+    """A row: the peers, our bootstrap on as many resamples, and our own interval, each case a patient."""
+    rng = np.random.default_rng(n)
+    truth = (rng.random(n) < 0.4).astype(int)
+    score = expit(rng.normal(truth * 1.0, 1))
+    scores = Scores(truth, np.stack([1 - score, score], 1), np.arange(n).astype(str), ["test"] * n, ("a", "b"))
+    decision = scores.predicted
+    statistic, cases = measure(scores, metric, decision).statistic, {"cases": n}
+    if metric == "auroc":  # the same resamples give what scikit-learn gives
+        indices = rng.integers(0, n, (20, n))
+        known = [roc_auc_score(truth[drawn], score[drawn]) for drawn in indices]
+        assert np.abs(evaluate(statistic, counts_of_indices(indices, n), **cases) - known).max() < 1e-12
+    slow, peer = by_scipy(metric, truth, decision, score, resamples), by_peer(metric, truth, decision, score)
+    fast = best_time(lambda: bootstrap_values(statistic, n, resamples, **cases), 5)
+    own = best_time(lambda: interval(scores, metric), 5)
+    line = f"| {NAMES[metric]}, n = {n:,} | {slow:.2f} s | {fast * 1e3:.1f} ms | **{slow / fast:.0f}** | "
+    line += f"{own * 1e3:.1f} ms | {'not installed' if peer is None else f'{peer * 1e3:.1f} ms'} |"
+    if device:
+        on = best_time(lambda: bootstrap_values(statistic, n, resamples, **cases, device=device), 5)
+        line += f" {on * 1e3:.1f} ms |"
+    return line
+
+
+NAMES = {"auroc": "AUROC", "macro_f1": "macro F1"}
+
+
+def speed_table(device, sizes, resamples):
     lines = [
-        "## Speed: AUROC, 999 resamples, one core", "",
-        "| n | scipy.stats.bootstrap + scikit-learn | medcore | ratio | same indices: largest difference | DeLong |"
-        + (f" medcore on {device} |" if device else ""), "|---|---|---|---|---|---|" + ("---|" if device else ""),
+        f"| metric | scipy.stats.bootstrap + scikit-learn, {resamples} resamples | medcore, as many resamples | × | "
+        "medcore's own interval | confidenceinterval, analytic |" + f" resamples on {device} |" * bool(device),
+        "|---|---|---|---|---|---|" + "---|" * bool(device),
     ]  # fmt: skip
-    for n in (200, 1000, 7180):
-        rng = np.random.default_rng(n)
-        truth = (rng.random(n) < 0.4).astype(int)
-        score = rng.normal(truth * 1.0, 1)
-
-        def ours(on=None, truth=truth, score=score, n=n):
-            statistic = auroc_statistic(truth == 1, score, np.arange(n), n)
-            return np.quantile(bootstrap_values(statistic, n, 999, cases=n, device=on), [0.025, 0.975])
-
-        def theirs(truth=truth, score=score):
-            return stats.bootstrap(
-                (truth, score), roc_auc_score, paired=True, vectorized=False, n_resamples=999, method="percentile"
-            )
-
-        indices = rng.integers(0, n, (100, n))
-        known = np.array([roc_auc_score(truth[drawn], score[drawn]) for drawn in indices])
-        statistic = auroc_statistic(truth == 1, score, np.arange(n), n)
-        gap = np.abs(evaluate(statistic, counts_of_indices(indices, n), cases=n) - known).max()
-        slow, fast = best_time(theirs, 3), best_time(ours, 7)
-        classic = best_time(lambda truth=truth, score=score: delong(truth == 1, score), 5)
-        line = f"| {n:,} | {slow:.2f} s | {fast * 1e3:.1f} ms | **{slow / fast:.0f}×** | {gap:.0e} | "
-        line += f"{classic * 1e3:.2f} ms |"
-        lines.append(line + (f" {best_time(lambda: ours(device), 5) * 1e3:.1f} ms |" if device else ""))
-        print(lines[-1], flush=True)
+    for metric in NAMES:
+        for n in sizes:
+            lines.append(speed_line(metric, n, device, resamples))
+            print(lines[-1], flush=True)
     return lines
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help="speed, coverage [both]")
     parser.add_argument("--cohorts", type=int, default=1000)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[200, 1000, 7180], help="cases of the speed table")
+    parser.add_argument("--resamples", type=int, default=999, help="of the speed table")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--device")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", help="cuda: measure our resamples there, too")
+    parser.add_argument("--dry", action="store_true", help="print only")
     options = parser.parse_args()
-    lines = ["# Intervals", "", *speed_table(options.device), "", *coverage_table(options.cohorts, options.jobs)]
-    print("\n".join(lines))
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    parts = options.parts or ["speed", "coverage"]
+    if "speed" in parts:
+        start = machine(torch.device(options.device or "cpu"))
+        table = speed_table(options.device, options.sizes, options.resamples)
+        if not options.dry:
+            record(
+                "Intervals beside scipy and confidenceinterval", f"{start}; wall time, the best of 5 (scipy: 1);", table
+            )
+    if "coverage" in parts:
+        lines = ["# Intervals", "", *coverage_table(options.cohorts, options.jobs)]
+        print("\n".join(lines))
+        if not options.dry:
+            Path(__file__).with_name("INTERVALS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -30,7 +30,7 @@ from medcore.data.patchset import PatchSet
 from medcore.evaluation.predict import auto_batch_size
 from medcore.evaluation.predictor import equip
 from medcore.models.classifier import build_classifier
-from medcore.training import checkpoint as checkpoints
+from medcore.training.checkpoint import load_checkpoint
 from medcore.training.config import TrainConfig
 from medcore.training.fit import fit
 from medcore.training.objectives import Classification
@@ -48,7 +48,7 @@ def make_checkpoint(name: str, patches: PatchSet, folder: Path) -> Path:
 
 def bare(checkpoint: Path, patches: PatchSet, device: torch.device) -> ways.Epoch:
     """The loop that anybody would write, with nothing to read."""
-    model = checkpoints.load(checkpoint, "best").model.to(device).to(memory_format=torch.channels_last).eval()
+    model = load_checkpoint(checkpoint, "best").model.to(device).to(memory_format=torch.channels_last).eval()
     pixels = torch.from_numpy(patches.take()).to(device).permute(0, 3, 1, 2)
     images = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
     size = auto_batch_size(patches.shape, device)
@@ -63,10 +63,15 @@ def bare(checkpoint: Path, patches: PatchSet, device: torch.device) -> ways.Epoc
 
 def command(checkpoint: Path, source: Path, out: Path, device: torch.device) -> ways.Epoch:
     """``medcore predict CHECKPOINT SOURCE --out predictions.csv``."""
+    words = ["predict", str(checkpoint), str(source), "--out", str(out), "--device", device.type, "--overwrite"]
 
     def run(number: int) -> None:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
-            medcore(["predict", str(checkpoint), str(source), "--out", str(out), "--device", device.type])
+        with contextlib.redirect_stderr(io.StringIO()) as told:
+            try:
+                medcore(words)
+            except SystemExit as end:
+                if end.code:
+                    raise RuntimeError(told.getvalue()) from end
 
     return run
 

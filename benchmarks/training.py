@@ -143,7 +143,7 @@ def stall(options: argparse.Namespace, device: torch.device) -> list[str]:
 def _stall_paths(name, patches, device, loader, recipe, batch) -> dict[str, ways.Epoch]:  # type: ignore[no-untyped-def]
     state = ways.our_state(name, patches, device, loader=loader, augment=recipe, batch_size=batch)
     real, constant = state.batches, ways.ConstantBatches(state)
-    display = ways.Progress(state, None, show=False)
+    display = ways.Display(state, None, show=False)
 
     def run(batches: object) -> ways.Epoch:
         def epoch(number: int) -> None:

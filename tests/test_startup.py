@@ -130,9 +130,9 @@ def test_opening_a_set_again_imports_nothing_for_it(tmp_path: Path) -> None:
     assert loaded(opened, {"numpy.ma", "pandas", "scipy"}) == set()
 
 
-@pytest.mark.slow  # busy processes beside it
+@pytest.mark.slow
 def test_the_benchmark_of_the_first_seconds_runs_in_a_short_form() -> None:
     words = [sys.executable, "benchmarks/startup.py", "--dry"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert "medcore predict" in done.stdout and "| small_cnn | 1 busy | 1 |" in done.stdout
+    assert "medcore predict" in done.stdout

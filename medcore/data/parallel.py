@@ -4,7 +4,7 @@ The rule for every number of threads: the cores of ``available_cores``, shared o
 runs alone leaves one to its loader and to the machine. ``OMP_NUM_THREADS`` overrides it, up to all cores. How busy the
 machine is does not enter: roundings, and with them the last bits of trained weights, depend on the number of threads.
 Threads of one step wait for each other hundreds of times, so that two of them beside a busy process take far longer
-than one (``benchmarks/startup.py`` measures it).
+than one (``benchmarks/busy.py`` measures it).
 """
 
 from __future__ import annotations
