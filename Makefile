@@ -38,8 +38,8 @@ ROOMS := data metrics models training evaluation studies plots reporting.run rep
 docs: dev                     ## the API reference as offline HTML in build/docs, made from the docstrings
 	$(BIN)/pdoc --docformat google --no-show-source -o build/docs medcore $(addprefix medcore.,$(ROOMS))
 
-bench: dev                    ## speed side by side with peers, hours on two cores; writes benchmarks/RESULTS.md
-	for name in training predict patchset sliding; do $(BIN)/python benchmarks/$$name.py || exit; done
+bench: dev                    ## speed side by side with peers, 25 minutes on two idle cores; writes benchmarks/RESULTS.md
+	bash benchmarks/all.sh
 
 lock:                         ## resolve the newest versions into both locks and environment.yml
 	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv

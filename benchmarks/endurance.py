@@ -77,15 +77,16 @@ def tiny_images(folder: Path, count: int, side: int) -> Path:
     return folder
 
 
-def epochs(work: Path) -> list[str]:
+def epochs(work: Path, shrink: int) -> list[str]:
     """200 epochs of a small classifier, a checkpoint each."""
+    count = 200 // shrink
     data = tiny_images(work / "few", 120, 32)
     seconds, looks = watched(work, "train", "classifier", "--data", str(data), "--out", str(work / "run"),
-                             "--model", "small_cnn", "--epochs", "200")  # fmt: skip
-    return [row("training, 200 epochs of 120 images", seconds, looks)]
+                             "--model", "small_cnn", "--epochs", str(count))  # fmt: skip
+    return [row(f"training, {count} epochs of 120 images", seconds, looks)]
 
 
-def notebooks(work: Path) -> list[str]:
+def notebooks(work: Path, shrink: int) -> list[str]:
     """100 notebooks in one run: the template without its text, figures and audit."""
     template = nbformat.read(ROOT / "notebooks/template.ipynb", as_version=4)
     slow = ("plots.", "audited", "run.answer(", "run.say(")
@@ -93,21 +94,22 @@ def notebooks(work: Path) -> list[str]:
     kept = [cell for cell in code if not any(word in cell.source for word in slow)]
     end = nbformat.v4.new_code_cell('results = run.finish("A short run.")')
     template.cells = [template.cells[0], *kept, end]
-    names = [work / f"n{k:02d}.ipynb" for k in range(100)]
+    names = [work / f"n{k:02d}.ipynb" for k in range(100 // shrink)]
     for name in names:
         nbformat.write(template, name)
     seconds, looks = watched(work, "reports", *map(str, names), "-p", "limit=60", "--out", str(work / "out"))
-    return [row("reports, 100 notebooks", seconds, looks)]
+    return [row(f"reports, {len(names)} notebooks", seconds, looks)]
 
 
-def images(work: Path) -> list[str]:
+def images(work: Path, shrink: int) -> list[str]:
     """100,000 tiny images prepared."""
-    data = tiny_images(work / "many", 100_000, 8)
+    count = 100_000 // shrink
+    data = tiny_images(work / "many", count, 8)
     seconds, looks = watched(work, "data", "prepare", str(data))
-    return [row("data prepare, 100,000 images of 8 px", seconds, looks)]
+    return [row(f"data prepare, {count:,} images of 8 px", seconds, looks)]
 
 
-def tiff(work: Path) -> list[str]:
+def tiff(work: Path, shrink: int) -> list[str]:
     """A TIFF of 20,000 × 20,000 pixels labelled by a small segmenter."""
     data = work / "seg"
     rng = np.random.default_rng(0)
@@ -118,22 +120,23 @@ def tiff(work: Path) -> list[str]:
             (data / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(values.astype(np.uint8)).save(data / name / f"{k}.png")
     watched(work, "train", "segmenter", "--data", str(data), "--out", str(work / "unet"), "--epochs", "1")
-    strip = rng.integers(0, 255, (1000, 20_000, 3), dtype=np.uint8)
+    side = 20_000 // shrink // 20 * 20
+    strip = rng.integers(0, 255, (side // 20, side, 3), dtype=np.uint8)
     with tifffile.TiffWriter(work / "large.tif", bigtiff=True) as writer:
-        writer.write((strip for _ in range(20)), shape=(20_000, 20_000, 3), dtype=np.uint8, rowsperstrip=1000,
+        writer.write((strip for _ in range(20)), shape=(side, side, 3), dtype=np.uint8, rowsperstrip=side // 20,
                      photometric="rgb")  # fmt: skip
     seconds, looks = watched(
         work, "predict", str(work / "unet"), str(work / "large.tif"), "--out", str(work / "labels")
     )
-    return [row("predict, one TIFF of 20,000 × 20,000 px", seconds, looks)]
+    return [row(f"predict, one TIFF of {side:,} × {side:,} px", seconds, looks)]
 
 
-def checking(work: Path) -> list[str]:
+def checking(work: Path, shrink: int) -> list[str]:
     """A set of 2 GB: opened the first time, and again."""
     block = np.random.default_rng(0).integers(0, 256, (4096, 64, 64, 3), dtype=np.uint8)
     path = work / "big.npz"
     with PatchSetWriter(path, shape=(64, 64, 3), card=Card(name="big", classes=["a", "b"])) as writer:
-        for start in range(0, 40 * len(block), len(block)):
+        for start in range(0, max(1, 40 // shrink) * len(block), len(block)):
             writer.add(block, [{"label": n % 2, "patient": f"P{n // 500}", "source": f"{n}.png"}
                                for n in range(start, start + len(block))])  # fmt: skip
     code = ("import sys, time; from medcore.data.integrity import open_checked; start = time.perf_counter(); "
@@ -154,12 +157,13 @@ def main() -> None:
     """Run the parts that were named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which ones [all]")
+    parser.add_argument("--shrink", type=int, default=1, help="divide counts and sides")
     parser.add_argument("--dry", action="store_true", help="print only, leave RESULTS.md alone")
     options = parser.parse_args()
     lines = list(HEAD)
     for name in options.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
-            lines += PARTS[name](Path(folder))
+            lines += PARTS[name](Path(folder), options.shrink)
             print(lines[-1], flush=True)
     if not options.dry:
         record("Long runs: memory and open files", f"{machine(torch.device('cpu'))};", lines)
