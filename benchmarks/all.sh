@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every table of RESULTS.md anew, on one machine and one day: about 25 minutes on two idle cores (`make bench`).
 # Short forms: fewer rounds and smaller sizes than each script takes by itself. PEERS may name a folder with packages
-# that are not declared (pip install --target PEERS --no-deps monai confidenceinterval); without it their rows are empty.
+# that are not declared (pip install --target PEERS --no-deps monai confidenceinterval statsmodels patsy); without it their rows are empty.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}

@@ -6,6 +6,7 @@ Jupyter's packages are hidden, also where they are installed, so that a run here
 Figures are drawn and closed, tables and sentences are printed; ``results.json`` is where the notebook leaves it.
 """
 
+import html
 import json
 import os
 import sys
@@ -20,6 +21,9 @@ def main(path: Path) -> None:
     """Run its cells in order, in one namespace, as a kernel in the notebook's folder would."""
     sys.modules |= dict.fromkeys(HIDDEN)  # for Python they are then not there
     os.environ["MPLBACKEND"] = "Agg"
+    from medcore.reporting.cards import model_card
+
+    model_card.card_page = lambda text: f"<pre>{html.escape(text)}</pre>"  # the real page is made by nbconvert
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     os.chdir(path.parent)
     namespace = {"__name__": "__main__"}

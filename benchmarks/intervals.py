@@ -163,7 +163,8 @@ def speed_line(metric, n, device, resamples):
     rng = np.random.default_rng(n)
     truth = (rng.random(n) < 0.4).astype(int)
     score = expit(rng.normal(truth * 1.0, 1))
-    scores = Scores(truth, np.stack([1 - score, score], 1), np.arange(n).astype(str), ["test"] * n, ("a", "b"))
+    patient = np.char.zfill(np.arange(n).astype(str), 6)
+    scores = Scores(truth, np.stack([1 - score, score], 1), patient, ["test"] * n, ("a", "b"))
     decision = scores.predicted
     statistic, cases = measure(scores, metric, decision).statistic, {"cases": n}
     if metric == "auroc":  # the same resamples give what scikit-learn gives

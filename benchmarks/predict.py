@@ -5,7 +5,8 @@
 
 The command is run in this process, from reading its arguments to the finished CSV: it opens the checkpoint and checks
 its hashes, reads the images, predicts, judges how unusual each is, and writes. Only Python's own start is left out; it
-is measured once and stated. The bare model gets float tensors, batches of the same size, and the same number format.
+is measured once and stated. The bare model gets float tensors, batches of the same size, the same number format and as
+many threads as the command takes by itself.
 With ``--cpu-time`` a second ratio counts the main thread alone: on an idle machine files are decoded beside it.
 """
 
@@ -26,6 +27,7 @@ import torch
 from results import interleaved, machine, paired, record
 
 from medcore.cli import main as medcore
+from medcore.data.parallel import thread_share
 from medcore.data.patchset import PatchSet
 from medcore.evaluation.predict import auto_batch_size
 from medcore.evaluation.predictor import equip
@@ -118,6 +120,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="print only, leave RESULTS.md alone")
     options = parser.parse_args()
     device = torch.device(options.device)
+    torch.set_num_threads(thread_share())
     start = machine(device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
