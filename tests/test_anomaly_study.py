@@ -484,7 +484,7 @@ def test_the_tables_name_the_unit_of_the_set(study):
 
 def test_the_error_maps_of_mistakes_are_those_of_the_deciding_score(study):
     shown = study.mistakes(2)
-    assert shown["error_label"] == f"{study.kind} error"
+    assert shown["error_label"] == study.kind_in_words != study.kind
     images = torch.from_numpy(shown["images"]).permute(0, 3, 1, 2).float() / 255
     expected = candidates.scores_of_kinds(study.models["network"], images, [study.kind])[:, 0]
     np.testing.assert_allclose(shown["errors"].mean((1, 2)), expected.numpy(), rtol=1e-3)
