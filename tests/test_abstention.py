@@ -23,7 +23,7 @@ def made(split: str, seed: int, count: int = 600) -> Scores:
 
 def test_rejection_raises_accuracy_and_sets_hold_the_truth():
     test = made("test", 1)
-    found = judge_abstention(made("val", 0), {"network": test, "other": test}, shares=(0.9, 0.5), promise=0.9)
+    found = judge_abstention(made("val", 0), {"network": test, "other": test}, shares=(0.9, 0.5), promises=(0.9,))
     table = found.answered()
     accuracy = [table.loc[name, "accuracy"].value for name in ("everything", "the surest 90%", "the surest 50%")]
     assert accuracy[0] < accuracy[1] < accuracy[2]
@@ -37,4 +37,14 @@ def test_rejection_raises_accuracy_and_sets_hold_the_truth():
 
 def test_rules_are_not_chosen_on_test_data():
     with pytest.raises(TestDataRefused):
-        judge_abstention(made("test", 0), {"network": made("test", 1)}, shares=(0.8,), promise=0.9)
+        judge_abstention(made("test", 0), {"network": made("test", 1)}, shares=(0.8,), promises=(0.9,))
+
+
+@pytest.mark.parametrize(("patients", "promised"), [(100, 0.95), (19, 0.9), (20, 0.95), (9, 0.8), (8, 0.8), (2, 0.8)])
+def test_few_patients_promise_what_they_can_keep(patients: int, promised: float) -> None:
+    found = judge_abstention(
+        made("val", 0, 6 * patients), {"network": made("test", 1)}, shares=(0.8,), promises=(0.95, 0.9, 0.8)
+    )
+    assert found.conformal.coverage == promised
+    if patients > 4:  # so that the sets need not hold every class
+        assert max(found.conformal.limits) < 1

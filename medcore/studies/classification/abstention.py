@@ -66,7 +66,7 @@ class Abstention:
 
 
 def judge_abstention(
-    validation: Scores, methods: dict[str, Scores], *, shares: tuple[float, ...], promise: float
+    validation: Scores, methods: dict[str, Scores], *, shares: tuple[float, ...], promises: tuple[float, ...]
 ) -> Abstention:
     """Choose the rules on validation cases.
 
@@ -74,10 +74,13 @@ def judge_abstention(
         validation: Calibrated probabilities of the first of ``methods`` on validation cases.
         methods: Calibrated probabilities of each method on test cases.
         shares: Shares of cases that rejection rules shall answer.
-        promise: Coverage of the sets, 0 to 1.
+        promises: Coverages of the sets, 0 to 1: the first below ``n / (n + 1)`` is kept, with n patients, as more can
+            only be kept by sets that hold every class; or the last.
 
     Raises:
         TestDataRefused: ``validation`` holds test cases.
     """
     rules = {f"the surest {share:.0%}": choose_rejection(validation, coverage=share) for share in shares}
-    return Abstention(methods, rules, fit_conformal(validation, coverage=promise))
+    patients = len(np.unique(validation.patient))
+    coverage = next((one for one in promises if one < patients / (patients + 1)), promises[-1])
+    return Abstention(methods, rules, fit_conformal(validation, coverage=coverage))

@@ -46,7 +46,10 @@ class ClassificationChoices:
     fewest_test_units: int = setting(5, "With fewer test patients (lesions, …) the cross-validated figure leads.")
     mistakes: int = setting(12, "Wrong answers that are shown, the surest first.", "images")
     answered: tuple[float, ...] = setting((0.9, 0.8), "Shares of cases that the rules for not answering shall answer.")
-    promise: float = setting(0.95, "How often a set of plausible classes shall hold the truth.")
+    promises: tuple[float, ...] = setting(
+        (0.95, 0.9, 0.8), "How often a set of plausible classes shall hold the truth: the first that the validation "
+        "patients can keep.",
+    )  # fmt: skip
     maps: int = setting(8, "Images with a Grad-CAM map.", "images")
     maps_alike: float = setting(0.5, "From this rank correlation with a randomised network on, maps are not believed.")
 

@@ -329,7 +329,7 @@ class ClassificationStudy(TrainsClassifiers):
             self.score(self.network, ps, temperature=temperature) for ps in (self.validation, self.test)
         )
         methods = {"network": test, self.histogram: self.baselines[self.histogram]}
-        return judge_abstention(validation, methods, shares=self.choices.answered, promise=self.choices.promise)
+        return judge_abstention(validation, methods, shares=self.choices.answered, promises=self.choices.promises)
 
     def explain(self) -> Explained:
         """Where the network looks on some test images, and whether that depends on what it learnt."""
