@@ -124,9 +124,12 @@ def patches():
     return make_helico(patients=36, windows_per_patient=4, size=32)
 
 
-@pytest.fixture
-def study(patches, tmp_data):
-    return DiagnosisStudy(patches, SMALL)
+@pytest.fixture(scope="module")
+def study(patches, tmp_path_factory):
+    """One for all tests: what it trained and diagnosed is not made again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDCORE_DATA", str(tmp_path_factory.mktemp("data")))
+        yield DiagnosisStudy(patches, SMALL)
 
 
 def test_the_choices_are_a_table_with_a_meaning_each():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from medcore.data.phantoms import make_crc
 from medcore.reporting.environment import Anonymiser
 from medcore.reporting.run import Run
 from medcore.reporting.wording import escape_markdown, without_active_parts
@@ -162,7 +163,8 @@ def test_a_report_is_made_by_processes_that_may_open_no_socket(tmp_path: Path) -
     (tmp_path / "site" / "sitecustomize.py").write_text(WITHOUT_NETWORK)
     places = {"MEDCORE_DATA": str(tmp_path / "data"), "MEDCORE_REPORTS": str(tmp_path / "reports")}
     path = os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "medcore", "reports", "template.ipynb", "--profile", "smoke"]
+    make_crc(patients=12, images_per_patient=12, size=32).save(tmp_path / "tiles.npz")
+    command = [sys.executable, "-m", "medcore", "reports", "template.ipynb", "--data", str(tmp_path / "tiles.npz")]
     notebooks = Path(__file__).parents[1] / "notebooks"
     done = subprocess.run(
         command, cwd=notebooks, env=os.environ | places | {"PYTHONPATH": path}, capture_output=True, text=True

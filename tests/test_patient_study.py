@@ -61,11 +61,11 @@ def other_hold_out(patches: PatchSet, seed: int) -> PatchSet:
 
 
 def test_hold_out_labels_change_no_decision_of_the_notebook(tmp_path, tmp_data, monkeypatch):
-    patches = make_helico(patients=36, windows_per_patient=4, size=32)
+    patches = make_helico(patients=20, windows_per_patient=4, size=32)
     spaces = []
     for number, one in enumerate((patches, other_hold_out(patches, 3))):
         one.save(tmp_path / f"{number}.npz")
-        spaces.append(play(tmp_path / f"{number}.npz", tmp_path / f"run{number}", monkeypatch, limit=None))
+        spaces.append(play(tmp_path / f"{number}.npz", tmp_path / f"run{number}", monkeypatch, repeats=1))
     first, second = (space["study"] for space in spaces)
     assert first.ours.split == "test"
     assert not first.ours.table["truth"].equals(second.ours.table["truth"])
@@ -154,9 +154,9 @@ class Study(NamedTuple):
         return self.ours.rules[0].window
 
 
-def prepare(seed: int, patients: int = 240) -> tuple[WindowLearner, np.ndarray]:
+def prepare(seed: int, patients: int = 240, windows: int = 16) -> tuple[WindowLearner, np.ndarray]:
     """The default phantom without autoencoders, which are slow and are not chosen there."""
-    patches = diagnosis_windows(make_helico(seed=seed, patients=patients))
+    patches = diagnosis_windows(make_helico(seed=seed, patients=patients, windows_per_patient=windows))
     scores = {"red share": score_windows(patches, red_share), "brown peak": score_windows(patches, brown_peak)}
     cohort = Cohort.from_set(patches, scores)
     return WindowLearner(
@@ -164,8 +164,8 @@ def prepare(seed: int, patients: int = 240) -> tuple[WindowLearner, np.ndarray]:
     ), patches.column("bacteria")[cohort.rows] > 0
 
 
-def study(seed: int, patients: int = 240) -> Study:
-    learner, bacteria = prepare(seed, patients)
+def study(seed: int, patients: int = 240, windows: int = 16) -> Study:
+    learner, bacteria = prepare(seed, patients, windows)
     ours = diagnose_windows(learner.cohort, FIVE, learn=learner)
     trivial = diagnose_patients(learner.cohort, trivial_rule(learner.cohort), FIVE)
     return Study(learner, ours, trivial, bacteria)
@@ -173,7 +173,7 @@ def study(seed: int, patients: int = 240) -> Study:
 
 @pytest.fixture(scope="module")
 def default_study() -> Study:
-    return study(0, patients=120)
+    return study(0, patients=120, windows=8)
 
 
 def youden_of_all(positive: np.ndarray, score: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ def test_a_comparison_is_recorded_in_one_call(folder: Path, colour: float, warne
     assert any("colour" in text for text in found["warnings"]) == warned
     answers = {row["question"]: row["answer"] for row in found["checklist"]}
     assert "val_loss" in answers["How was the final model selected?"]
-    assert "270" in answers["Was any subset of the data selected?"]  # the limit of the profile
+    assert str(run.parameters.limit) in answers["Was any subset of the data selected?"]  # the limit of the profile
 
 
 def test_saved_predictions_give_the_scores_back(folder: Path) -> None:

@@ -27,8 +27,6 @@ from medcore.reporting.results import Results, read_results, write_results
 from medcore.reporting.runner import finish, run_notebooks
 from medcore.reporting.status import KEY, Outcome, Verdict
 
-pytestmark = pytest.mark.xdist_group("runner")  # one worker, so that the notebooks run once
-
 SOURCES = {
     "fine": "v = os.environ\nprint('threads', v['OMP_NUM_THREADS'], v['MEDCORE_RUN_DIR'])",
     "raises": "print('before')\n1 / 0",
@@ -201,13 +199,14 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     process.wait()
 
 
-@pytest.mark.parametrize("sent", [[signal.SIGINT], [signal.SIGHUP], pytest.param([signal.SIGTERM], marks=SLOW)])
-def test_an_interruption_leaves_readable_files(running: tuple[subprocess.Popen[str], Path], sent: list[int]) -> None:
+@pytest.mark.parametrize(
+    "sent", [signal.SIGINT, *(pytest.param(other, marks=SLOW) for other in (signal.SIGHUP, signal.SIGTERM))]
+)
+def test_an_interruption_leaves_readable_files(running: tuple[subprocess.Popen[str], Path], sent: int) -> None:
     process, out = running
     with pytest.raises(MedcoreError, match="is writing there now"), sole_writer(out):
         pass
-    for number in sent:
-        process.send_signal(number)
+    process.send_signal(sent)
     said, _ = process.communicate(timeout=60)
     assert "['interrupted', 'interrupted']" in said and "waiting: interrupted" in said
     results = read_results(out / "endless")
