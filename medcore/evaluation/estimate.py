@@ -151,8 +151,9 @@ def printed(
     if method == "exact":
         return f"{_number(value, digits)} (exact){cases}"
     shown = f"{level * 100:.3g} % CI " if first else ""
-    limits = (" to " if low < 0 else "–").join(_number(limit, digits) for limit in (low, high))
-    return f"{_number(value, digits)} ({shown}{limits}){cases}"
+    limits = [_number(limit, digits) for limit in (low, high)]
+    between = "–" if all(limit[0].isdigit() for limit in limits) else " to "  # not beside a sign
+    return f"{_number(value, digits)} ({shown}{between.join(limits)}){cases}"
 
 
 def printed_p(p: float) -> str:
