@@ -133,7 +133,7 @@ COPIES = {
 
 @pytest.mark.parametrize("channels", [3, 1])
 def test_planted_copies_are_found_and_nothing_else(channels):
-    originals = textures(1200, channels=channels)
+    originals = textures(400, channels=channels)
     rng = np.random.default_rng(5)
     picked = rng.choice(len(originals), (len(COPIES), 8), replace=False)
     planted = [
@@ -161,7 +161,7 @@ def test_the_reported_symmetry_brings_one_copy_onto_the_other():
 
 
 def test_unrelated_images_give_no_pair():
-    result = audit(make_set(textures(1500, seed=3), split=sides(1500)), shortcuts=False)
+    result = audit(make_set(textures(700, seed=3), split=sides(700)), shortcuts=False)
     assert result.pairs.empty and result.passed
 
 
@@ -304,12 +304,12 @@ def test_no_shortcut_is_no_warning():
 
 
 def test_of_several_findings_each_has_its_own_shortcuts():
-    patches = make_xray(patients=150, size=32)
+    patches = make_xray(patients=100, size=32)
     said = kinds(audit(patches, near=False))
     assert {"effusion told by column 'portable'", "pneumothorax told by column 'drain'"} <= set(said)
     assert not any("finding_" in kind or kind.startswith("class") for kind in said)
     assert not any(kind.startswith("nodule told by column") for kind in said)
-    fair = kinds(audit(make_xray(patients=150, size=32, hospital="b"), near=False))
+    fair = kinds(audit(make_xray(patients=100, size=32, hospital="b"), near=False))
     assert not any("column" in kind for kind in fair)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from training_toys import ended, toy_set, write_ct, write_table
 
 from medcore.data.load import read_set
+from medcore.data.phantoms import PHANTOMS, make_crc
 from medcore.data.splits import assign_splits
 from medcore.evaluation.predictor import load_predictor, read_as_trained
 from medcore.training import checkpoint
@@ -162,7 +164,7 @@ def test_a_set_without_patients_is_compared_by_pixels(tmp_path: Path, capsys: py
 
 def test_ct_is_read_with_the_window_of_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_ct(tmp_path / "set", per_class=40)
-    options = ("--window", 40, 400, "--epochs", 25, "--batch-size", 16, "--learning-rate", 0.005)
+    options = ("--window", 40, 400, "--epochs", 12, "--batch-size", 16, "--learning-rate", 0.01)
     assert run_quietly(*TRAIN, "--data", tmp_path / "set", "--out", tmp_path / "run", *options) == 0
     capsys.readouterr()
     manifest = checkpoint.load_checkpoint(tmp_path / "run").manifest
@@ -192,7 +194,8 @@ def test_files_become_the_pixels_of_training_under_every_policy(study: Path, tmp
     assert np.array_equal(seen, patches.take())
 
 
-def test_a_phantom_is_made_at_the_size_of_the_checkpoint(study: Path, tmp_path: Path) -> None:
+def test_a_phantom_is_made_at_the_size_of_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PHANTOMS, "phantom-crc", partial(make_crc, patients=3, images_per_patient=3))
     manifest = {"image_shape": [48, 48, 3], "preprocessing": {}}
     assert read_as_trained(manifest, "phantom-crc").shape == (48, 48, 3)
 

@@ -12,7 +12,7 @@ import torch
 from medcore.errors import MedcoreError
 from medcore.models.autoencoder import ConvAutoencoder
 from medcore.models.classifier import CLASSIFIER_NAMES, build_classifier
-from medcore.models.unet import SmallUNet, build_unet
+from medcore.models.unet import SMALL_UNET_WIDTHS, SmallUNet, build_unet
 from medcore.models.vae import VAE
 from medcore.studies.validation import export as exporting
 from medcore.studies.validation.export import Served
@@ -23,17 +23,18 @@ EVERY = [
     *(name for name in CLASSIFIER_NAMES),
     "timm:tf_efficientnet_lite0",
     "small_unet",
+    "narrow_unet",
     "unet resnet18",
     "ssim",
     "kl",
 ]
-QUICK = ("small_cnn", "mobilenet_v2", "small_unet", "ssim")
+QUICK = ("small_cnn", "narrow_unet", "ssim")
 
 
 def network_of(name: str) -> Served:
     torch.manual_seed(0)
-    if name == "small_unet":
-        return Served(SmallUNet(3))
+    if name.endswith("_unet"):
+        return Served(SmallUNet(3, widths=SMALL_UNET_WIDTHS if name == "small_unet" else (4, 8, 16)))
     if name.startswith("unet "):
         return Served(build_unet(name.split()[1], 2))
     if name == "ssim":

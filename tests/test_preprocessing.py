@@ -61,7 +61,7 @@ def test_the_network_of_the_demonstration_sees_small_images() -> None:
     label = np.arange(60) % 2
     images = (rng.integers(0, 100, (60, 96, 96, 3)) + 120 * label[:, None, None, None]).astype(np.uint8)
     ps = PatchSet.from_arrays(images, {"label": label, "patient": np.arange(60) // 2}, Card("toy", classes=["a", "b"]))
-    method = small_network(ps, SplitChoices(epochs=60, side=16, device="cpu"))
+    method = small_network(ps, SplitChoices(epochs=25, side=16, device="cpu"))
     train, held_out = ps.select(np.arange(40)).with_split(["train"] * 40), ps.select(np.arange(40, 60))
     probabilities = method(train, held_out.with_split(["val"] * 20))
     assert probabilities.shape == (20, 2)
