@@ -28,6 +28,7 @@ run predict.py --model small_cnn
 run predict.py --model resnet18 --images 2000 --rounds 2
 $python -c "import monai" 2>/dev/null && run sliding.py 2048 --peer
 run sliding.py 10000
+run formats.py
 run slides.py
 run features.py --images 150
 run patchset.py --sparse 100

@@ -36,6 +36,7 @@ from medcore.training.device import Precision, choose_device, choose_precision
 
 PIXELS_PER_BATCH = {"cpu": 2**20, "cuda": 2**24, "mps": 2**22}  # e.g. 256 images of 64 x 64 on a CPU
 FILES_PER_JOB = 16  # handing one small file at a time to a thread costs a tenth of decoding it
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet may run starts with one of these
 Function = Callable[[Tensor], Tensor]
 T = TypeVar("T")
 
@@ -330,7 +331,8 @@ def _inode(path: Path) -> tuple[int, int]:
 
 def utf8(name: object) -> str:
     """A name that UTF-8 can hold: bytes that are none (a zip of another system) become escapes."""
-    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    text = str(name)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def for_terminal(name: object) -> str:
@@ -342,4 +344,4 @@ def safe_cell(value: T) -> T | str:
     """A cell of a table: text that a spreadsheet would run as a formula gets a leading apostrophe."""
     if not isinstance(value, str):
         return value
-    return "'" + utf8(value) if value.lstrip(" ")[:1] in tuple("=+-@\t\r\n") else utf8(value)
+    return "'" + utf8(value) if value.lstrip(" ")[:1] in FORMULA else utf8(value)
