@@ -70,7 +70,12 @@ def test_features_that_are_known_are_taken_and_leave_the_network_ready(
     everything = stream(network.eval().features, study.patches, model=network)
     network.train()
     passes.clear()
-    study.encoded.give(network, lambda part: everything[np.searchsorted(study.patches.index, part.index)])
+    study.encoded.give(
+        network, study.patches, lambda part: everything[np.searchsorted(study.patches.index, part.index)]
+    )
     said = study.score(network, study.test).score
     assert not passes and not network.training
     assert np.allclose(said, predict(network, study.test), atol=1e-6)
+    others = toy_set(seed=5).where(split="test")  # rows of equal numbers, but other images
+    assert np.array_equal(study.score(network, others).score.astype("f4"), predict(network, others))
+    assert passes

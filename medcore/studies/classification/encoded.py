@@ -26,17 +26,18 @@ class Encoded:
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, str], np.ndarray] = {}
-        self._given: dict[str, FeaturesOf] = {}
+        self._given: dict[str, tuple[PatchSet, FeaturesOf]] = {}
 
-    def give(self, network: Classifier, features_of: FeaturesOf) -> None:
-        """Features of any of the study's images under this network, whatever its head, are known already."""
-        self._given[_name(network)] = features_of
+    def give(self, network: Classifier, patches: PatchSet, features_of: FeaturesOf) -> None:
+        """Features of any of these images under this network, whatever its head, are known already."""
+        self._given[_name(network)] = patches, features_of
 
     def features(self, network: Classifier, ps: PatchSet) -> np.ndarray:
         """What the network's head sees of the images. **Shape** ``(N, D)``."""
         name = _name(network)
-        if name in self._given:
-            return self._given[name](ps)
+        patches, features_of = self._given.get(name, (None, None))
+        if patches is not None and features_of is not None and _within(ps, patches):
+            return features_of(ps)
         key = name, ps.fingerprint
         if key not in self._made:
             self._made[key] = stream(network.features, ps, model=network, precision=PRECISION)
@@ -49,6 +50,10 @@ class Encoded:
         with torch.no_grad():
             said = [network.squash(network.head(part.to(device)).float() / temperature).cpu() for part in parts]
         return torch.cat(said).numpy()
+
+
+def _within(part: PatchSet, whole: PatchSet) -> bool:
+    return part.store is whole.store and bool(np.isin(part.index, whole.index).all())
 
 
 def _name(network: Classifier) -> str:

@@ -79,7 +79,7 @@ class PretrainedStart:
                 side=self.side, levels=True, stain=choices.staining(study.train), turns=self.turns,
             ).to(device)  # fmt: skip
             self.heads[LINEAR].put_into(self.network)
-            study.encoded.give(self.network, self.of)
+            study.encoded.give(self.network, study.patches, self.of)
 
     @property
     def networks(self) -> dict[str, Classifier]:
