@@ -195,6 +195,11 @@ def test_a_search_is_offered_a_value_that_hold_out_cannot_change(patches, study)
                       patches.column("diagnosis"))  # fmt: skip
     other = DiagnosisStudy(patches.with_columns(diagnosis=turned), SMALL)
     assert 0 <= study.validation_auroc() == other.validation_auroc() <= 1
+    for name, found in study.final.items():  # the notebook's own cells: test_patient_study.py, among the slow ones
+        again, unknown = other.final[name], ["diagnosis", "true_level", "truth"]
+        assert not found.table["truth"].equals(again.table["truth"]) and found.rules == again.rules, name
+        assert found.table.drop(columns=unknown).equals(again.table.drop(columns=unknown)), name
+    assert study.chosen().equals(other.chosen())
 
 
 def test_the_maps_are_those_of_the_score_that_decides(study, monkeypatch):

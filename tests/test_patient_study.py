@@ -60,6 +60,7 @@ def other_hold_out(patches: PatchSet, seed: int) -> PatchSet:
     return PatchSet.from_arrays(patches.take(), patches.table.assign(diagnosis=diagnosis, label=label), patches.card)
 
 
+@pytest.mark.slow
 def test_hold_out_labels_change_no_decision_of_the_notebook(tmp_path, tmp_data, monkeypatch):
     patches = make_helico(patients=20, windows_per_patient=4, size=32)
     spaces = []

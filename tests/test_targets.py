@@ -371,7 +371,7 @@ def test_a_study_of_grades_or_values_judges_saves_and_hands_on(make, tmp_path: P
     assert study.test.shown.all() or make is graded  # what has no answer is left out
     torch.manual_seed(0)
     network = study.build("small_cnn")
-    config = study.config("none", epochs=12, learning_rate=1e-2)
+    config = study.config("none", epochs=8, learning_rate=1e-2)
     fit(network, study.objective, study.train, study.validation, config, progress=False, out=tmp_path / "run")
     compared = study.judge(network)
     assert compared.reference != "median"  # brightness is all there is
