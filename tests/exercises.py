@@ -3,6 +3,9 @@
 After the last cell of the notebook each ```` ```python ```` block of a solution runs as a cell, in the names that the
 notebook ended with: what one solution defines, the next does not see. Nothing is written; notebooks stay as they are.
 
+Phantoms are drawn with as many images as the smoke profile uses, into a data folder of their own; ``test_phantoms.py``
+draws them whole.
+
 What the notebook itself showed is then read as a report is: every figure has a description and a caption, every table
 a title, and an interval that stands in bold, in a caption or in a description is one of ``results.json``.
 """
@@ -30,6 +33,15 @@ REMEMBER = "_final = {name: thing for name, thing in globals().items() if not na
 FORGET = """for _name in [name for name in globals() if not name.startswith("_") and name not in _final]:
     del globals()[_name]
 globals().update(_final)"""
+FEW_IMAGES = """import os as _os
+from functools import partial as _partial
+from medcore.data.phantoms import PHANTOMS as _makers
+from medcore.data.source import data_home as _home
+_os.environ["MEDCORE_DATA"] = str(_home() / "few images")
+_fewer = {"crc": {"images_per_patient": 8}, "derm": {"patients": 220}, "helico": {"patients": 30},
+          "glands": {"patients": 12}, "xray": {"patients": 160}}
+for _name, _maker in _makers.items():
+    _makers[_name] = _partial(_maker, **_fewer[_name.split("-")[1]])"""
 
 
 def exercises(notebook: Any) -> dict[int, str]:
@@ -64,6 +76,8 @@ def reading_solutions() -> Iterator[list[Any]]:
         notebook = read(path, version)
         own.append(notebook.copy())
         own[-1].cells = list(notebook.cells)  # the same cells, which nbmake fills with outputs
+        if any("medcore" in cell.source for cell in notebook.cells):
+            notebook.cells.insert(0, new_code_cell(FEW_IMAGES))
         return with_solutions(notebook, Path(path).stem)
 
     with mock.patch("nbmake.nb_run.nbformat.read", both):

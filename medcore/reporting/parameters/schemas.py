@@ -111,7 +111,7 @@ class PreprocessingParameters(Parameters):
     demo_epochs: Annotated[int, Field(ge=0)] | None
     folds: Annotated[int, Field(ge=2, le=20)] | None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"size": 32, "limit": 270, "demo_epochs": 1, "folds": 2},
+        "smoke": {"size": 32, "limit": 180, "demo_epochs": 1, "folds": 2},
         "quick": {"demo_epochs": 16, "folds": 2, "limit": 4000},
         "full": {"demo_epochs": 30, "folds": 5},
     }
@@ -140,7 +140,7 @@ class AutoencoderParameters(Parameters):
     retrain: bool
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "bottleneck": 8, "loss": "mse", "epochs": 1, "batch_size": 32, "lr": 2e-3,
-                  "limit": 400, "short_epochs": 1, "bottlenecks": [4], "folds": 2},
+                  "limit": 300, "short_epochs": 1, "bottlenecks": [4], "folds": 2},
         "quick": {"size": 64, "bottleneck": 32, "loss": "mixed", "images_seen": 24_000, "batch_size": 16, "lr": 2e-3,
                   "short_epochs": 4, "bottlenecks": [8, 32, 120], "folds": 3},
         "full": {"size": 128, "bottleneck": 120, "loss": "mixed", "epochs": 100, "batch_size": 32, "lr": 1e-3,
@@ -168,7 +168,7 @@ class VariationalAutoencoderParameters(Parameters):
     retrain: bool
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"size": 32, "latent_size": 16, "loss": "mse", "beta": 1.0, "kl_warmup": 1.0, "epochs": 1,
-                  "batch_size": 32, "lr": 1e-3, "limit": 400},
+                  "batch_size": 32, "lr": 1e-3, "limit": 300},
         "quick": {"size": 64, "latent_size": 120, "loss": "mixed", "beta": 0.5, "kl_warmup": 4.0,
                   "images_seen": 24_000, "batch_size": 16, "lr": 2e-3},
         "full": {"size": 128, "latent_size": 120, "loss": "mixed", "beta": 0.5, "kl_warmup": 10.0, "epochs": 100,
@@ -232,8 +232,8 @@ class PatchClassificationParameters(Parameters):
     robustness_images: Count | None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "augment_until": 1,
-                  "limit": 270, "repeats": 1, "variant_epochs": 1, "folds": 2, "fold_epochs": 1, "architectures": [],
-                  "robustness_images": 40, "encoder_side": 64, "encoder_epochs": 0},
+                  "limit": 180, "repeats": 1, "variant_epochs": 1, "folds": 2, "fold_epochs": 1, "architectures": [],
+                  "robustness_images": 20, "encoder_side": 48, "encoder_epochs": 0},
         "quick": {"model": "small_cnn", "epochs": 20, "lr": 2e-3, "augment_until": 17, "repeats": 0,
                   "variant_epochs": 4, "variant_images": 500, "folds": 3, "fold_epochs": 10, "fold_images": 2500,
                   "architectures": ["mobilenet_v2"], "robustness_images": 300, "encoder_epochs": 0},
@@ -324,7 +324,7 @@ class WholeSlideParameters(Parameters):
     epochs: Count | None
     attention_epochs: Count | None
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"slides": 8, "side": 1024, "epochs": 1, "attention_epochs": 5},
+        "smoke": {"slides": 8, "side": 1024, "epochs": 1, "attention_epochs": 2},
         "quick": {"slides": 24, "side": 2048, "epochs": 12, "attention_epochs": 100},
         "full": {"slides": 60, "side": 8192, "epochs": 30, "attention_epochs": 200},
     }  # fmt: skip
@@ -347,7 +347,7 @@ class TargetParameters(Parameters):
     limit: Count | None
     subgroups: list[str]
     profiles: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "limit": 300},
+        "smoke": {"model": "small_cnn", "size": 32, "epochs": 1, "batch_size": 32, "lr": 2e-3, "limit": 200},
         "quick": {"model": "small_cnn", "epochs": 24, "lr": 5e-3},
         "full": {"model": "densenet121", "weights": "imagenet", "size": 224, "epochs": 20, "lr": 3e-4},
     }
