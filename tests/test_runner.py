@@ -200,7 +200,7 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
 
 
 @pytest.mark.parametrize(
-    "sent", [signal.SIGINT, *(pytest.param(other, marks=SLOW) for other in (signal.SIGHUP, signal.SIGTERM))]
+    "sent", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=SLOW), pytest.param(signal.SIGTERM, marks=SLOW)]
 )
 def test_an_interruption_leaves_readable_files(running: tuple[subprocess.Popen[str], Path], sent: int) -> None:
     process, out = running
