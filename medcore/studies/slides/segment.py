@@ -65,14 +65,15 @@ class SlideLabels:
         """Connected areas of every class but the background, with their holes, in level-0 pixels."""
         for number in range(1, len(classes)):
             for region in regionprops(label(self.coarse == number, connectivity=1)):
-                rings = find_contours(np.pad(region.image_filled, 1).astype(float), 0.5)
-                inner = label(region.image_filled & ~region.image, connectivity=1)
-                rings = [max(rings, key=len)] + [
-                    max(find_contours(np.pad(inner == n, 1).astype(float), 0.5), key=len)
-                    for n in range(1, inner.max() + 1)
-                ]
+                holes = regionprops(label(region.image_filled & ~region.image, connectivity=1))
+                rings = [_ring(region.image_filled)] + [_ring(hole.image) + hole.bbox[:2] for hole in holes]
                 corner = np.array(region.bbox[:2]) - 0.5  # of the padded picture; centres lie at halves
                 yield Shape(classes[number], [((ring + corner)[:-1, ::-1] * np.array(self.scale)) for ring in rings])
+
+
+def _ring(area: np.ndarray) -> np.ndarray:
+    """The outer contour of one connected area, in pixels of its picture with a margin of one. **Shape** ``(n, 2)``."""
+    return np.asarray(max(find_contours(np.pad(area, 1).astype(float), 0.5), key=len))
 
 
 def segment_slide(segmenter: Segmenter, slide: Slide, found: Tissue, mpp: float, stem: Path) -> SlideLabels:
