@@ -170,7 +170,8 @@ def test_show_sends_alt_text_with_the_picture_and_closes_the_figure(notebook):
     ax.plot([1, 2])
     show(ax, alt="A line that\n rises.", caption="What it is.")
     ((bundle, metadata),) = notebook
-    assert metadata == {"image/svg+xml": {"alt": "A line that rises.", "caption": "What it is."}}
+    numbers = [["panel", "series", "x", "y", "value"], ["", "line", "0", "1", ""], ["", "line", "1", "2", ""]]
+    assert metadata == {"image/svg+xml": {"alt": "A line that rises.", "caption": "What it is.", "numbers": numbers}}
     assert bundle["text/plain"] == "A line that rises." and "<svg" in bundle["image/svg+xml"]
     assert not plt.fignum_exists(figure.number)
 

@@ -25,6 +25,7 @@ from matplotlib.text import Text
 
 from medcore.errors import MedcoreError
 from medcore.plots import style
+from medcore.plots.numbers import drawn_numbers
 
 SVG_LIMIT = 60_000  # bytes; a larger drawing loads and scrolls worse than its picture
 PNG_LIMIT = 250_000  # bytes; above this a photographic figure is sent as JPEG
@@ -110,11 +111,12 @@ def encode(figure: Figure) -> tuple[str, bytes]:
 
 
 def bundle_of(thing: Any, alt: str, caption: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A figure as a notebook output: content by MIME type, and facts (description, caption, shown size) by MIME type.
+    """A figure as a notebook output: content, and facts (description, caption, numbers, shown size), by MIME type.
 
     Names that no font of this machine can draw are numbers in the figure and stand in full in the description.
     """
     figure = figure_of(thing)
+    numbers = drawn_numbers(figure)
     numbered = number_undrawable(figure)
     mime, content = encode(figure)
     alt = " ".join(alt.split())
@@ -122,6 +124,7 @@ def bundle_of(thing: Any, alt: str, caption: str) -> tuple[dict[str, Any], dict[
         names = ", ".join(f"{number} = {name}" for name, number in numbered.items())
         alt += f" (No font of this machine can draw these names; they stand as numbers: {names}.)"
     facts: dict[str, Any] = {"alt": alt, "caption": " ".join([*caption.split(), *style.notes_of(figure)])}
+    facts |= {"numbers": numbers} if numbers else {}
     if mime == "image/svg+xml":
         data = content.decode()
     else:

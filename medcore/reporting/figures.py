@@ -26,13 +26,14 @@ import struct
 from pathlib import Path
 
 from medcore.reporting.sanitise import Narrative, as_attributes
-from medcore.reporting.wording import compact, svg_uri
+from medcore.reporting.wording import compact, saved_csv, svg_uri
 
 LOSSLESS_LIMIT = 90_000  # bytes; a lossless picture above it holds photographs
 QUALITIES = (82, 70, 58)  # the next lower one only for a picture that stays heavier than
 HEAVY = 90_000  # bytes
 MOST_PIXELS = 40_000_000  # larger ones stay as they are: decoding them costs more than the page gains
 LONGEST_SIDE = 16_383  # that WebP can hold
+LONGEST_TABLE = 5_000  # rows of a figure's numbers
 WORTH = 0.95  # share of the old size that a new file must stay below
 
 
@@ -149,6 +150,9 @@ def _numbered(source: str, alt: str, about: dict[str, Any], size: tuple[int, int
     if not alt:
         narrative.miss(f"figure {number}")
         caption += ' <span class="missing">This figure carries no description.</span>'
+    rows = about.get("numbers")
+    if isinstance(rows, list) and 0 < len(rows) <= LONGEST_TABLE and all(isinstance(row, list) for row in rows):
+        caption += " " + saved_csv([[str(cell) for cell in row] for row in rows], f"figure {number}")
     width, height = size or (None, None)
     drawn = {"class": "drawn"} if source.startswith("data:image/svg") else {}  # turned dark in a dark page
     image = f"<img{as_attributes(**drawn, src=source, alt=alt, width=width, height=height)}>"
