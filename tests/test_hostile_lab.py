@@ -25,7 +25,6 @@ from chromium import Tab, browser  # noqa: E402
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(find_browser() is None, reason="no Chromium found: install one or set MEDCORE_BROWSER"),
 ]
 LAST = "the last output"

@@ -24,7 +24,7 @@ from medcore.data.source import repository_root
 from medcore.reporting.report import find_browser
 from medcore.reporting.runner import run_notebooks
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile notebooks")]
+pytestmark = pytest.mark.slow
 ROOT = repository_root() or Path()
 # a name of a class is one line of text; what a table cannot hold at all is not a matter of the notebooks
 NAMES = [" ".join(name.split()) for name in HOSTILE if name.isprintable()]

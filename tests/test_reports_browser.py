@@ -30,7 +30,6 @@ from chromium import AXE, Tab, browser  # noqa: E402
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(find_browser() is None, reason="no Chromium found: install one or set MEDCORE_BROWSER"),
 ]
 NAMES = ("01_preprocessing", "02_autoencoder", "06_patch_classification")
