@@ -65,3 +65,13 @@ def test_versions_and_licence_are_those_of_the_project():
     assert project["license"] == "MIT" and "MIT licence" in README
     cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(r"^version: (.*)$", cited, flags=re.M)[1] == project["version"]
+
+
+def test_the_ratios_that_it_quotes_are_those_measured():
+    results = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
+    training = next(part for part in results.split("\n## ") if part.startswith("End to end: training"))
+    ratios = [float(found) for found in re.findall(r"\*\*([\d.]+)\*\*", training)]
+    assert f"{min(ratios)} to {max(ratios)} times the speed of hand-written loops" in README
+    busy = next(part for part in results.split("\n## ") if part.startswith("A training step beside busy processes"))
+    rows = [line for line in busy.splitlines() if "medcore's choice" in line and "| 0 busy" not in line]
+    assert rows and max(float(row.rstrip("| ").rsplit("|", 1)[1]) for row in rows) <= 1.3
