@@ -63,10 +63,21 @@ def test_features_relative_to_patient_and_neighbours_equal_a_plain_loop() -> Non
         ({"slide": np.repeat(np.arange(151), 2)[1:301]}, True),
         ({"patient": np.arange(300)}, False),
         ({"x": np.full(300, np.nan)}, False),
+        ({"x": np.zeros(300), "y": np.zeros(300)}, False),  # a column that holds no position
+        ({"x": np.array(["left", "right"] * 150)}, False),
+        ({"image": np.tile(np.arange(25), 12)}, True),  # the same file names in each patient's folder
+        ({"slide": np.tile(np.arange(25), 12), "image": np.arange(300)}, True),
     ],
 )
 def test_positions_and_neighbours_are_needed(columns: dict, found: bool) -> None:
     assert has_neighbours(stained(**columns)) is found
+
+
+def test_copies_of_a_patch_at_one_place_are_answered() -> None:
+    patches = stained()
+    twice = patches.select(np.repeat(np.arange(300), 2))
+    answers = in_context(brightness, CHOICES)(twice.select(np.arange(400)), twice.select(np.arange(400, 600)))
+    assert np.isfinite(answers).all() and np.allclose(answers.sum(1), 1)
 
 
 def test_a_patient_of_one_patch_and_one_without_position_are_answered() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
@@ -84,7 +85,8 @@ def in_context(
         count = min(choices.context_components, *known.shape)
         reduced = make_pipeline(StandardScaler(), PCA(count, random_state=seed)).fit(known)
         nearest = _nearest(train)
-        reach = choices.context_reach * float(np.percentile(nearest[np.isfinite(nearest)], 5))
+        spacing = np.percentile(nearest[np.isfinite(nearest)], 5) if np.isfinite(nearest).any() else 1.0
+        reach = choices.context_reach * float(spacing)
 
         def table(part: PatchSet) -> np.ndarray:
             both = np.concatenate([reduced.transform(features_of(part)), colour_histogram(part)], axis=1)
@@ -117,8 +119,10 @@ def _slides(patches: PatchSet) -> np.ndarray:
     """What positions belong to: the slide or image of several patches, otherwise the patient. **Shape** ``(N,)``."""
     groups = group_names(patches).astype(object)
     for column in ("slide", "image"):
-        if column in patches.table and patches.table[column].nunique() < len(patches):
-            return groups + "\n" + patches.table[column].astype(str).to_numpy()
+        if column in patches.table:
+            inside = groups + "\n" + patches.table[column].astype(str).to_numpy()
+            if len(np.unique(inside.astype(str))) < len(patches):  # else it names each patch, if only in its folder
+                return inside
     return groups
 
 
@@ -132,7 +136,7 @@ def _positions(patches: PatchSet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows of each slide that have a position, and these positions. **Shape** ``(n,)`` and ``(n, 2)``."""
     if not set(POSITION) <= set(patches.table.columns):
         return
-    places = patches.table[list(POSITION)].to_numpy(dtype=float)
+    places = patches.table[list(POSITION)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
     for rows in _rows_of(_slides(patches)):
         known = rows[np.isfinite(places[rows]).all(axis=1)]
         if len(known) > 1:
@@ -140,8 +144,10 @@ def _positions(patches: PatchSet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _nearest(patches: PatchSet) -> np.ndarray:
-    """Distance of each patch to the next one of its slide; infinite where there is none. **Shape** ``(N,)``."""
+    """Distance of each patch to the next place of its slide; infinite where there is none. **Shape** ``(N,)``."""
     found = np.full(len(patches), np.inf)
     for rows, where in _positions(patches):
-        found[rows] = cKDTree(where).query(where, k=2)[0][:, 1]
+        places, place = np.unique(where, axis=0, return_inverse=True)  # copies of a patch lie on one
+        if len(places) > 1:
+            found[rows] = cKDTree(places).query(places, k=2)[0][place.ravel(), 1]
     return found
