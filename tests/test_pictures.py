@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from medcore.plots.display import encode
+from medcore.plots.svg import compact, svg_uri
 from medcore.reporting.figures import as_webp
-from medcore.reporting.wording import compact, svg_uri
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -17,13 +17,13 @@ from nbformat.v4 import new_markdown_cell, new_notebook, new_output
 from report_samples import code, display, png, sample_notebook, sample_results, stream
 
 from medcore.plots.display import encode
+from medcore.plots.svg import svg_uri
 from medcore.reporting import report as pages_module
 from medcore.reporting.compare import compare_runs
 from medcore.reporting.figures import write_thumbnail
 from medcore.reporting.index import write_index, write_study
 from medcore.reporting.report import find_browser, print_pdf, report_page
 from medcore.reporting.results import Picture, Results, checked, write_results
-from medcore.reporting.wording import svg_uri
 
 sys.path.insert(0, str(Path(__file__).parent / "browser"))
 from chromium import AXE, Tab, browser  # noqa: E402

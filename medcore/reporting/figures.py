@@ -25,8 +25,9 @@ import re
 import struct
 from pathlib import Path
 
+from medcore.plots.svg import compact, svg_uri
 from medcore.reporting.sanitise import Narrative, as_attributes
-from medcore.reporting.wording import compact, saved_csv, svg_uri
+from medcore.reporting.wording import saved_csv
 
 LOSSLESS_LIMIT = 90_000  # bytes; a lossless picture above it holds photographs
 QUALITIES = (82, 70, 58)  # the next lower one only for a picture that stays heavier than

@@ -20,7 +20,8 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote
 
-from medcore.reporting.wording import saved_csv, svg_uri
+from medcore.plots.svg import svg_uri
+from medcore.reporting.wording import saved_csv
 
 TEXT = """a abbr b blockquote br caption code col colgroup dd del details dfn div dl dt em figcaption figure h1 h2 h3
 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead
