@@ -431,3 +431,20 @@ def test_a_folder_that_cannot_be_read_is_named_or_left_out(
         read_set(root, progress=False)
     patches = read_set(root, progress=False, on_error="skip")
     assert len(patches) == 4 and "closed" in patches.card.excluded[0]["file"]
+
+
+@pytest.mark.parametrize("column", ["EncodedPixels", "label", "mask"])
+def test_masks_as_run_lengths_are_named_and_not_taken_for_labels(tmp_path: Path, tmp_data: Path, column: str) -> None:
+    folder = build(tmp_path / "set", "{1..6}.png")
+    runs = ["1 5", "1 5 41 5", "", "7 2 90 12 200 3", "", "3 1"]
+    rows = [f"{number}.png,{cell}" for number, cell in enumerate(runs, 1)]
+    (folder / "metadata.csv").write_text("\n".join([f"image,{column}", *rows]), encoding="utf-8")
+    with pytest.raises(MedcoreError, match=rf"column '{column}' holds masks as run lengths.*images/ and masks/"):
+        read_set(folder, progress=False)
+
+
+def test_a_further_column_of_run_lengths_does_not_keep_labels_from_being_read(tmp_path: Path, tmp_data: Path) -> None:
+    folder = build(tmp_path / "set", "{1..4}.png")
+    rows = [f"{number}.png,{'ab'[number % 2]},1 5 41 5" for number in range(1, 5)]
+    (folder / "metadata.csv").write_text("\n".join(["image,label,rle", *rows]), encoding="utf-8")
+    assert read_set(folder, progress=False).classes == ["a", "b"]

@@ -130,6 +130,23 @@ def _fits(table: Table, role: str, name: str, is_image: Callable[[str], bool], i
     return bool(values)
 
 
+def refuse_run_lengths(table: Table) -> None:
+    """Refuse masks that are written as numbers in a cell, unless another column says what the images show.
+
+    Raises:
+        MedcoreError: A column holds pairs of a start and a length, as competitions write masks.
+    """
+    told = {"label", "mask"} & set(table.header)
+    for name in told or table.header:
+        filled = [cell.split() for cell in table.column(name) if not is_missing(cell)]
+        pairs = all(len(cell) % 2 == 0 and all(part.isdecimal() for part in cell) for cell in filled)
+        if pairs and any(len(cell) > 2 for cell in filled):
+            raise MedcoreError(
+                f"{table.path}: column {name!r} holds masks as run lengths (start and length), which are not read; "
+                "write each mask as a PNG file under its image's name, in the folders images/ and masks/"
+            )
+
+
 def say_unread_split(table: Table, problems: Problems) -> None:
     """Warn of a column that may say the split by its name, and is not read: ``is_train``, ``set`` with numbers."""
     keys = {name: re.sub(r"[^a-z]", "", name.lower()) for name in table.header}

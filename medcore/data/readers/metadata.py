@@ -21,6 +21,7 @@ from medcore.data.readers.columns import (
     extra_columns,
     find_columns,
     one_hot_labels,
+    refuse_run_lengths,
     say_unread_split,
     spread_columns,
     with_findings,
@@ -273,6 +274,7 @@ def _understood(
         problems.warn(f"{path.name}: the columns {listed(spread, 12)} hold one 1 a row and are read as classes")
         table.header = [*table.header, "label"]
         table.rows = [[*row, label] for row, label in zip(table.rows, labels, strict=True)]
+    refuse_run_lengths(table)
     say_unread_split(table, problems)
     return table, finder
 
